@@ -1,0 +1,25 @@
+"""Force a neural network to explore the loss landscape: visited minima become hills in the loss.
+
+Read the rooms in the order of `ROOMS`; each one imports only rooms named before it.
+"""
+
+ROOMS = (
+    "config",  # what a run is
+    "datasets",  # find and verify a dataset on disk (numpy)
+    "schedules",  # learning rate and strength per epoch
+    "metrics",  # scores of predictions
+    "store",  # run folders: find, lock, resume, write
+    "sections",  # the thesis' grids
+    "batches",  # a dataset as tensors on the device
+    "models",  # the networks
+    "flat",  # all parameters as one vector
+    "kernels",  # hills as functions of the squared distance
+    "minima",  # the visited minima and the distance term
+    "train",  # the loop
+    "launch",  # many runs
+    "ensembles",  # snapshots as one predictor
+    "claims",  # C1 ... C14
+    "figures",  # everything matplotlib
+    "chapter",  # notebooks through papermill
+    "__main__",  # the command line
+)

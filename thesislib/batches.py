@@ -1,0 +1,60 @@
+"""A dataset as tensors on the device: one gather a batch, no loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from thesislib.config import Run, UserError
+from thesislib.datasets import load
+
+#: (mean, std) per channel of images scaled to [0, 1]; MNIST as in the thesis' SLS code base.
+NORMALISATION = {"mnist5k": ((0.5,), (0.5,)), "mnist": ((0.5,), (0.5,))}
+
+
+class Images:
+    """One split on the device: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
+
+    def __init__(self, x: Tensor, y: Tensor, name: str) -> None:
+        self.images = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+        self.labels = y.long()
+        mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in NORMALISATION[name])
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Normalised float32 images [B, C, H, W] and labels [B]."""
+        return self.images[index].float().mul_(self._scale).add_(self._shift), self.labels[index]
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in random order; the last incomplete batch is dropped, as in the thesis."""
+        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        for index in order[: len(self) // batch_size * batch_size].view(-1, batch_size):
+            yield self.take(index)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Everything once, in order, for evaluation."""
+        for start in range(0, len(self), batch_size):
+            yield self.take(slice(start, start + batch_size))
+
+
+def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
+    """Training and test images of a run. Raises UserError if the data are missing or too few."""
+    arrays = load(run.data)
+    parts = []
+    for x, y, size in (
+        (arrays.x_train, arrays.y_train, run.train_size),
+        (arrays.x_test, arrays.y_test, run.test_size),
+    ):
+        if size is not None and size > len(x):
+            raise UserError(f"{run.data} has only {len(x)} images in this split, not {size}")
+        x, y = (torch.from_numpy(a[:size].copy()).to(device) for a in (x, y))
+        parts.append(Images(x, y, run.data))
+    if len(parts[0]) < run.batch_size:
+        raise UserError(f"--batch-size: {run.batch_size} is more than the {len(parts[0])} training images")
+    return parts[0], parts[1]

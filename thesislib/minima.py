@@ -1,0 +1,92 @@
+"""The visited minima, and the distance term that makes hills of them.
+
+    L(theta) = CE(theta) + sum_c (s / n) k(d_c),    d_c = ||theta - theta_c||^2          (thesis, "The idea")
+
+Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autograd, no copy of the network.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from thesislib.kernels import KERNELS
+
+
+class Minima:
+    """Records visited minima and computes the gradient of the hills they become.
+
+    `visited` holds every recorded minimum, for distances and ensembles. `hills` holds what the loss feels:
+    the visited rows themselves (`single`, `multiple`), or the one row they are merged into (`merge`).
+    Rows are vectors of P numbers, never changed in place once they are in `visited`.
+    """
+
+    def __init__(
+        self,
+        kernel: Literal["rbf", "tanh"],
+        width: float,
+        mode: Literal["single", "multiple", "merge"],
+        merge: Literal["recursive", "mean", "widen"] = "recursive",
+        share: bool = True,
+    ) -> None:
+        self.kernel, self.width, self.mode, self.merge, self.share = KERNELS[kernel], width, mode, merge, share
+        self.visited: list[Tensor] = []
+        self.hills: list[Tensor] = []
+        self.hill_width = width
+        self._offset: Tensor | None = None  # theta - theta_c, [P]
+        self._gradient: Tensor | None = None  # sum over hills, [P]
+
+    def add(self, theta: Tensor) -> None:
+        """Record `theta`, [P], as a minimum. With `single`, everything after the first is ignored."""
+        if self.mode == "single" and self.visited:
+            return
+        self.visited.append(theta.detach().clone())
+        self.hills = [self._merged()] if self.mode == "merge" else self.visited
+
+    def _merged(self) -> Tensor:
+        if len(self.visited) == 1:
+            return self.visited[0]
+        if self.merge == "recursive":
+            # Thesis: 1/2 old + 1/2 new, so the k-th last minimum weighs 2^-k. "mean" weighs all the same.
+            return torch.lerp(self.hills[0], self.visited[-1], 0.5)
+        centre = torch.stack(self.visited).mean(0)
+        if self.merge == "widen":
+            # sigma^2 grows by the squared radius of the merged minima, so that none lies outside the hill.
+            radius = max(squared_distance(row, centre).item() for row in self.visited)
+            self.hill_width = 1 / (1 / self.width + radius)
+        return centre
+
+    def distances(self, theta: Tensor) -> list[float]:
+        """Squared distances from `theta`, [P], to each visited minimum, in the order of visiting."""
+        return [squared_distance(theta, row).item() for row in self.visited]
+
+    @torch.no_grad()
+    def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """Value, [], and gradient, [P], of the distance term at `theta`, [P].
+
+        The gradient is a buffer that the next call overwrites. With no hills both are 0.
+        """
+        if self._gradient is None:
+            self._offset, self._gradient = torch.empty_like(theta), torch.zeros_like(theta)
+        value = theta.new_zeros(())
+        height = strength / len(self.hills) if self.share and self.hills else strength
+        for number, row in enumerate(self.hills):
+            # theta - theta_c is formed, not expanded into dot products: just after a minimum d is far smaller
+            # than ||theta||^2, and the expansion would lose it to rounding.
+            torch.sub(theta, row, out=self._offset)
+            k, slope = self.kernel(torch.dot(self._offset, self._offset), self.hill_width)
+            value += height * k
+            factor = 2 * height * slope
+            if number == 0:
+                torch.mul(self._offset, factor, out=self._gradient)
+            else:
+                self._gradient.addcmul_(self._offset, factor)
+        return value, self._gradient
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """||a - b||^2 of two vectors [P], as a tensor []."""
+    difference = a - b
+    return torch.dot(difference, difference)

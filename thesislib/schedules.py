@@ -1,0 +1,35 @@
+"""Learning rate and strength as pure functions of the epoch, so that a resumed run needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+from thesislib.config import Run
+
+
+def learning_rate(run: Run, epoch: int) -> float:
+    """Learning rate of the epoch that begins after `epoch` finished ones (0 is the first).
+
+    step:   lr * gamma^floor(t / lr_step), cosine: lr * (1 + cos(pi t / cycle)) / 2 (Loshchilov & Hutter 2017,
+    eta_min = 0), with t the epochs since the last restart. Thesis: section "Warm restarts".
+    """
+    t = _since_restart(run, epoch)
+    if run.lr_schedule == "step":
+        return run.lr * run.lr_gamma ** (t // run.lr_step)
+    return run.lr * _cosine(t, run.cycle) if run.lr_schedule == "cosine" else run.lr
+
+
+def strength(run: Run, epoch: int) -> float:
+    """Strength s of that epoch: constant, along the cosine, or only for `pulse` epochs after each restart."""
+    t = _since_restart(run, epoch)
+    if run.strength_schedule == "pulse":
+        return run.strength if t < run.pulse else 0.0
+    return run.strength * _cosine(t, run.cycle) if run.strength_schedule == "cosine" else run.strength
+
+
+def _since_restart(run: Run, epoch: int) -> int:
+    return max(0, epoch - run.offset) % run.cycle
+
+
+def _cosine(t: int, cycle: int) -> float:
+    return (1 + math.cos(math.pi * t / cycle)) / 2

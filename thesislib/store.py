@@ -1,0 +1,276 @@
+"""Run folders: the only room that touches the files of runs. Reading needs no torch.
+
+    runs/<id>/config.json              the run, its data's fingerprint, REVISION
+              metrics.csv              one row an epoch
+              minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
+              final.safetensors        the same at the end
+              checkpoint.safetensors   while it trains
+              events.*                 TensorBoard
+              done.json                the summary; there is none until the run is whole
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from thesislib.config import REVISION, Run, UserError
+from thesislib.datasets import fingerprint
+
+#: Runs under the label that figures give them: one setting with its seeds (and networks).
+Groups = dict[str, list[Run]]
+
+
+def runs_folder() -> Path:
+    """Where runs live: $THESIS_RUNS, else runs/ beside the package."""
+    return Path(os.environ.get("THESIS_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+
+
+def run_id(run: Run) -> str:
+    """The id of a run on this machine's data. Raises UserError if its dataset is missing."""
+    return run.digest(fingerprint(run.data))
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished (or diverged) run, read lazily from its folder."""
+
+    run: Run
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.folder.name
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
+        return _read_json(self.folder / "done.json")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, columns as in train.COLUMNS and d_0, d_1, ..."""
+        return _read_metrics(self.folder / "metrics.csv", self.summary["epochs"])
+
+    def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
+        """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
+
+        Raises UserError if there is no such minimum.
+        """
+        path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
+        if not path.is_file():
+            raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
+        return _read_arrays(path, names)
+
+    @property
+    def minimum_epochs(self) -> list[int]:
+        """Epochs of the minima that were reached."""
+        return [e for e in self.run.minimum_epochs if e <= self.summary["epochs"] - self.diverged]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run ended early because its loss was no longer finite."""
+        return self.summary["status"] == "diverged"
+
+
+class Results(dict[str, list[Result]]):
+    """Finished runs under their labels."""
+
+    @classmethod
+    def load(cls, groups: Groups) -> Results:
+        """The results of finished runs. Raises UserError if one is not finished."""
+        return cls({label: [load(run) for run in runs] for label, runs in groups.items()})
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """All rows of all runs, with the columns label, model, seed and id in front."""
+        return pd.concat(
+            [
+                result.history.assign(label=label, model=result.run.model, seed=result.run.seed, id=result.id)
+                for label, group in self.items()
+                for result in group
+            ],
+            ignore_index=True,
+        )
+
+    @property
+    def final(self) -> pd.DataFrame:
+        """The last row of each run."""
+        return self.history.groupby(["label", "id"], sort=False).tail(1).reset_index(drop=True)
+
+    def table(self, *columns: str) -> pd.DataFrame:
+        """Final numbers as "mean ± std", one row a label (and network), with the number of runs n."""
+        groups = self.final.groupby(["label", "model"], sort=False)
+        shown = {c: groups[c].agg(lambda v: f"{v.mean():.4g} ± {v.std(ddof=1):.2g}") for c in columns}
+        return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
+def is_done(run: Run) -> bool:
+    """Whether the run is whole."""
+    return (runs_folder() / run_id(run) / "done.json").is_file()
+
+
+def load(run: Run) -> Result:
+    """A run's result. Raises UserError if it is not there."""
+    folder = runs_folder() / run_id(run)
+    if not (folder / "done.json").is_file():
+        raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
+    return Result(run, folder)
+
+
+def load_id(identity: str) -> Result:
+    """A finished run by its id. Raises UserError if it is not there."""
+    folder = runs_folder() / identity
+    if not (folder / "done.json").is_file():
+        raise UserError(f"no finished run {identity} in {runs_folder()}")
+    return Result(Run(**_read_json(folder / "config.json")["run"]), folder)
+
+
+@contextmanager
+def writing(run: Run) -> Iterator[Writer]:
+    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
+    folder = runs_folder() / run_id(run)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot write runs to {folder.parent}: {error.strerror} (set THESIS_RUNS)") from None
+    try:
+        yield Writer(run, folder)
+    finally:
+        lock.release()
+
+
+class Writer:
+    """Writes one run. Each file appears whole or not at all; only metrics.csv grows, a line an epoch."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.folder = run, folder
+        self._columns: list[str] = []
+        self._board: Any = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.folder / "done.json").is_file()
+
+    def resume(self, columns: Iterable[str]) -> tuple[int, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+        """(epoch, state, minima) of the last checkpoint, (0, {}, []) if there is none.
+
+        Rows that were logged after that checkpoint are dropped: their epochs are trained again.
+        """
+        self._columns = [*columns, *(f"d_{k}" for k in range(len(self.run.minimum_epochs)))]
+        config = {"run": self.run.model_dump(mode="json"), "data": fingerprint(self.run.data), "revision": REVISION}
+        _write(self.folder / "config.json", json.dumps(config, indent=1).encode())
+        path = self.folder / "checkpoint.safetensors"
+        epoch, state, minima, lines = 0, {}, [], []
+        if path.exists():
+            state = _read_arrays(path)
+            epoch = int(state.pop("epoch"))
+            stored = sum(e <= epoch for e in self.run.minimum_epochs)
+            minima = [_read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
+            lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[1 : epoch + 1]
+        _write(self.folder / "metrics.csv", "".join([",".join(self._columns) + "\n", *lines]).encode())
+        # Imported here: it costs more than a second, and only writers need it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self.folder), purge_step=epoch + 1)
+        return epoch, state, minima
+
+    def row(self, values: dict[str, float]) -> None:
+        """Log one epoch."""
+        with (self.folder / "metrics.csv").open("a", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(values)
+        for name in values.keys() - {"epoch"}:
+            self._board.add_scalar(name, values[name], values["epoch"])
+
+    def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
+        """Store the minimum with that number."""
+        _write(self.folder / f"minimum-{number}.safetensors", save(arrays))
+
+    def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
+        """Make `epoch` the place to resume from."""
+        self._board.flush()
+        _write(self.folder / "checkpoint.safetensors", save(state | {"epoch": np.int64(epoch)[None]}))
+
+    def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
+        """Write the final network, then the marker that the run is whole."""
+        _write(self.folder / "final.safetensors", save(final))
+        history = _read_metrics(self.folder / "metrics.csv", None)
+        last = history.iloc[-1]
+        distances = last.filter(regex=r"^d_\d+$").dropna()
+        summary = {
+            "id": self.folder.name,
+            "status": status,
+            "epochs": int(last["epoch"]),
+            "accuracy": _number(last["accuracy"]),
+            "nll": _number(last["test_loss"]),
+            "squared_distances": [_number(d) for d in distances],
+            "seconds": float(history["seconds"].sum()),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions,
+        }
+        self._board.close()
+        _write(self.folder / "done.json", json.dumps(summary, indent=1).encode())
+        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None  # JSON has no NaN
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _broken(path, error) from None
+
+
+def _read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _broken(path, error) from None
+
+
+def _read_metrics(path: Path, epochs: int | None) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, float_precision="round_trip", dtype=float)
+    except (OSError, ValueError) as error:
+        raise _broken(path, error) from None
+    numbers = np.arange(1, len(table) + 1)
+    if "epoch" not in table or not np.array_equal(table["epoch"], numbers) or epochs not in (None, len(table)):
+        raise _broken(path, f"expected the epochs 1 to {epochs}")
+    return table
+
+
+def _broken(path: Path, why: object) -> UserError:
+    first = (str(why).splitlines() or [""])[0]
+    return UserError(f"{path} is broken ({first}): delete {path.parent} to train this run again")

@@ -1,0 +1,170 @@
+"""The training loop: a run in, one row of numbers an epoch out. Knows no folders and no plots."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from thesislib import schedules
+from thesislib.batches import splits
+from thesislib.config import Run
+from thesislib.flat import FlatParameters
+from thesislib.minima import Minima, squared_distance
+from thesislib.models import build
+
+#: What `Trainer.epoch` reports; the squared distances d_0, d_1, ... to the minima stand behind these.
+COLUMNS = (
+    "epoch train_loss term test_loss accuracy lr strength grad_norm term_norm grad_cosine "
+    "train_seconds seconds d_init"
+).split()
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Trainer:
+    """Everything that changes while a run trains.
+
+    `state()` and `restore()` round-trip all of it: a run continued from a state is, on the same machine,
+    bit for bit the run that was never interrupted.
+    """
+
+    def __init__(self, run: Run, device: str = "cpu", start: Arrays | None = None) -> None:
+        self.run, self.device = run, torch.device(device)
+        self.train_images, self.test_images = splits(run, self.device)
+        self.model = build(run.model, run.seed if run.init_seed is None else run.init_seed).to(self.device)
+        self.flat = FlatParameters(self.model)
+        if start is not None:
+            self._set_weights(start)
+        self.initial = self.flat.theta.detach().clone()
+        self.optimizer = _optimizer(run, self.flat.theta)
+        self.generator = torch.Generator().manual_seed(run.seed)
+        self.minima = Minima(run.kernel, run.width, run.minima, run.merge, run.share)
+        self.finished_epochs = 0
+        self.diverged = False
+        self.logits = torch.empty(0)
+        if run.minimum_at_start:
+            self.evaluate()
+            self.minima.add(self.flat.theta)
+
+    def epoch(self) -> dict[str, float]:
+        """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv."""
+        begin = time.perf_counter()
+        lr = schedules.learning_rate(self.run, self.finished_epochs)
+        strength = schedules.strength(self.run, self.finished_epochs)
+        means = self._steps(lr, strength)
+        trained = time.perf_counter()
+        test_loss, accuracy = self.evaluate()
+        self.finished_epochs += 1
+        theta = self.flat.theta.detach()
+        row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
+        row |= means | {"strength": strength, "d_init": squared_distance(theta, self.initial).item()}
+        row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
+        self.diverged = not (math.isfinite(row["train_loss"]) and math.isfinite(row["d_init"]))
+        if self.finished_epochs in self.run.minimum_epochs and not self.diverged:
+            self.minima.add(theta)
+            row[f"d_{len(self.minima.visited) - 1}"] = 0.0
+        return row | {"train_seconds": trained - begin, "seconds": time.perf_counter() - begin}
+
+    def _steps(self, lr: float, strength: float) -> dict[str, float]:
+        """One pass over the training data; means over its steps."""
+        run, flat, theta = self.run, self.flat, self.flat.theta.detach()
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        zero, last_norm, steps = torch.zeros((), device=self.device), None, 0
+        for images, labels in self.train_images.shuffled(run.batch_size, self.generator):
+            flat.turn()
+            loss = F.cross_entropy(self.model(images), labels)
+            if run.cross_entropy:
+                loss.backward()
+            grad_norm = norm = torch.linalg.vector_norm(flat.grad)
+            term = term_norm = zero
+            if strength > 0 and self.minima.hills:
+                term, gradient = self.minima.gradient(theta, strength)
+                term_norm = torch.linalg.vector_norm(gradient)
+                norm = torch.linalg.vector_norm(flat.grad.add_(gradient))
+            # The angle to the last step's gradient, from the second step of an epoch on.
+            cosine = zero if last_norm is None else torch.dot(flat.grad, flat.last) / (norm * last_norm)
+            sums += torch.stack((loss.detach(), term, grad_norm, term_norm, cosine))
+            if run.optimizer == "ngd":
+                # `last` must stay proportional to what was measured: scaling leaves its direction alone,
+                # but its norm is now 1.
+                flat.grad.div_(norm.clamp_min(1e-12))
+                norm = torch.ones_like(norm)
+            self.optimizer.step()
+            last_norm, steps = norm, steps + 1
+        loss, term, grad_norm, term_norm, cosine = (sums / steps).tolist()
+        # No second step, no angle.
+        cosine = cosine * steps / (steps - 1) if steps > 1 else math.nan
+        return {
+            "train_loss": loss, "term": term, "grad_norm": grad_norm, "term_norm": term_norm,
+            "grad_cosine": cosine,
+        }  # fmt: skip
+
+    @torch.inference_mode()
+    def evaluate(self, batch_size: int = 500) -> tuple[float, float]:
+        """Cross-entropy and accuracy on the test images, without augmentation; keeps the logits [N, C]."""
+        # Thesis: evaluated with the training augmentation switched on.
+        self.model.eval()
+        self.logits = torch.cat([self.model(images) for images, _ in self.test_images.in_order(batch_size)])
+        labels = self.test_images.labels
+        return (
+            F.cross_entropy(self.logits, labels).item(),
+            (self.logits.argmax(1) == labels).double().mean().item(),
+        )
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers."""
+        return {"theta": _array(self.flat.theta), "logits": _array(self.logits)} | self._buffers()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs besides the minima."""
+        slots = self.optimizer.state_dict()["state"].get(0, {})
+        return (
+            {"theta": _array(self.flat.theta), "generator": self.generator.get_state().numpy()}
+            | {f"optimizer.{name}": _array(value) for name, value in slots.items() if value is not None}
+            | self._buffers()
+        )
+
+    def restore(self, epoch: int, state: Arrays, minima: list[Arrays]) -> None:
+        """Continue after `epoch`, with the minima that were stored by then in their order."""
+        self._set_weights(state)
+        slots = {n.removeprefix("optimizer."): _tensor(a) for n, a in state.items() if n.startswith("optimizer.")}
+        if slots:
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: slots}})
+        self.generator.set_state(_tensor(state["generator"]))
+        self.minima = Minima(self.run.kernel, self.run.width, self.run.minima, self.run.merge, self.run.share)
+        for minimum in minima:
+            self.minima.add(_tensor(minimum["theta"]).to(self.device))
+        self.finished_epochs = epoch
+
+    def _set_weights(self, arrays: Arrays) -> None:
+        self.flat.theta.data.copy_(_tensor(arrays["theta"]))
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(_tensor(arrays[f"buffer.{name}"]))
+
+    def _buffers(self) -> dict[str, np.ndarray]:
+        return {f"buffer.{name}": _array(buffer) for name, buffer in self.model.named_buffers()}
+
+
+def _optimizer(run: Run, theta: torch.nn.Parameter) -> torch.optim.Optimizer:
+    if run.optimizer == "adam":
+        betas = (run.momentum, 0.999)
+        return torch.optim.Adam([theta], lr=run.lr, betas=betas, weight_decay=run.weight_decay, fused=True)
+    return torch.optim.SGD(
+        [theta], lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True
+    )
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.copy())
