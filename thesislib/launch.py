@@ -53,7 +53,8 @@ def execute(run: Run) -> store.Result:
                 writer.checkpoint(trainer.finished_epochs, trainer.state())
                 saved = monotonic()
         versions = {"python": platform.python_version(), "torch": version("torch")}
-        writer.finish("diverged" if trainer.diverged else "finished", trainer.snapshot(), versions)
+        final = trainer.snapshot() | {"labels": trainer.labels()}
+        writer.finish("diverged" if trainer.diverged else "finished", final, versions)
     return store.load(run)
 
 

@@ -3,7 +3,7 @@
     runs/<id>/config.json              the run, its data's fingerprint, REVISION
               metrics.csv              one row an epoch
               minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
-              final.safetensors        the same at the end
+              final.safetensors        the same at the end, and the test labels [N]
               checkpoint.safetensors   while it trains
               events.*                 TensorBoard
               done.json                the summary; there is none until the run is whole
@@ -69,6 +69,8 @@ class Result:
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
+
+        "final" also has labels [N], the true classes of the test images.
 
         Raises UserError if there is no such minimum.
         """

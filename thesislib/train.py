@@ -123,6 +123,10 @@ class Trainer:
         """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers."""
         return {"theta": _array(self.flat.theta), "logits": _array(self.logits)} | self._buffers()
 
+    def labels(self) -> np.ndarray:
+        """True classes of the test images, [N]."""
+        return _array(self.test_images.labels)
+
     def state(self) -> dict[str, np.ndarray]:
         """All that `restore` needs besides the minima."""
         slots = self.optimizer.state_dict()["state"].get(0, {})

@@ -1,0 +1,134 @@
+"""The command line: python -m thesislib list | run | figures | clean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from thesislib import sections, store
+from thesislib.config import Run, UserError, make_run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except UserError as error:
+        print(f"thesislib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("thesislib: interrupted; what is finished is kept, the rest resumes", file=sys.stderr)
+        return 130
+
+
+def _list(options: argparse.Namespace) -> int:
+    seen: set[str] = set()
+    for name in options.section or sections.SECTIONS:
+        groups = sections.groups(name, options.scale)
+        runs = {store.run_id(run): run for group in groups.values() for run in group}
+        seen |= set(runs)
+        done = sum(store.is_done(run) for run in runs.values())
+        print(f"{name:<24} {len(groups):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
+    print(f"{'together':<24} {len(seen):17} runs (sections share some), scale {options.scale}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
+    run = make_run(**given)
+    # Imported here: the other commands need not wait for it.
+    from thesislib import launch
+
+    summary = launch.execute(run).summary
+    if options.json:
+        print(json.dumps(summary))
+    else:
+        accuracy = "none" if summary["accuracy"] is None else f"{summary['accuracy']:.4f}"
+        distances = ", ".join("none" if d is None else f"{d:.4g}" for d in summary["squared_distances"])
+        print(
+            f"run {summary['id']} {summary['status']} after {summary['epochs']} epochs, {summary['seconds']:.1f} s: "
+            f"accuracy {accuracy}, squared distances to minima: {distances or 'no minima'}"
+        )
+    return 0
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from thesislib import chapter
+
+    parameters = dict(_parameter(text) for text in options.parameters)
+    return 0 if chapter.execute(options.scale, options.section, parameters) else 1
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UserError(f"-p {text}: write name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _clean(options: argparse.Namespace) -> int:
+    folder = store.runs_folder()
+    runs = [path for path in folder.iterdir() if (path / "config.json").is_file()] if folder.is_dir() else []
+    if not runs:
+        print(f"no runs in {folder}")
+        return 0
+    question = f"delete {len(runs)} runs in {folder}? [y/N] "
+    if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
+        print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
+        return 1
+    for path in runs:
+        shutil.rmtree(path)
+    print(f"deleted {len(runs)} runs")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One line instead of the whole usage."""
+        self.exit(2, f"thesislib: {message} (--help lists what is allowed)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m thesislib", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, function: Any, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        command.set_defaults(command=function)
+        return command
+
+    for name, function, about in (
+        ("list", _list, "sections, with their runs done and missing"),
+        ("figures", _figures, "train what is missing and execute the notebooks"),
+    ):
+        command = add(name, function, about)
+        command.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
+        command.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
+    command.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
+    )
+    command = add("run", _run, "train one run, or say what came out if it was trained before")
+    command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    for name, field in Run.model_fields.items():
+        default = "" if field.default in (None, PydanticUndefined) else f" ({field.default})"
+        # Values stay text: pydantic reads and checks them, so there is one place that says what is allowed.
+        kind: dict[str, Any] = {"metavar": "X"}
+        if field.annotation is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        command.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}", default=None, **kind)
+    command = add("clean", _clean, "delete all runs, after asking")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

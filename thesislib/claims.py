@@ -1,0 +1,250 @@
+"""The thesis' claims C1 to C14 as functions of the results: verdict, effect, interval.
+
+An effect is one number a seed, paired: both sides of a comparison start from the same weights and see the same
+batches. Distances are compared as log ratios (shown as factors), accuracies in percentage points. A claim with
+several parts is reproduced if all parts are, and not reproduced if one is contradicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from thesislib import ensembles, sections
+from thesislib.store import Result, Results
+
+Kind = Literal["more", "less", "same", "not more"]
+#: What counts as "the same": one percentage point of accuracy (the thesis' noise), or 10 % of a distance.
+MARGINS = {"points": 1.0, "factor": np.log(1.1), "percent": 1.0}
+
+
+class Part(NamedTuple):
+    """One testable statement: effects [n] over seeds, in `unit`, expected to be `kind`."""
+
+    claim: str
+    says: str
+    kind: Kind
+    unit: Literal["points", "factor", "percent"]
+    effects: np.ndarray
+
+
+def interval(effects: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean, [low, high]: the wider of the percentile bootstrap's and Student's.
+
+    With three seeds the bootstrap's is little more than their range and far too sure of itself; Student's is
+    honest about n. Fewer than two finite effects: (-inf, inf).
+    """
+    x = effects[np.isfinite(effects)]
+    if len(x) < 2:
+        return -np.inf, np.inf
+    if np.ptp(x) == 0:
+        return float(x[0]), float(x[0])
+    boot = stats.bootstrap((x,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    student = stats.t.interval(0.95, len(x) - 1, x.mean(), stats.sem(x))
+    return min(boot.low, student[0]), max(boot.high, student[1])
+
+
+def verdict(part: Part) -> str:
+    """"reproduced", "not reproduced" or "undecided", from where the interval lies. n < 3 is undecided."""
+    if np.isfinite(part.effects).sum() < 3:
+        return "undecided"
+    low, high = interval(part.effects)
+    margin = MARGINS[part.unit]
+    holds, fails = {
+        "more": (low > 0, high <= 0),
+        "less": (high < 0, low >= 0),
+        "same": (low >= -margin and high <= margin, low > margin or high < -margin),
+        "not more": (high <= margin, low > margin),
+    }[part.kind]
+    return "reproduced" if holds else "not reproduced" if fails else "undecided"
+
+
+def table(results: Results, cycle: int) -> pd.DataFrame:
+    """One row a part: claim, says, expected, verdict, effect, low, high, unit, n.
+
+    `results` are those of section 9_claims; `cycle` is the scale's, in epochs. Factors are shown as such
+    (1 is no effect), with intervals transformed alike.
+    """
+    rows = []
+    for part in _parts(Book(results, cycle)):
+        finite = part.effects[np.isfinite(part.effects)]
+        effect, (low, high) = (finite.mean() if len(finite) else np.nan), interval(part.effects)
+        if part.unit == "factor":
+            effect, low, high = np.exp((effect, low, high))
+        rows.append([part.claim, part.says, part.kind, verdict(part), effect, low, high, part.unit, len(finite)])
+    names = ["claim", "says", "expected", "verdict", "effect", "low", "high", "unit", "n"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def summary(parts: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim: the conjunction of its parts' verdicts."""
+
+    def all_of(verdicts: pd.Series) -> str:
+        if (verdicts == "not reproduced").any():
+            return "not reproduced"
+        return "reproduced" if (verdicts == "reproduced").all() else "undecided"
+
+    return parts.groupby("claim", sort=False).agg(
+        verdict=("verdict", all_of), parts=("says", "size"), n=("n", "min")
+    ).reset_index()  # fmt: skip
+
+
+class Book:
+    """The results of the whole chapter, asked by section and label; answers are arrays over runs [n]."""
+
+    def __init__(self, results: Results, cycle: int) -> None:
+        self.results, self.cycle = results, cycle
+
+    def each(self, name: str, read: Callable[[Result], float]) -> np.ndarray:
+        """`read` of every run labelled `name` ("section: label")."""
+        return np.array([read(result) for result in self.results[name]], dtype=float)
+
+    def distance(self, name: str, cycles: float | None = None) -> np.ndarray:
+        """Log squared distance to the first minimum after so many cycles, or at the end."""
+
+        def read(result: Result) -> float:
+            d = self._at(result, "d_0", cycles)
+            return np.log(d) if d > 0 else np.nan
+
+        return self.each(name, read)
+
+    def accuracy(self, name: str, cycles: float | None = None) -> np.ndarray:
+        """Test accuracy in percent, mean over the last quarter of a cycle before that time, or the end."""
+        last = max(1, self.cycle // 4)
+        return self.each(name, lambda r: 100 * self._at(r, "accuracy", cycles, last))
+
+    def cycle_ends(self, name: str) -> np.ndarray:
+        """Accuracy in percent at the ends of the cycles that began with a hill, mean over them."""
+        times = range(2 * self.cycle, 4 * self.cycle + 1, self.cycle)
+        return np.mean([self.each(name, lambda r, t=t: 100 * self._at(r, "accuracy", t / self.cycle)) for t in times], 0)
+
+    def drop(self, name: str) -> np.ndarray:
+        """Percentage points of accuracy lost at worst within a third of a cycle after the first minimum."""
+
+        def read(result: Result) -> float:
+            first = result.run.minimum_epochs[0]
+            after = result.history["accuracy"][first : first + max(1, self.cycle // 3)]
+            return 100 * (result.history["accuracy"][first - 1] - after.min()) if len(after) else np.nan
+
+        return self.each(name, read)
+
+    def _at(self, result: Result, column: str, cycles: float | None, last: int = 1) -> float:
+        epoch = result.run.epochs if cycles is None else round(cycles * self.cycle)
+        rows = result.history[column][max(0, epoch - last) : epoch]
+        # A diverged run has no rows left at that time: its accuracy stays what it was, its distance is unknown.
+        if len(rows) == 0:
+            return result.history[column].iloc[-1] if column == "accuracy" else np.nan
+        return rows.mean()
+
+
+def _parts(book: Book) -> Iterator[Part]:
+    d, a = book.distance, book.accuracy
+    base, width, strength = "1_baseline: ", "2-1_width: w = ", "2-2_strength: s = "
+    many, warm, rate = "4-1_multiple_minima: ", "5_warm_restarts: ", "3-1_learning_rate: lr x "
+    none, term = base + "no term", base + "term"
+
+    yield Part("C1", "the term ends farther from the minimum", "more", "factor", d(term) - d(none))
+    yield Part("C2", "without it distance still grows in the second half", "more", "factor", d(none) - d(none, 2))
+    yield Part("C2", "while accuracy has converged", "same", "points", a(none) - a(none, 2))
+    yield Part("C3", "accuracy with the term is the baseline's", "same", "points", a(term) - a(none))
+
+    low, high = (strength + f"{s:g}" for s in _ends(book, "2-2_strength", "strength"))
+    yield Part("C4", "higher strength ends farther", "more", "factor", d(high) - d(low))
+    yield Part("C4", "and drops lower just after the minimum", "more", "points", book.drop(high) - book.drop(low))
+    yield Part("C4", "but recovers", "same", "points", a(high) - a(none))
+
+    widths = sorted(_fields(book, "2-1_width", "width"))
+    *grid, narrow = [width + f"{w:g}" for w in widths]
+    for wide, less_wide in zip(grid[:-1], grid[1:], strict=True):
+        says = f"w {wide.split()[-1]} ends farther than w {less_wide.split()[-1]}"
+        yield Part("C5", says, "more", "factor", d(wide) - d(less_wide))
+    early = sections.FIRST + 1 / 3
+    yield Part("C5", "the widest hill starts slowest", "less", "factor", d(grid[0], early) - d(grid[-1], early))
+    yield Part("C5", f"w = {narrow.split()[-1]} is too narrow to matter", "same", "factor", d(narrow) - d(none))
+    pairs = [a(x) - a(y) for x, y in combinations(grid, 2)]
+    yield Part("C6", "accuracy is the same at all widths (worst pair)", "same", "points", max(pairs, key=_size))
+
+    for s in _fields(book, "4-1_multiple_minima", "strength"):
+        if s > 0:
+            name = f"{many}s = {s:g}"
+            fewer, more = d(name, 2), d(name, 3)
+            yield Part("C7", f"s = {s:g}: after the second minimum d to the first falls", "less", "factor", more - fewer)
+            name += ", no L2"
+            yield Part("C7", f"s = {s:g}: without L2 it grows", "more", "factor", d(name, 3) - d(name, 2))
+
+    step, constant = warm + "step", warm + "constant"
+    yield Part("C8", "step decay ends more accurate", "more", "points", a(step) - a(constant))
+    # In the second cycle, the first with a hill, the rate drops after a third and after two thirds of it.
+    decayed = step + ", term"
+    first, second = (1 + round(share * book.cycle) / book.cycle for share in (1 / 3, 2 / 3))
+    says = "after the first drop of lr the distance falls"
+    yield Part("C8", says, "less", "factor", d(decayed, second) - d(decayed, first))
+    yield Part("C8", "then converges", "same", "factor", d(decayed, 2) - d(decayed, second))
+
+    ends = book.cycle_ends
+    yield Part("C9", "with cosine the term costs accuracy", "less", "points", ends(warm + "cosine, multiple") - ends(warm + "cosine"))
+    yield Part("C10", "at 10 x lr with cosine accuracy is lost", "less", "points", a(rate + "10") - a(rate + "1"))
+    yield Part("C10", "and the term keeps it up", "more", "points", a(rate + "10, term") - a(rate + "10"))
+    yield from _ensemble_parts(book)
+    yield _cost_part(book)
+
+
+def _ensemble_parts(book: Book) -> Iterator[Part]:
+    section = "7_ensembles: "
+    scores = ensembles.table(Results({k: v for k, v in book.results.items() if k.startswith(section)}))
+    by = {label.removeprefix(section): 100 * rows for label, rows in scores.set_index("label").drop(columns="model").groupby(level=0)}
+    plain, cosine = by["constant"], by["cosine"]
+
+    def gain(x: pd.DataFrame, y: pd.DataFrame, column: str = "accuracy_ensemble") -> np.ndarray:
+        return x[column].to_numpy() - y[column].to_numpy()
+
+    single = plain["accuracy_ensemble"] - plain["accuracy_last"]
+    yield Part("C11", "the ensemble beats its last member", "more", "points", single.to_numpy())
+    walks = {label: rows for label, rows in by.items() if label.startswith("s =")}
+    for label, rows in walks.items():
+        yield Part("C12", f"{label} is no better an ensemble than plain", "not more", "points", gain(rows, plain))
+    best = max([plain, *walks.values()], key=lambda rows: rows["accuracy_ensemble"].mean())
+    yield Part("C12", "cosine's is better than the best other", "more", "points", gain(cosine, best))
+    for label, rows in walks.items():
+        less_agreement = -gain(rows, plain, "agreement")
+        yield Part("C13", f"{label} disagrees no more than plain", "not more", "points", less_agreement)
+    yield Part("C13", "cosine agrees more than plain", "more", "points", gain(cosine, plain, "agreement"))
+
+
+def _cost_part(book: Book) -> Part:
+    effects = cost_per_minimum(Results({"s = 1": book.results["8_cost: s = 1"]}))["percent"].to_numpy()
+    return Part("C14", "each hill costs a share of an epoch", "more", "percent", effects)
+
+
+def cost_per_minimum(results: Results) -> pd.DataFrame:
+    """Slope of training seconds an epoch over number of hills, one row a run: seconds, percent of 0 hills."""
+    rows = []
+    for label, group in results.items():
+        for result in group:
+            seconds = result.history["train_seconds"].to_numpy()
+            hills = np.arange(len(seconds))
+            # Theil-Sen: the median of all slopes, deaf to an epoch that the machine disturbed.
+            slope, intercept, *_ = stats.theilslopes(seconds, hills) if len(seconds) > 1 else (np.nan, np.nan)
+            row = {"label": label, "seed": result.run.seed, "seconds": slope, "percent": 100 * slope / intercept}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _fields(book: Book, section: str, field: str) -> list[float]:
+    """Distinct values of a run field in a section, rising, where the strength is not 0."""
+    runs = [g[0].run for name, g in book.results.items() if name.startswith(section + ":") and g[0].run.strength]
+    return sorted({getattr(run, field) for run in runs})
+
+
+def _ends(book: Book, section: str, field: str) -> tuple[float, float]:
+    values = _fields(book, section, field)
+    return values[0], values[-1]
+
+
+def _size(effects: np.ndarray) -> float:
+    return abs(float(np.nanmean(effects)))

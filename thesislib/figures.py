@@ -1,0 +1,422 @@
+"""The thesis' plots, and how they are saved: .pgf for LaTeX, .pdf, .png, and .json with where they come from.
+
+The only room with matplotlib. Functions take results or tables and return a Figure; `save` writes it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import matplot2tikz
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from thesislib.config import UserError
+from thesislib.store import Results
+
+#: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
+TEXTWIDTH = 6.3
+
+#: One look for all figures; sizes are those of the LaTeX text around them.
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "figure.dpi": 110,
+}
+plt.rcParams.update(STYLE)
+
+#: What a LaTeX document needs to \\input the .pgf files.
+PREAMBLE = (
+    r"\usepackage{pgfplots}",
+    r"\usepgfplotslibrary{groupplots,fillbetween}",
+    r"\pgfplotsset{compat=1.17}",
+)
+
+LABELS = {
+    "epoch": "epoch",
+    "accuracy": "test accuracy",
+    "test_loss": "test loss",
+    "train_loss": "training loss",
+    "term": "distance term",
+    "d_0": "squared distance $d$",
+    "d_init": "squared distance to start",
+    "lr": "learning rate",
+    "strength": "strength $s$",
+    "width": "width $w$",
+    "grad_norm": "CE gradient norm",
+    "term_norm": "term gradient norm",
+    "grad_cosine": "cosine to last gradient",
+    "train_seconds": "seconds of training an epoch",
+    "members": "members",
+    "nll": "negative log-likelihood",
+}
+
+
+def figures_folder(scale: str) -> Path:
+    """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
+    return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
+
+
+def _grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    return plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False)
+
+
+def _palette(labels: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A colour a label: grey for what has no term, the colour-blind palette (without its yellow) for the rest."""
+    colours = [c for k, c in enumerate(sns.color_palette("colorblind", 10)) if k not in (7, 8)]
+    plain = [label for label in labels if label.startswith("no term")]
+    greys = dict(zip(plain, sns.color_palette("Greys_r", len(plain) + 2), strict=False))
+    return greys | dict(zip([x for x in labels if x not in plain], itertools.cycle(colours), strict=False))
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    longest = max((len(label) for label in labels), default=1)
+    columns = int(np.clip(90 // (longest + 6), 1, max(1, len(labels))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def curves(
+    results: Results,
+    columns: Sequence[str] = ("accuracy", "d_0"),
+    smoothing: int = 1,
+    log: Sequence[str] = ("d_0",),
+    height: float = 2.5,
+) -> Figure:
+    """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
+
+    `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network.
+    """
+    history = _smooth(results.history, list(columns), smoothing)
+    models = list(history["model"].unique())
+    figure, axes = _grid(len(models), len(columns), height)
+    palette = _palette(list(results))
+    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
+        axis, shown = axes[row, column], history[history["model"] == model]
+        for label, rows in shown.groupby("label", sort=False):
+            # A logarithmic axis has no 0: the epoch of the minimum itself is left out there.
+            rows = rows[rows[name] > 0] if name in log else rows
+            sns.lineplot(
+                rows, x="epoch", y=name, errorbar="sd", color=palette[label], label=label, ax=axis, legend=False
+            )
+        _mark_minima(axis, results)
+        axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
+        if name == "accuracy":
+            _skip_beginning(axis, shown)
+        if len(models) > 1 and column == 0:
+            axis.set_title(model)
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
+    if epochs < 1:
+        raise UserError(f"smoothing must be 1 epoch (none) or more, not {epochs}")
+    smooth = history.groupby(["label", "id"], sort=False)[columns].transform(
+        lambda values: values.rolling(epochs, min_periods=1).mean().where(values.notna())
+    )
+    return history.assign(**smooth)
+
+
+def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
+    """Let the first tenth of the epochs leave the panel at the bottom: what matters happens far above."""
+    late = history[history["epoch"] > history["epoch"].max() / 10].groupby(["label", "epoch"])["accuracy"]
+    low, high = (late.mean() - late.std().fillna(0)).min(), history["accuracy"].max()
+    if low < high:
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def _mark_minima(axis: Axes, results: Results) -> None:
+    for epoch in sorted({e for group in results.values() for result in group for e in result.run.minimum_epochs}):
+        axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
+
+
+def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
+    """Squared distance to every minimum over epochs, mean over seeds, one panel a label."""
+    history = results.history
+    names = sorted((c for c in history if re.fullmatch(r"d_\d+", c)), key=lambda c: int(c[2:]))
+    figure, axes = _grid(-(-len(results) // columns), columns, height)
+    palette = _palette(names)
+    for axis, (label, rows) in itertools.zip_longest(axes.flat, history.groupby("label", sort=False), fillvalue=("", None)):
+        if rows is None:
+            axis.remove()
+            continue
+        for name in names:
+            sns.lineplot(
+                rows, x="epoch", y=name, errorbar="sd", color=palette[name], ax=axis, legend=False,
+                label=f"to minimum {int(name[2:]) + 1}",
+            )  # fmt: skip
+        _mark_minima(axis, {label: results[label]})
+        axis.set(title=label, xlabel="epoch", ylabel="squared distance")
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
+    """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0."""
+    final = results.final.drop(columns=["lr", "strength"]).merge(_fields(results), on="id").drop_duplicates("id")
+    figure, axes = _grid(1, len(columns), height)
+    for axis, name in zip(axes.flat, columns, strict=True):
+        for colour, (model, rows) in zip(sns.color_palette("colorblind"), final.groupby("model"), strict=False):
+            term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
+            axis.errorbar(term.index, term["mean"], term["std"], fmt="o-", color=colour, capsize=2, label=model)
+            base = rows[rows["strength"] == 0][name].mean()
+            axis.axhline(base, color=colour, linestyle="--", label="no term", linewidth=1)
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
+        if name.startswith("d_"):
+            axis.set_yscale("log")
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def _fields(results: Results) -> pd.DataFrame:
+    runs = {result.id: result.run for group in results.values() for result in group}
+    return pd.DataFrame([{"id": i, "width": r.width, "strength": r.strength, "lr": r.lr} for i, r in runs.items()])
+
+
+def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
+    """Final means over a grid of strengths (rows) and widths (columns), numbers written in."""
+    final = results.final.drop(columns=["lr", "strength"]).merge(_fields(results), on="id").drop_duplicates("id")
+    figure, axes = _grid(1, len(columns), height)
+    for axis, name in zip(axes.flat, columns, strict=True):
+        table = final.pivot_table(index="strength", columns="width", values=name, sort=True)
+        colour = np.log10(table) if name.startswith("d_") else table
+        formats = ".0f" if name.startswith("d_") else ".3f"
+        sns.heatmap(colour, annot=table, fmt=formats, cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
+        axis.set(title=LABELS[name], xlabel=LABELS["width"], ylabel=LABELS["strength"])
+        axis.set_xticklabels([f"{w:g}" for w in table.columns], rotation=0)
+        axis.set_yticklabels([f"{s:g}" for s in table.index], rotation=0)
+    return figure
+
+
+def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
+    """Values at the end of each cycle: the same runs read at several lengths."""
+    history = results.history[results.history["epoch"] % cycle == 0]
+    figure, axes = _grid(1, len(columns), height)
+    palette = _palette(list(results))
+    for axis, name in zip(axes.flat, columns, strict=True):
+        for label, rows in history.groupby("label", sort=False):
+            at = rows.groupby("epoch")[name].agg(["mean", "std"])
+            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
+        axis.set(xlabel="epochs trained", ylabel=LABELS[name])
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
+    """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12)."""
+    figure, axes = _grid(1, len(columns), height)
+    palette = _palette(list(growth["label"].unique()))
+    for axis, name in zip(axes.flat, columns, strict=True):
+        for label, rows in growth.groupby("label", sort=False):
+            at = rows.groupby("members")[name].agg(["mean", "std"])
+            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
+        axis.set(xlabel="members", ylabel=f"ensemble: {LABELS[name]}", xticks=at.index)
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) -> Figure:
+    """One value a run as dots, their mean as a bar, by label; a panel a column, `columns` gives its title."""
+    figure, axes = _grid(1, len(columns), height)
+    labels = list(table["label"].unique())
+    palette = _palette(labels)
+    for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
+        for place, label in enumerate(labels):
+            values = table.loc[table["label"] == label, name]
+            axis.plot(values, np.full(len(values), place), "o", color=palette[label], alpha=0.6)
+            axis.plot(values.mean(), place, "|", color=palette[label], markersize=14, markeredgewidth=2)
+        axis.set(xlabel=title, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
+        axis.set_yticklabels(labels if axis is axes[0, 0] else [])
+    return figure
+
+
+def cost(results: Results, height: float = 2.5) -> Figure:
+    """Training seconds an epoch over the number of minima, relative to none."""
+    figure, axes = _grid(1, 1, height)
+    axis, palette = axes[0, 0], _palette(list(results))
+    history = results.history.assign(minima=results.history["epoch"] - 1)
+    for label, rows in history.groupby("label", sort=False):
+        base = rows.loc[rows["minima"] == 0].set_index("id")["train_seconds"]
+        relative = rows.assign(cost=rows["train_seconds"] / rows["id"].map(base))
+        sns.lineplot(relative, x="minima", y="cost", errorbar="sd", color=palette[label], label=label, ax=axis, legend=False)
+    hills = np.array(sorted(history["minima"].unique()))
+    for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
+        axis.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
+    axis.set(xlabel="minima", ylabel="training time, relative to no minimum")
+    _legend_below(figure, axis)
+    return figure
+
+
+def forest(parts: pd.DataFrame) -> Figure:
+    """Effects and intervals of the claims' parts, a panel a unit; the grey band is what counts as the same."""
+    colours = {"reproduced": "C2", "not reproduced": "C3", "undecided": "0.5"}
+    units = {"factor": "factor of squared distance", "points": "percentage points", "percent": "percent of an epoch"}
+    counts = [max(1, (parts["unit"] == unit).sum()) for unit in units]
+    figure, axes = plt.subplots(
+        len(units), 1, figsize=(TEXTWIDTH, 0.19 * sum(counts) + 1.6), gridspec_kw={"height_ratios": counts}
+    )
+    for axis, (unit, title) in zip(axes, units.items(), strict=True):
+        rows = parts[parts["unit"] == unit].reset_index(drop=True)
+        for outcome, colour in colours.items():
+            some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
+            error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
+            axis.errorbar(some["effect"], some.index, xerr=error, fmt="o", color=colour, label=outcome, markersize=3)
+        axis.axvline(1 if unit == "factor" else 0, color="0.7", linewidth=0.6, zorder=0)
+        axis.set(xlabel=title, xscale="log" if unit == "factor" else "linear", ylim=(len(rows) - 0.5, -0.5))
+        axis.set_yticks(range(len(rows)), [f"{r.claim} {r.says}" for r in rows.itertuples()], fontsize=6)
+    _legend_below(figure, axes[0])
+    return figure
+
+
+def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
+    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
+    folder = figures_folder(scale)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
+    for kind in ("pdf", "png"):
+        figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
+    (folder / f"{name}.pgf").write_text(_pgf(figure, folder / f"{name}.pgf"))
+    (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
+    return folder / f"{name}.png"
+
+
+def _pgf(figure: Figure, path: Path) -> str:
+    r"""pgfplots code of a figure, laid out as matplotlib did it, in fractions of the document's \textwidth.
+
+    matplot2tikz knows neither the layout nor a figure's legend: both are written here. Side images get bare
+    names, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
+    """
+    for band in [band for axis in figure.axes for band in axis.collections if not band.get_paths()]:
+        band.remove()  # the empty band of a single seed makes matplot2tikz fail
+    figure.canvas.draw()
+    axes, ratio = figure.axes, figure.get_figheight() / figure.get_figwidth()
+    boxes = [axis.get_position() for axis in axes]
+    corners = [axis.get_subplotspec() for axis in axes]
+    gaps = [
+        (right.x0 - left.x1, "horizontal")
+        for (left, a), (right, b) in itertools.pairwise(zip(boxes, corners, strict=True))
+        if a.rowspan == b.rowspan
+    ][:1]
+    columns = corners[0].get_gridspec().ncols
+    if len(axes) > columns:
+        gaps.append(((boxes[0].y0 - boxes[columns].y1) * ratio, "vertical"))
+    code = matplot2tikz.get_tikz_code(
+        figure,
+        filepath=path,
+        override_externals=True,
+        strict=True,
+        include_disclaimer=False,
+        float_format=".5g",
+        textsize=0.5 * STYLE["font.size"],  # matplot2tikz halves the size of texts
+        extra_axis_parameters=[
+            "scale only axis", "axis x line*=bottom", "axis y line*=left", "scaled ticks=false",
+            "tick label style={font=\\scriptsize, /pgf/number format/precision=4}",
+            "label style={font=\\footnotesize}", "title style={font=\\footnotesize}",
+        ],
+        extra_groupstyle_parameters=[f"{kind} sep={gap:.4f}\\textwidth" for gap, kind in gaps],
+    )  # fmt: skip
+    code = code.replace("includegraphics cmd=\\pgfimage,", "")
+    opening = re.compile(r"\\(nextgroupplot|begin\{axis\})\[\n")
+    sizes = iter(boxes)
+    code = opening.sub(lambda m: f"{m[0]}{_size(next(sizes), ratio)},\n", code)
+    if figure.legends:
+        last = list(opening.finditer(code))[-1]
+        options, entries = _pgf_legend(figure, boxes[-1])
+        body = code.index("\n]\n", last.end()) + 3
+        code = code[: last.end()] + options + code[last.end() : body] + entries + code[body:]
+    return code
+
+
+def _size(box: Bbox, ratio: float) -> str:
+    return f"width={box.width:.4f}\\textwidth,\nheight={box.height * ratio:.4f}\\textwidth"
+
+
+def _pgf_legend(figure: Figure, box: Bbox) -> tuple[str, str]:
+    """Options and entries that put the figure's legend where it is, seen from the panel at `box`."""
+    legend = figure.legends[0]
+    drawn = legend.get_window_extent().transformed(figure.transFigure.inverted())
+    x, y = ((drawn.x0 + drawn.x1) / 2 - box.x0) / box.width, (drawn.y1 - box.y0) / box.height
+    options = (
+        f"legend style={{at={{({x:.3f},{y:.3f})}}, anchor=north, draw=none, fill=none, font=\\scriptsize, "
+        f"column sep=2pt}},\nlegend columns={legend._ncols},\nlegend cell align=left,\n"
+    )
+    entries = ""
+    for handle, text in zip(*figure.axes[0].get_legend_handles_labels(), strict=True):
+        line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
+        red, green, blue = to_rgb(line.get_color())
+        style = {"--": ", dashed", ":": ", dotted", "None": ", only marks"}.get(line.get_linestyle(), "")
+        mark = ", mark=*, mark size=1.5pt" if line.get_marker() == "o" else ""
+        colour = f"color={{rgb,1:red,{red:.3f};green,{green:.3f};blue,{blue:.3f}}}"
+        entries += f"\\addlegendimage{{{colour}, semithick{style}{mark}}}\n\\addlegendentry{{{text}}}\n"
+    return options, entries
+
+
+def book(scale: str) -> Path:
+    """Write figures.tex, a document with every .pgf of a scale, and return its path."""
+    folder = figures_folder(scale)
+    lines = [
+        r"\documentclass[11pt,a4paper]{article}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage{lmodern}",
+        r"\usepackage[margin=2.5cm]{geometry}",
+        *PREAMBLE,
+        r"\begin{document}",
+    ]
+    for path in sorted(folder.glob("*.pgf")):
+        title = path.stem.replace("_", r"\_")
+        lines += [r"\begin{figure}[p]", r"\noindent", rf"\input{{{path.name}}}", rf"\caption{{{title}}}", r"\end{figure}"]
+    path = folder / "figures.tex"
+    path.write_text("\n".join([*lines, r"\end{document}", ""]))
+    return path
+
+
+def _provenance(scale: str, results: Results) -> dict[str, object]:
+    runs = [result for group in results.values() for result in group]
+    configs = [result.run.model_dump() for result in runs]
+    fixed = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
+    return {
+        "scale": scale,
+        "runs": {label: [result.id for result in group] for label, group in results.items()},
+        "common": fixed,
+        "varied": {label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()},
+        "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a clone, or no git

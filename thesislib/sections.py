@@ -1,0 +1,258 @@
+"""The thesis' grids: for every section of the results chapter, the runs it needs at a given scale.
+
+A section is written once, in cycles (the thesis: 150 epochs); a scale says how long a cycle is, on which data
+and networks, and with how many seeds. Runs that two sections share are the same run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from thesislib.config import Run, UserError, make_run
+from thesislib.store import Groups
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Size of the experiments. `networks` are the baselines' fields that differ from the thesis' settings."""
+
+    about: str
+    networks: tuple[dict[str, Any], ...]
+    cycle: int
+    seeds: tuple[int, ...]
+    widths: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    #: a hill far narrower than one step: C5 says it has no effect
+    narrow: float = 1e2
+    strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+
+    def of(self, cycles: float) -> int:
+        """That many cycles in epochs, at least one."""
+        return max(1, round(cycles * self.cycle))
+
+    def runs(self, cycles: float = 4, **fields: Any) -> list[Run]:
+        """One setting for every network and seed. `lr_factor` multiplies each network's own learning rate."""
+        fields = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.of(1 / 3)} | fields
+        factor = fields.pop("lr_factor", 1.0)
+        runs = []
+        for network in self.networks:
+            scaled = network | {"lr": network["lr"] * factor} | fields
+            runs += [make_run(**scaled, seed=seed) for seed in self.seeds]
+        return runs
+
+
+SCALES = {
+    "smoke": Scale(
+        "512 embedded digits, tiny MLP, seconds: for tests",
+        ({"data": "mnist5k", "train_size": 512, "test_size": 250, "model": "mlp-tiny", "lr": 0.1},),
+        cycle=1,
+        seeds=(0,),
+        widths=(1e-1, 1e-2),
+        strengths=(1.0, 10.0),
+    ),
+    "laptop": Scale(
+        "4,000 embedded MNIST digits, the thesis' MLP: every section in minutes",
+        ({"data": "mnist5k", "model": "mlp", "lr": 0.05},),
+        cycle=10,
+        seeds=(0, 1, 2),
+    ),
+    "mnist": Scale(
+        "all of MNIST, the thesis' MLP and settings",
+        ({"data": "mnist", "model": "mlp", "lr": 0.01},),
+        cycle=20,
+        seeds=(0, 1, 2),
+    ),
+    "cifar-small": Scale(
+        "10,000 CIFAR-10 images, ResNet-20",
+        ({"data": "cifar10", "train_size": 10_000, "test_size": 2_000, "model": "resnet20", "lr": 0.01},),
+        cycle=10,
+        seeds=(0, 1),
+    ),
+    "thesis": Scale(
+        "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis: GPUs",
+        tuple({"data": "cifar10", "model": model, "lr": 0.01} for model in ("mobilenetv2", "resnet32")),
+        cycle=150,
+        seeds=(0, 1, 2),
+    ),
+}
+
+#: The thesis puts the baseline's only minimum at epoch 100 of a cycle of 150.
+FIRST = 2 / 3
+
+
+def _single(scale: Scale, **fields: Any) -> list[Run]:
+    return scale.runs(minima="single", minima_every=scale.of(FIRST), **fields)
+
+
+def _every_cycle(scale: Scale, **fields: Any) -> list[Run]:
+    return scale.runs(**{"minima": "multiple", "minima_every": scale.cycle} | fields)
+
+
+def baseline(scale: Scale, strength: float = 1.0, width: float = 1e-3) -> Groups:
+    """1: with and without the distance term, constant learning rate."""
+    return {"no term": _single(scale, strength=0), "term": _single(scale, strength=strength, width=width)}
+
+
+def width(scale: Scale, widths: Iterable[float] | None = None, strength: float = 1.0) -> Groups:
+    """2.1: what does w do?"""
+    groups = {"no term": _single(scale, strength=0)}
+    for w in widths or (scale.narrow, *scale.widths):
+        groups[f"w = {w:g}"] = _single(scale, strength=strength, width=w)
+    return groups
+
+
+def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float = 1e-3) -> Groups:
+    """2.2: what does s do?"""
+    groups = {"no term": _single(scale, strength=0)}
+    for s in strengths or scale.strengths:
+        groups[f"s = {s:g}"] = _single(scale, strength=s, width=width)
+    return groups
+
+
+def interaction(
+    scale: Scale, widths: Iterable[float] | None = None, strengths: Iterable[float] | None = None
+) -> Groups:
+    """2.3: width x strength."""
+    return {
+        f"s = {s:g}, w = {w:g}": _single(scale, strength=s, width=w)
+        for s in strengths or scale.strengths
+        for w in widths or scale.widths
+    }
+
+
+def learning_rate(scale: Scale, factors: Iterable[float] = (0.1, 1.0, 10.0, 100.0)) -> Groups:
+    """3.1: does the term stabilise a wrong learning rate? Cosine with restarts, factors of the scale's own."""
+    return {
+        f"lr x {factor:g}{', term' if s else ''}": _every_cycle(
+            scale, strength=s, lr_factor=factor, lr_schedule="cosine"
+        )
+        for factor in factors
+        for s in (0, 1)
+    }
+
+
+def epochs(scale: Scale) -> Groups:
+    """3.2: does longer training help? Runs of other sections, read at several lengths."""
+    cosine = learning_rate(scale, (1.0,))
+    names = {"lr x 1": "cosine", "lr x 1, term": "cosine, term"}
+    return baseline(scale) | {names[label]: runs for label, runs in cosine.items()}
+
+
+def multiple(scale: Scale, strengths: Iterable[float] = (1.0, 10.0, 100.0), weight_decay: float = 1e-3) -> Groups:
+    """4.1: a minimum every cycle; also without L2."""
+    strengths = (0.0, *strengths)
+    with_l2 = {_name(s): _every_cycle(scale, strength=s, weight_decay=weight_decay) for s in strengths}
+    return with_l2 | {f"{_name(s)}, no L2": _every_cycle(scale, strength=s, weight_decay=0) for s in strengths}
+
+
+def _name(s: float) -> str:
+    return f"s = {s:g}" if s else "no term"
+
+
+def merged(scale: Scale, strength: float = 10.0, width: float = 1e-3) -> Groups:
+    """4.2: many minima merged into one hill, against as many hills."""
+    fields = {"strength": strength, "width": width}
+    hills = {"no term": _every_cycle(scale, strength=0), "multiple": _every_cycle(scale, **fields)}
+    return hills | {
+        how: _every_cycle(scale, minima="merge", merge=how, **fields) for how in ("recursive", "mean", "widen")
+    }
+
+
+def warm_restarts(scale: Scale, widths: Iterable[float] = (1e-2, 1e-1)) -> Groups:
+    """5: schedules with and without the term, and the term as a warm restart.
+
+    Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill.
+    """
+    cosine = {"lr_schedule": "cosine"}
+    groups = {
+        "constant": _every_cycle(scale, strength=0),
+        "step": _every_cycle(scale, strength=0, lr_schedule="step"),
+        "step, term": _every_cycle(scale, lr_schedule="step"),
+        "cosine": _every_cycle(scale, strength=0, **cosine),
+        "cosine, single": _every_cycle(scale, minima="single", **cosine),
+        "cosine, multiple": _every_cycle(scale, **cosine),
+    }
+    groups |= {f"cosine, multiple, w = {w:g}": _every_cycle(scale, width=w, **cosine) for w in widths}
+    restart = {"strength": 100, "minima": "multiple"}
+    return groups | {
+        "term as restart": _every_cycle(scale, **restart, strength_schedule="pulse", pulse=scale.of(0.1)),
+        "strength on cosine": _every_cycle(scale, **restart, strength_schedule="cosine"),
+    }
+
+
+def gradients(scale: Scale) -> Groups:
+    """6: size and direction of the gradient, on runs of other sections."""
+    return baseline(scale) | {
+        label: runs for label, runs in strength(scale).items() if label in ("s = 10", "s = 100")
+    } | {"cosine": _every_cycle(scale, strength=0, lr_schedule="cosine")}  # fmt: skip
+
+
+def ensembles(scale: Scale, strengths: Iterable[float] = (1.0, 10.0, 100.0)) -> Groups:
+    """7: snapshots of one run as an ensemble: five cycles, five members."""
+    return {
+        "constant": _every_cycle(scale, cycles=5, strength=0),
+        "cosine": _every_cycle(scale, cycles=5, strength=0, lr_schedule="cosine"),
+    } | {f"s = {s:g}": _every_cycle(scale, cycles=5, strength=s) for s in strengths}
+
+
+def cost(scale: Scale, minima: int = 10) -> Groups:
+    """8: one more minimum after every epoch, so that a run's own epochs show what each costs."""
+    fields = {"epochs": minima + 1, "minima_every": 1}
+    return {_name(s): _every_cycle(scale, strength=s, **fields) for s in (0.0, 1.0)}
+
+
+def explore(scale: Scale, **fields: Any) -> Groups:
+    """0: one run, free to change, beside the baseline."""
+    changed = {"minima": "single", "minima_every": scale.of(FIRST)} | fields
+    return {"baseline": _single(scale, strength=0), "yours": scale.runs(**changed)}
+
+
+def claims(scale: Scale) -> Groups:
+    """9: every run of the other sections; C1 to C14 look them up by section and label."""
+    return {
+        f"{name}: {label}": runs
+        for name, section in SECTIONS.items()
+        if section not in (claims, explore)
+        for label, runs in section(scale).items()
+    }
+
+
+SECTIONS: dict[str, Callable[..., Groups]] = {
+    "0_explore": explore,
+    "1_baseline": baseline,
+    "2-1_width": width,
+    "2-2_strength": strength,
+    "2-3_interaction": interaction,
+    "3-1_learning_rate": learning_rate,
+    "3-2_epochs": epochs,
+    "4-1_multiple_minima": multiple,
+    "4-2_merged_minima": merged,
+    "5_warm_restarts": warm_restarts,
+    "6_gradients_and_valleys": gradients,
+    "7_ensembles": ensembles,
+    "8_cost": cost,
+    "9_claims": claims,
+}
+
+
+def groups(section: str, scale: str, **parameters: Any) -> Groups:
+    """The labelled runs of a section. Parameters that are None keep the section's default.
+
+    Raises UserError for an unknown section, scale or parameter, or a value that does not fit.
+    """
+    for name, kind, known in ((section, "section", SECTIONS), (scale, "scale", SCALES)):
+        if name not in known:
+            raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    unknown = given.keys() - parameter_names(section)
+    if unknown:
+        raise UserError(f"section {section} has no parameter {', '.join(sorted(unknown))}")
+    return SECTIONS[section](SCALES[scale], **given)
+
+
+def parameter_names(section: str) -> set[str]:
+    """Names of the parameters that change which runs a section asks for."""
+    names = set(inspect.signature(SECTIONS[section]).parameters) - {"scale"}
+    return (names - {"fields"}) | set(Run.model_fields) if "fields" in names else names
