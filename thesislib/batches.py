@@ -11,7 +11,8 @@ from thesislib.config import Run, UserError
 from thesislib.datasets import load
 
 #: (mean, std) per channel of images scaled to [0, 1]; MNIST as in the thesis' SLS code base.
-NORMALISATION = {"mnist5k": ((0.5,), (0.5,)), "mnist": ((0.5,), (0.5,))}
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+NORMALISATION = {"mnist5k": ((0.5,), (0.5,)), "mnist": ((0.5,), (0.5,)), "cifar10": CIFAR, "cifar100": CIFAR}
 
 
 class Images:
@@ -31,16 +32,35 @@ class Images:
         """Normalised float32 images [B, C, H, W] and labels [B]."""
         return self.images[index].float().mul_(self._scale).add_(self._shift), self.labels[index]
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator, augment: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in random order; the last incomplete batch is dropped, as in the thesis."""
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for index in order[: len(self) // batch_size * batch_size].view(-1, batch_size):
-            yield self.take(index)
+            images, labels = self.take(index)
+            yield (crop_and_flip(images, generator) if augment else images), labels
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Everything once, in order, for evaluation."""
         for start in range(0, len(self), batch_size):
             yield self.take(slice(start, start + batch_size))
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
+    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (0 enters) and mirror it with probability 1/2.
+
+    All images at once: an index for every row and column instead of a loop over the batch.
+    """
+    batch, _, height, width = images.shape
+    draw = torch.randint(0, (2 * pad + 1) ** 2 * 2, (batch,), generator=generator).to(images.device)
+    down, right, flip = draw // 2 // (2 * pad + 1), draw // 2 % (2 * pad + 1), draw % 2
+    rows = down[:, None] + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    columns = right[:, None] + torch.where(flip[:, None] == 1, width - 1 - columns, columns)
+    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    each = torch.arange(batch, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def splits(run: Run, device: torch.device) -> tuple[Images, Images]:

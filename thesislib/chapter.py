@@ -21,13 +21,13 @@ def notebooks_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "notebooks"
 
 
-def parameters_of(section: str) -> dict[str, str]:
-    """Names and default values (as source text) in a notebook's parameters cell."""
+def parameters_of(section: str) -> dict[str, Any]:
+    """Names and default values in a notebook's parameters cell."""
     # Imported here: papermill takes a second, and listing runs does not need it.
     from papermill import inspect_notebook
 
     found = inspect_notebook(str(notebooks_folder() / f"{section}.ipynb"))
-    return {name: parameter["default"] for name, parameter in found.items()}
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
 
 
 def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] | None = None) -> bool:
@@ -37,7 +37,8 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     parameter, a value of another type than the notebook's own, or missing data.
     """
     chosen, parameters = list(chosen) or list(sections.SECTIONS), parameters or {}
-    groups = [sections.groups(section, scale) for section in chosen]  # refuses unknown names
+    for section in chosen:
+        sections.groups(section, scale)  # refuses unknown names
     given = _fitting(chosen, parameters)
     groups = [sections.groups(s, scale, **_run_parameters(s, given[s])) for s in chosen]
     begin = time.perf_counter()
@@ -66,7 +67,7 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
 
 
 def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The parameters each notebook takes; one that no chosen notebook knows is refused."""
+    """The parameters of each notebook, defaults replaced; one that no chosen notebook knows is refused."""
     # papermill itself only warns of an unknown parameter and goes on.
     known = {section: parameters_of(section) for section in chosen}
     for name, value in parameters.items():
@@ -74,16 +75,16 @@ def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[st
         if not defaults or name == "scale":
             names = sorted({n for defaults in known.values() for n in defaults} - {"scale"})
             raise UserError(f"unknown parameter {name!r}: {', '.join(chosen)} know {', '.join(names)}")
-        for text in defaults:
-            default = ast.literal_eval(text)
+        for default in defaults:
             kinds = (int, float) if isinstance(default, float) else type(default)
-            if default is not None and not isinstance(value, kinds):
-                raise UserError(f"parameter {name} must be like {text}, not {value!r}")
-    return {s: {n: v for n, v in parameters.items() if n in known[s]} for s in chosen}
+            if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) > isinstance(default, bool)):
+                raise UserError(f"parameter {name} must be like {default!r}, not {value!r}")
+    return {s: defaults | {n: v for n, v in parameters.items() if n in defaults} for s, defaults in known.items()}
 
 
-def _run_parameters(section: str, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in sections.parameter_names(section)}
+def _run_parameters(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of a notebook's parameters that decide which runs it asks for."""
+    return {name: value for name, value in values.items() if name in sections.parameter_names(section)}
 
 
 def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[float, str]:
@@ -104,6 +105,8 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
             cwd=notebooks_folder(),
             progress_bar=False,
             log_output=False,
+            # Kernels that are shut down log an interrupt as an error.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             config=Config({"KernelManager": sockets}),
         )
     except PapermillExecutionError as failure:

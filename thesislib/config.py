@@ -34,7 +34,10 @@ class Run(BaseModel):
     data: Literal["mnist5k", "mnist", "cifar10", "cifar100"] = Field("mnist5k", description="dataset")
     train_size: Size | None = Field(None, description="use only the first so many training images")
     test_size: Size | None = Field(None, description="use only the first so many test images")
-    model: Literal["mlp", "mlp-tiny"] = Field("mlp", description="network")
+    augment: bool = Field(False, description="random crop (pad 4) and flip of the training images")
+    model: Literal["mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2"] = Field(
+        "mlp", description="network"
+    )
     seed: Count = Field(0, description="seed of the initial weights and of the order of batches")
     init_seed: Count | None = Field(None, description="another seed for the initial weights alone")
     start: str | None = Field(
@@ -75,6 +78,10 @@ class Run(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Run:
+        if self.model.startswith("mlp") != self.data.startswith("mnist"):
+            raise ValueError(f"model {self.model} is not for {self.data}: mlp and mlp-tiny are for MNIST only")
+        if self.augment and not self.data.startswith("cifar"):
+            raise ValueError(f"augment is for CIFAR, not for {self.data}")
         if self.optimizer == "ngd" and not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
@@ -84,6 +91,11 @@ class Run(BaseModel):
     def but(self, **changes: Any) -> Run:
         """This run with some fields changed, validated anew. Raises UserError."""
         return make_run(**(self.model_dump() | changes))
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+        return 100 if self.data == "cifar100" else 10
 
     @property
     def minimum_epochs(self) -> list[int]:

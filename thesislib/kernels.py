@@ -19,9 +19,10 @@ def rbf(d: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor]:
 
 
 def tanh(d: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor]:
-    """k = 1 - tanh(w d), k' = -w (1 - tanh(w d)^2)."""
-    t = torch.tanh(width * d)
-    return 1 - t, -width * (1 - t * t)
+    """k = 1 - tanh(w d), k' = -w (1 - tanh(w d)^2) = -w k (2 - k)."""
+    # 1 - tanh(x) = 2 sigmoid(-2 x), without the cancellation that empties the tail.
+    value = 2 * torch.sigmoid(-2 * width * d)
+    return value, -width * value * (2 - value)
 
 
 KERNELS: dict[str, Callable[[Tensor, Tensor | float], tuple[Tensor, Tensor]]] = {"rbf": rbf, "tanh": tanh}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,11 +54,63 @@ def mlp(*hidden: int, inputs: int = 784, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers, Linear(sizes[-1], classes))
 
 
-MODELS = {"mlp": lambda: mlp(512, 256), "mlp-tiny": lambda: mlp(16)}
+class _PadShortcut(nn.Module):
+    """Option A of He et al. (2016): every second pixel, new channels zero, no parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, 2C, H/2, W/2]."""
+        channels = x.shape[1]
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, channels // 2, channels - channels // 2))
 
 
-def build(name: str, seed: int) -> nn.Module:
+def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
+    """ResNet-(6 blocks + 2) for 32x32 images (He et al. 2016, section 4.2), option-A shortcuts.
+
+    3 stages of 16, 32 and 64 channels; `cifar_resnet(5)` is ResNet-32 with 464,154 parameters.
+    """
+    from torchvision.models.resnet import BasicBlock
+
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    for stage, channels in enumerate((16, 32, 64)):
+        for block in range(blocks):
+            shrinks = stage > 0 and block == 0
+            before = channels // 2 if shrinks else channels
+            layers.append(BasicBlock(before, channels, 1 + shrinks, _PadShortcut() if shrinks else None))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+def resnet34(classes: int = 10) -> nn.Module:
+    """torchvision's ResNet-34 with a stem for 32x32 images: 3x3, stride 1, no pooling; 21,282,122 parameters."""
+    from torchvision.models import resnet34 as imagenet_resnet34
+
+    model = imagenet_resnet34(num_classes=classes)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
+
+
+def mobilenet_v2(classes: int = 10) -> nn.Module:
+    """torchvision's MobileNetV2 for 32x32 images: stem and 24-channel stage with stride 1; 2,236,682 parameters."""
+    from torchvision.models import MobileNetV2
+
+    settings = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
+    model = MobileNetV2(num_classes=classes, inverted_residual_setting=settings, dropout=0.0)
+    model.features[0][0].stride = (1, 1)
+    return model
+
+
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "mlp": lambda classes: mlp(512, 256, classes=classes),
+    "mlp-tiny": lambda classes: mlp(16, classes=classes),
+    "resnet20": lambda classes: cifar_resnet(3, classes),
+    "resnet32": lambda classes: cifar_resnet(5, classes),
+    "resnet34": resnet34,
+    "mobilenetv2": mobilenet_v2,
+}
+
+
+def build(name: str, seed: int, classes: int = 10) -> nn.Module:
     """The network `name` with initial weights drawn from `seed`; torch's global generator stays as it was."""
+    # torchvision takes three seconds to import: the convolutional networks ask for it themselves.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name]()
+        return MODELS[name](classes)

@@ -43,6 +43,8 @@ class Scale:
         return runs
 
 
+CIFAR10 = {"data": "cifar10", "augment": True, "lr": 0.01}
+
 SCALES = {
     "smoke": Scale(
         "512 embedded digits, tiny MLP, seconds: for tests",
@@ -65,14 +67,14 @@ SCALES = {
         seeds=(0, 1, 2),
     ),
     "cifar-small": Scale(
-        "10,000 CIFAR-10 images, ResNet-20",
-        ({"data": "cifar10", "train_size": 10_000, "test_size": 2_000, "model": "resnet20", "lr": 0.01},),
+        "10,000 CIFAR-10 images, ResNet-20: hours",
+        (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20"},),
         cycle=10,
         seeds=(0, 1),
     ),
     "thesis": Scale(
         "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis: GPUs",
-        tuple({"data": "cifar10", "model": model, "lr": 0.01} for model in ("mobilenetv2", "resnet32")),
+        tuple(CIFAR10 | {"model": model} for model in ("mobilenetv2", "resnet32")),
         cycle=150,
         seeds=(0, 1, 2),
     ),

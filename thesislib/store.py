@@ -184,7 +184,7 @@ class Writer:
         epoch, state, minima, lines = 0, {}, [], []
         if path.exists():
             state = _read_arrays(path)
-            epoch = int(state.pop("epoch"))
+            epoch = state.pop("epoch").item()
             stored = sum(e <= epoch for e in self.run.minimum_epochs)
             minima = [_read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
             lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[1 : epoch + 1]

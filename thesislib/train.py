@@ -36,7 +36,8 @@ class Trainer:
     def __init__(self, run: Run, device: str = "cpu", start: Arrays | None = None) -> None:
         self.run, self.device = run, torch.device(device)
         self.train_images, self.test_images = splits(run, self.device)
-        self.model = build(run.model, run.seed if run.init_seed is None else run.init_seed).to(self.device)
+        init_seed = run.seed if run.init_seed is None else run.init_seed
+        self.model = build(run.model, init_seed, run.classes).to(self.device)
         self.flat = FlatParameters(self.model)
         if start is not None:
             self._set_weights(start)
@@ -78,7 +79,7 @@ class Trainer:
             group["lr"] = lr
         sums = torch.zeros(5, dtype=torch.float64, device=self.device)
         zero, last_norm, steps = torch.zeros((), device=self.device), None, 0
-        for images, labels in self.train_images.shuffled(run.batch_size, self.generator):
+        for images, labels in self.train_images.shuffled(run.batch_size, self.generator, run.augment):
             flat.turn()
             loss = F.cross_entropy(self.model(images), labels)
             if run.cross_entropy:
@@ -167,7 +168,7 @@ def _optimizer(run: Run, theta: torch.nn.Parameter) -> torch.optim.Optimizer:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().numpy().copy()  # never a view of what training will change
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,45 @@
+# `make help` lists what there is. Everything happens in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+scale ?= laptop
+section ?=
+p ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup figures runs test lint lab clean clean-runs
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar-small|thesis section='1_baseline 2-1_width' p='smoothing=5'"
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+setup: $(READY)  ## create .venv with the pinned packages (the others do it themselves)
+
+figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
+	@$(PY) -m thesislib figures --scale $(scale) $(if $(section),--section $(section)) $(foreach x,$(p),-p $(x))
+
+runs: $(READY)  ## list the runs of a scale: done and missing
+	@$(PY) -m thesislib list --scale $(scale)
+
+test: $(READY)  ## every test; those that need TeX are skipped where it is missing
+	@$(PY) -m pytest
+
+lint: $(READY)  ## style of code and notebooks
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests
+	@$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	@$(VENV)/bin/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+
+clean:  ## delete the figures, never the runs
+	@find figures -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
+
+clean-runs: $(READY)  ## delete all runs, after asking
+	@$(PY) -m thesislib clean

@@ -1,0 +1,50 @@
+"""Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from thesislib.config import Run
+
+torch.set_num_threads(1)
+
+#: A run of a second: 512 digits, a network of 12,730 parameters, 4 steps an epoch.
+TINY = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, epochs=6, minima_every=2, minima="multiple")
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    for name in ("runs", "data", "figures"):
+        monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def tiny() -> Run:
+    return TINY
+
+
+def thesislib(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "thesislib", *arguments],
+        capture_output=True, text=True, env=os.environ | environment, timeout=300,
+    )  # fmt: skip
+
+
+class Chapter:
+    """The whole chapter at smoke scale, made by the command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = {"THESIS_RUNS": str(folder / "runs"), "THESIS_FIGURES": str(folder / "figures")}
+        self.figures = folder / "figures" / "smoke"
+        self.process = thesislib("figures", "--scale", "smoke", **self.environment)
+
+
+@pytest.fixture(scope="session")
+def chapter(tmp_path_factory) -> Chapter:
+    return Chapter(tmp_path_factory.mktemp("chapter"))

@@ -1,0 +1,52 @@
+import torch
+from scipy import stats
+
+from thesislib.batches import Images, crop_and_flip, splits
+from thesislib.config import Run
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
+    images = Images(torch.arange(50, dtype=torch.uint8).view(50, 1, 1).expand(50, 28, 28), torch.arange(50), "mnist5k")
+    labels = torch.cat([y for _, y in images.shuffled(8, generator())])
+    assert len(labels) == 48
+    assert len(set(labels.tolist())) == 48
+    again = torch.cat([y for _, y in images.shuffled(8, generator())])
+    assert torch.equal(labels, again)
+    assert not torch.equal(labels, torch.cat([y for _, y in images.shuffled(8, generator(1))]))
+    for x, y in images.shuffled(8, generator()):
+        assert torch.allclose(x[:, 0, 0, 0], (y / 255 - 0.5) / 0.5, atol=1e-6), "images keep their labels"
+
+
+def test_cifar_is_normalised_per_channel():
+    images = Images(torch.full((2, 32, 32, 3), 255, dtype=torch.uint8), torch.zeros(2), "cifar10")
+    x, _ = images.take(slice(0, 2))
+    expected = (1 - torch.tensor([0.4914, 0.4822, 0.4465])) / torch.tensor([0.2023, 0.1994, 0.2010])
+    assert x.shape == (2, 3, 32, 32)
+    assert torch.allclose(x[0, :, 0, 0], expected)
+
+
+def test_every_crop_is_a_shift_and_maybe_a_mirror_image():
+    x = torch.arange(1.0, 3 * 8 * 8 + 1).view(1, 3, 8, 8)
+    padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
+    shifts = [padded[0, :, i : i + 8, j : j + 8] for i in range(9) for j in range(9)]
+    allowed = torch.stack([s for shift in shifts for s in (shift, shift.flip(-1))])
+    out = crop_and_flip(x.expand(20_000, 3, 8, 8), generator())
+    index = {image.numpy().tobytes(): k for k, image in enumerate(allowed)}
+    found = torch.tensor([index[image.numpy().tobytes()] for image in out])
+    # Each image draws its own: all 162 results occur equally often.
+    assert stats.chisquare(torch.bincount(found, minlength=162).numpy()).pvalue > 1e-3
+
+
+def test_too_few_images_are_refused(folders):
+    import pytest
+
+    from thesislib.config import UserError
+
+    with pytest.raises(UserError, match="only 4000"):
+        splits(Run(train_size=5000), torch.device("cpu"))
+    with pytest.raises(UserError, match="--batch-size"):
+        splits(Run(train_size=100), torch.device("cpu"))

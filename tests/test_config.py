@@ -1,0 +1,68 @@
+import pytest
+
+from thesislib.config import Run, UserError, make_run
+
+DATA = "1b845fda52828834"
+
+
+@pytest.mark.parametrize(
+    ("fields", "identity"),
+    [
+        ({}, "56faa3a7145e"),
+        ({"width": 1e-2, "minima_every": 7}, "202254ce671e"),
+        ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "48e70c1a73e2"),
+    ],
+)
+def test_ids_are_pinned(fields, identity):
+    """A change here orphans every run that anybody has: raise REVISION only if their numbers are wrong."""
+    assert Run(**fields).digest(DATA) == identity
+
+
+def test_id_knows_every_field_and_the_data():
+    changed = {
+        "data": "mnist", "train_size": 100, "test_size": 10, "model": "mlp-tiny", "seed": 1, "init_seed": 0,
+        "start": "0123456789ab:0", "epochs": 41, "batch_size": 64, "optimizer": "adam", "lr": 0.1, "momentum": 0.8,
+        "weight_decay": 0.0, "cross_entropy": False, "cycle": 11, "lr_schedule": "step", "lr_step": 5,
+        "lr_gamma": 0.2, "offset": 1, "strength_schedule": "pulse", "pulse": 2, "minima": "multiple",
+        "minima_every": 3, "minimum_at_start": True, "merge": "mean", "kernel": "tanh", "strength": 2.0,
+        "width": 0.1, "share": False,
+    }  # fmt: skip
+    ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
+    ids.add(Run(data="cifar10", model="resnet20", augment=True).digest(DATA))
+    assert len(ids) == len(changed) + 3
+    assert changed.keys() | {"augment"} == Run.model_fields.keys()
+
+
+def test_default_and_explicit_are_the_same_run():
+    assert Run(width=1e-3).digest(DATA) == Run().digest(DATA) == make_run(width="0.001").digest(DATA)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"width": -1}, "--width"),
+        ({"width": "wide"}, "--width"),
+        ({"strength": -0.1}, "--strength"),
+        ({"strength": float("nan")}, "--strength"),
+        ({"epochs": 0}, "--epochs"),
+        ({"epochs": 1.5}, "--epochs"),
+        ({"kernel": "cone"}, "'rbf' or 'tanh'"),
+        ({"momentum": 1}, "--momentum"),
+        ({"start": "somewhere"}, "--start"),
+        ({"widht": 1}, "--widht"),
+        ({"model": "resnet20"}, "not for mnist5k"),
+        ({"strength_schedule": "pulse", "pulse": 11}, "longer than cycle"),
+    ],
+)
+def test_a_mistake_is_one_line(fields, words):
+    with pytest.raises(UserError) as error:
+        make_run(**fields)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_epochs_of_minima():
+    assert Run(epochs=10, minima="multiple", minima_every=3).minimum_epochs == [3, 6, 9]
+    assert Run(epochs=10, minima="single", minima_every=3).minimum_epochs == [3]
+    assert Run(epochs=9, minima="merge", minima_every=3, minimum_at_start=True).minimum_epochs == [0, 3, 6, 9]
+    assert Run(epochs=9).minimum_epochs == []

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from thesislib import datasets
+from thesislib.config import UserError
+
+
+def write(folder, name="mnist", **changes):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (20, 28, 28), dtype=np.uint8), "y_train": np.arange(20, dtype=np.uint8) % 10,
+        "x_test": rng.integers(0, 256, (10, 28, 28), dtype=np.uint8), "y_test": np.arange(10, dtype=np.uint8),
+    }  # fmt: skip
+    (folder / "data").mkdir(exist_ok=True)
+    path = folder / "data" / f"{name}.npz"
+    np.savez(path, **(arrays | changes))
+    return path, arrays
+
+
+def test_embedded_digits_are_split_by_class():
+    data = datasets.load("mnist5k")
+    assert data.x_train.shape == (4000, 28, 28)
+    assert data.x_test.shape == (1000, 28, 28)
+    assert (np.bincount(data.y_train) == 400).all()
+    assert (np.bincount(data.y_test) == 100).all()
+    assert set(data.y_train[:10]) == set(range(10)), "the first images of a split are stratified as well"
+    train = {image.tobytes() for image in data.x_train}
+    assert not any(image.tobytes() in train for image in data.x_test)
+
+
+def test_npz_round_trip_and_fingerprint(folders):
+    path, arrays = write(folders)
+    loaded = datasets.load("mnist")
+    assert all(np.array_equal(getattr(loaded, name), array) for name, array in arrays.items())
+    first = datasets.fingerprint("mnist")
+    assert datasets.fingerprint("mnist") == first
+    arrays["y_test"][0] = 5
+    write(folders, y_test=arrays["y_test"])
+    assert datasets.fingerprint("mnist") != first, "other content is other data"
+
+
+def test_missing_data_says_what_to_put_where(folders):
+    with pytest.raises(UserError, match=r"x_train.*data/cifar10\.npz"):
+        datasets.fingerprint("cifar10")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"x_train": np.zeros((20, 28, 28))}, {"y_test": np.zeros(3, np.uint8)}, {"y_train": np.array([None])}]
+)
+def test_malformed_data_are_refused(folders, changes):
+    write(folders, **changes)
+    with pytest.raises(UserError, match=r"mnist\.npz"):
+        datasets.load("mnist")

@@ -1,0 +1,109 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import TINY
+from thesislib import launch, store
+from thesislib.config import UserError
+
+LONG = TINY.but(epochs=60, minima_every=7)
+FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in LONG.model_dump(exclude_defaults=True).items()]
+
+
+def numbers(result):
+    table = pd.read_csv(result.folder / "metrics.csv", float_precision="round_trip")
+    return table.drop(columns=["seconds", "train_seconds"])
+
+
+def start(runs, checkpoint_seconds=0):
+    """The command line training LONG, with a checkpoint after every epoch."""
+    code = (
+        "import sys; from thesislib import launch, __main__; "
+        f"launch.CHECKPOINT_SECONDS = {checkpoint_seconds}; sys.exit(__main__.main())"
+    )
+    command = [sys.executable, "-c", code, "run", *FLAGS]
+    return subprocess.Popen(command, env=os.environ | {"THESIS_RUNS": str(runs)}, stderr=subprocess.PIPE)
+
+
+def wait_for_epoch(folder, epoch):
+    path = folder / store.run_id(LONG) / "metrics.csv"
+    for _ in range(6000):
+        if path.exists() and path.read_text().count("\n") > epoch:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"epoch {epoch} never came: {path.exists() and path.read_text()}")
+
+
+@pytest.mark.parametrize(("signals", "epochs"), [([signal.SIGKILL] * 3, (1, 20, 41)), ([signal.SIGINT], (30,))])
+def test_killed_runs_resume_to_the_bit(folders, monkeypatch, signals, epochs):
+    whole = launch.execute(LONG)
+    killed = folders / "killed"
+    for number, epoch in zip(signals, epochs, strict=True):
+        process = start(killed)
+        wait_for_epoch(killed, epoch)
+        process.send_signal(number)
+        assert process.wait() != 0
+        assert not (killed / whole.id / "done.json").exists()
+    assert (killed / whole.id / "checkpoint.safetensors").exists()
+    monkeypatch.setenv("THESIS_RUNS", str(killed))
+    resumed = launch.execute(LONG)
+    assert resumed.folder != whole.folder
+    pd.testing.assert_frame_equal(numbers(resumed), numbers(whole), check_exact=True)
+    for name in ["final", *range(len(whole.minimum_epochs))]:
+        a, b = resumed.arrays(name), whole.arrays(name)
+        assert all(np.array_equal(a[key], b[key]) for key in a.keys() | b.keys())
+    leftovers = {path.name for path in resumed.folder.iterdir()} - {path.name for path in whole.folder.iterdir()}
+    assert all(name.startswith(("events", ".")) for name in leftovers)
+
+
+def test_two_processes_train_a_run_once(folders):
+    runs = folders / "runs"
+    both = [start(runs), start(runs)]
+    assert [process.wait() for process in both] == [0, 0]
+    # Each training process opens a TensorBoard file of its own.
+    assert len(list((runs / store.run_id(LONG)).glob("events*"))) == 1
+
+
+def test_pool_trains_what_is_missing_and_survives_a_failure(folders, monkeypatch):
+    runs = [TINY.but(seed=seed) for seed in range(4)]
+    launch.execute(runs[0])
+    assert launch.missing([*runs, *runs]) == runs[1:]
+    bad = TINY.but(start="0123456789ab:0")
+    with pytest.raises((RuntimeError, UserError), match="no finished run 0123456789ab"):
+        launch.train_missing([bad, *runs], workers=2)
+    assert launch.missing(runs) == []
+
+
+def test_a_clone_waits_for_its_parent():
+    clone = TINY.but(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
+    launch.train_missing([clone, TINY], workers=2)
+    assert store.is_done(clone)
+
+
+def test_workers_end_with_their_parent(folders):
+    """A killed launcher must not leave processes that train on, or wait for ever."""
+    code = (
+        "import conftest, os, threading, time\nfrom thesislib import launch\n"
+        "if __name__ == '__main__':\n"
+        "    runs = [conftest.TINY.but(seed=s, epochs=3000) for s in range(2)]\n"
+        "    launch.train_missing(runs, workers=2)\n"
+    )
+    script = folders / "launcher.py"
+    script.write_text(code)
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list((folders / "runs").glob("*/metrics.csv"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    time.sleep(1)
+    sizes = [[p.stat().st_size for p in (folders / "runs").glob("*/metrics.csv")] for _ in (0, time.sleep(1))]
+    assert sizes[0] == sizes[1]

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from thesislib.config import Run
+from thesislib.schedules import learning_rate, strength
+
+
+def torchs(scheduler, epochs, lr, **settings):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    schedule = getattr(torch.optim.lr_scheduler, scheduler)(optimizer, **settings)
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_cosine_is_torchs():
+    run = Run(lr=0.3, lr_schedule="cosine", cycle=7)
+    expected = torchs("CosineAnnealingWarmRestarts", 30, 0.3, T_0=7, eta_min=0)
+    assert [learning_rate(run, e) for e in range(30)] == pytest.approx(expected)
+
+
+def test_step_is_torchs_within_a_cycle():
+    run = Run(lr=0.3, lr_schedule="step", cycle=150, lr_step=50)
+    expected = torchs("StepLR", 150, 0.3, step_size=50, gamma=0.1)
+    assert [learning_rate(run, e) for e in range(150)] == pytest.approx(expected)
+    assert [learning_rate(run, 150 + e) for e in range(150)] == pytest.approx(expected), "back to the start"
+
+
+def test_by_hand():
+    step = Run(lr=1.0, lr_schedule="step", cycle=10, lr_step=4)
+    assert [learning_rate(step, e) for e in (0, 3, 4, 7, 8, 9, 10)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 1])
+    assert learning_rate(Run(lr=0.2), 1234) == 0.2
+    cosine = Run(lr=1.0, lr_schedule="cosine", cycle=4)
+    assert [learning_rate(cosine, e) for e in range(5)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 1], abs=1e-6)
+
+
+def test_offset_delays_the_schedule():
+    late = Run(lr=1.0, lr_schedule="step", cycle=10, lr_step=4, offset=3)
+    soon = Run(lr=1.0, lr_schedule="step", cycle=10, lr_step=4)
+    assert [learning_rate(late, e) for e in range(3)] == [1, 1, 1]
+    assert [learning_rate(late, e + 3) for e in range(25)] == [learning_rate(soon, e) for e in range(25)]
+
+
+def test_strength():
+    assert {strength(Run(strength=3), e) for e in range(50)} == {3}
+    pulse = Run(strength=3, strength_schedule="pulse", cycle=5, pulse=2)
+    assert [strength(pulse, e) for e in range(7)] == [3, 3, 0, 0, 0, 3, 3]
+    cosine = Run(strength=3, lr=3, strength_schedule="cosine", lr_schedule="cosine", cycle=5)
+    assert [strength(cosine, e) for e in range(9)] == [learning_rate(cosine, e) for e in range(9)]

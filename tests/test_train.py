@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from thesislib.models import build
+from thesislib.train import COLUMNS, Trainer
+
+TIMES = {"seconds", "train_seconds"}
+
+
+def rows_of(trainer, epochs):
+    return [{k: v for k, v in trainer.epoch().items() if k not in TIMES} for _ in range(epochs)]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_same_run_same_numbers(tiny):
+    a, b = Trainer(tiny), Trainer(tiny)
+    assert rows_of(a, 6) == rows_of(b, 6)
+    assert same(a.snapshot(), b.snapshot())
+    assert rows_of(Trainer(tiny.but(seed=1)), 1) != rows_of(Trainer(tiny), 1)
+    assert rows_of(Trainer(tiny.but(seed=1, init_seed=0)), 1) != rows_of(Trainer(tiny), 1), "another order of batches"
+
+
+def test_rows_have_the_columns(tiny):
+    trainer = Trainer(tiny)
+    assert set(trainer.epoch()) == set(COLUMNS)
+    assert set(trainer.epoch()) == {*COLUMNS, "d_0"}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "ngd"])
+@pytest.mark.parametrize("minima", ["multiple", "merge"])
+@pytest.mark.parametrize("epoch", [1, 2, 5])
+def test_resumed_equals_uninterrupted_to_the_bit(tiny, optimizer, minima, epoch):
+    run = tiny.but(optimizer=optimizer, minima=minima, lr=0.01, minimum_at_start=True)
+    whole = Trainer(run)
+    begin = whole.snapshot()
+    kept = [begin]
+    for _ in range(epoch):
+        before = len(whole.minima.visited)
+        whole.epoch()
+        if len(whole.minima.visited) > before:
+            kept.append(whole.snapshot())
+    resumed = Trainer(run)
+    resumed.restore(epoch, whole.state(), kept)
+    assert rows_of(resumed, 6 - epoch) == rows_of(whole, 6 - epoch)
+    assert same(resumed.snapshot(), whole.snapshot())
+    assert same(resumed.state(), whole.state())
+
+
+def reference(run, epochs):
+    """The thesis' way: the whole loss through autograd, torch's optimiser on a list of parameters."""
+    trainer = Trainer(run)  # for its data and its order of batches
+    model = build(run.model, run.seed)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, run.lr, run.momentum, weight_decay=run.weight_decay)
+    flat = lambda: torch.nn.utils.parameters_to_vector(parameters)  # noqa: E731
+    minima = []
+    for epoch in range(1, epochs + 1):
+        for x, y in trainer.train_images.shuffled(run.batch_size, trainer.generator):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            for c in minima:
+                d = ((flat() - c) ** 2).sum()
+                loss = loss + run.strength / len(minima) * torch.exp(-run.width * d)
+            loss.backward()
+            optimizer.step()
+        if epoch in run.minimum_epochs:
+            minima.append(flat().detach().clone())
+    return flat().detach(), [((flat() - c) ** 2).sum().item() for c in minima]
+
+
+def test_the_engine_is_the_thesis_loop(tiny):
+    run = tiny.but(strength=5, width=1e-1)
+    theta, distances = reference(run, 6)
+    trainer = Trainer(run)
+    rows_of(trainer, 6)
+    assert (trainer.flat.theta - theta).norm() / theta.norm() < 1e-4
+    assert trainer.minima.distances(trainer.flat.theta.detach()) == pytest.approx(distances, rel=1e-3, abs=1e-6)
+
+
+def test_strength_0_only_records(tiny):
+    off, never = Trainer(tiny.but(strength=0)), Trainer(tiny.but(minima_every=None))
+    rows_of(off, 6)
+    rows_of(never, 6)
+    assert torch.equal(off.flat.theta, never.flat.theta)
+    assert len(off.minima.visited) == 3
+
+
+def test_the_term_pushes_away(tiny):
+    near, far = Trainer(tiny.but(strength=0)), Trainer(tiny.but(strength=10, width=0.1))
+    assert rows_of(far, 6)[-1]["d_0"] > 2 * rows_of(near, 6)[-1]["d_0"]
+
+
+def test_logged_numbers_are_what_they_say(tiny):
+    run = tiny.but(minima_every=1, minima="single", epochs=2, momentum=0, weight_decay=0)
+    trainer = Trainer(run)
+    trainer.epoch()
+    start = trainer.flat.theta.detach().clone()
+    row = trainer.epoch()
+    trainer.model.eval()
+    images, labels = next(trainer.test_images.in_order(250))
+    with torch.no_grad():
+        logits = trainer.model(images)
+    assert row["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert row["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert row["d_0"] == pytest.approx(((trainer.flat.theta - start) ** 2).sum().item(), rel=1e-5)
+    assert 0 < row["term"] <= run.strength, "mean of s k(d) over the steps"
+    assert -1 <= row["grad_cosine"] <= 1
+    assert row["lr"] == run.lr
+
+
+def test_the_norm_of_a_normalised_step_is_the_learning_rate(tiny):
+    run = tiny.but(optimizer="ngd", momentum=0, weight_decay=0, lr=0.01, epochs=1, train_size=128)
+    trainer = Trainer(run)
+    assert trainer.epoch()["d_init"] == pytest.approx(0.01**2, rel=1e-4)
+
+
+def test_the_term_alone_walks_away(tiny):
+    run = tiny.but(cross_entropy=False, minimum_at_start=True, minima="single", weight_decay=1e-2, strength=10)
+    rows = rows_of(Trainer(run), 3)
+    assert rows[-1]["grad_norm"] == 0
+    assert rows[-1]["d_0"] > 0
+    assert rows[0]["d_0"] == rows[0]["d_init"]
+
+
+def test_a_diverging_run_says_so(tiny):
+    trainer = Trainer(tiny.but(lr=1e6, optimizer="sgd"))
+    row = trainer.epoch()
+    while not trainer.diverged and trainer.finished_epochs < 6:
+        row = trainer.epoch()
+    assert trainer.diverged
+    assert not np.isfinite(row["train_loss"] + row["d_init"])
+
+
+def test_batchnorm_statistics_travel(tiny, monkeypatch, folders):
+    """On real convolutions: they are no part of theta, and they are part of state and snapshot."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.arange(64, dtype=np.uint8) % 10
+    (folders / "data").mkdir()
+    np.savez(folders / "data" / "cifar10.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    fields = {"data": "cifar10", "model": "resnet20", "train_size": None, "test_size": None, "augment": True}
+    run = tiny.but(**fields, batch_size=32, epochs=2, minima_every=1)
+    whole = Trainer(run)
+    whole.epoch()
+    state, minimum = whole.state(), whole.snapshot()
+    assert len(minimum["theta"]) == 269_722
+    assert any(name.endswith("running_mean") for name in minimum)
+    whole.epoch()
+    resumed = Trainer(run)
+    resumed.restore(1, state, [minimum])
+    resumed.epoch()
+    assert same(resumed.snapshot(), whole.snapshot())
