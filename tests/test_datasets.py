@@ -45,7 +45,8 @@ def test_missing_data_says_what_to_put_where(folders):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"x_train": np.zeros((20, 28, 28))}, {"y_test": np.zeros(3, np.uint8)}, {"y_train": np.array([None])}]
+    "changes",
+    [{"x_train": np.zeros((20, 28, 28))}, {"y_test": np.zeros(3, np.uint8)}, {"y_train": np.array([None])}],
 )
 def test_malformed_data_are_refused(folders, changes):
     write(folders, **changes)

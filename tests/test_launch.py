@@ -3,12 +3,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
 from conftest import TINY
+
 from thesislib import launch, store
 from thesislib.config import UserError
 
@@ -96,7 +97,7 @@ def test_workers_end_with_their_parent(folders):
     )
     script = folders / "launcher.py"
     script.write_text(code)
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list((folders / "runs").glob("*/metrics.csv"))) < 2:

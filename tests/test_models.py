@@ -7,7 +7,13 @@ from thesislib.models import Linear, build
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("mlp", 535_818), ("resnet20", 269_722), ("resnet32", 464_154), ("resnet34", 21_282_122), ("mobilenetv2", 2_236_682)],
+    [
+        ("mlp", 535_818),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet34", 21_282_122),
+        ("mobilenetv2", 2_236_682),
+    ],
 )
 def test_parameter_counts(name, parameters):
     model = build(name, seed=0)

@@ -40,7 +40,9 @@ def test_a_finished_run_is_never_trained_again(tiny, monkeypatch):
     assert launch.execute(tiny).summary["epochs"] == 6
 
 
-@pytest.mark.parametrize("broken", ["", "epoch,accuracy\n1,0.5\n", "epoch\n1\n2\nx\n", "nonsense\n", "epoch\n1\n1\n1\n1\n1\n1\n"])
+@pytest.mark.parametrize(
+    "broken", ["", "epoch,accuracy\n1,0.5\n", "epoch\n1\n2\nx\n", "nonsense\n", "epoch\n1\n1\n1\n1\n1\n1\n"]
+)
 def test_broken_metrics_are_one_line(tiny, broken):
     result = launch.execute(tiny)
     (result.folder / "metrics.csv").write_text(broken)

@@ -141,7 +141,13 @@ def test_batchnorm_statistics_travel(tiny, monkeypatch, folders):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.arange(64, dtype=np.uint8) % 10
     (folders / "data").mkdir()
-    np.savez(folders / "data" / "cifar10.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    np.savez(
+        folders / "data" / "cifar10.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[:20],
+        y_test=labels[:20],
+    )
     fields = {"data": "cifar10", "model": "resnet20", "train_size": None, "test_size": None, "augment": True}
     run = tiny.but(**fields, batch_size=32, epochs=2, minima_every=1)
     whole = Trainer(run)

@@ -19,7 +19,8 @@ ROOMS = (
     "launch",  # many runs
     "ensembles",  # snapshots as one predictor
     "claims",  # C1 ... C14
-    "figures",  # everything matplotlib
+    "pgf",  # figures as LaTeX code
+    "figures",  # the thesis' plots
     "chapter",  # notebooks through papermill
     "__main__",  # the command line
 )

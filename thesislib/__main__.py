@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
         command.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
     command.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a notebook's parameter",
     )
     command = add("run", _run, "train one run, or say what came out if it was trained before")
     command.add_argument("--json", action="store_true", help="print the summary as one JSON object")

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from thesislib import figures, launch, sections
+from thesislib import figures, launch, pgf, sections
 from thesislib.config import UserError
 
 
@@ -50,14 +50,16 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     # Runs are there: a notebook only reads and draws, in its own kernel.
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
         futures = {
-            pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section
-            for section in chosen
+            pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in chosen
         }
         for future in as_completed(futures):
             seconds, error = future.result()
             failed += bool(error)
-            print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
-    book = figures.book(scale)
+            print(
+                f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}",
+                flush=True,
+            )
+    book = pgf.book(folder)
     drawn = len(list(folder.glob("*.pgf")))
     print(
         f"{len(chosen) - failed} of {len(chosen)} notebooks, {drawn} figures in {folder} ({book.name} shows all); "
@@ -77,7 +79,9 @@ def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[st
             raise UserError(f"unknown parameter {name!r}: {', '.join(chosen)} know {', '.join(names)}")
         for default in defaults:
             kinds = (int, float) if isinstance(default, float) else type(default)
-            if default is not None and (not isinstance(value, kinds) or isinstance(value, bool) > isinstance(default, bool)):
+            if default is not None and (
+                not isinstance(value, kinds) or isinstance(value, bool) > isinstance(default, bool)
+            ):
                 raise UserError(f"parameter {name} must be like {default!r}, not {value!r}")
     return {s: defaults | {n: v for n, v in parameters.items() if n in defaults} for s, defaults in known.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -50,10 +51,8 @@ def fingerprint(name: str) -> str:
         pass
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
+    with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
         cache.write_text(json.dumps({"stamp": stamp, "sha256": digest}))
-    except OSError:
-        pass  # a read-only data folder costs time, not correctness
     return digest[:16]
 
 

@@ -16,17 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import matplot2tikz
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
+from thesislib.claims import MARGINS
 from thesislib.config import UserError
+from thesislib.pgf import pgf_code
 from thesislib.store import Results
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
@@ -51,12 +49,8 @@ STYLE = {
 }
 plt.rcParams.update(STYLE)
 
-#: What a LaTeX document needs to \\input the .pgf files.
-PREAMBLE = (
-    r"\usepackage{pgfplots}",
-    r"\usepgfplotslibrary{groupplots,fillbetween}",
-    r"\pgfplotsset{compat=1.17}",
-)
+#: Logarithmic panels end here: a network that blew up is not worth twenty empty decades.
+FARTHEST = 1e6
 
 LABELS = {
     "epoch": "epoch",
@@ -74,7 +68,7 @@ LABELS = {
     "grad_cosine": "cosine to last gradient",
     "train_seconds": "seconds of training an epoch",
     "members": "members",
-    "nll": "negative log-likelihood",
+    "nll": "NLL",
 }
 
 
@@ -89,16 +83,19 @@ def _grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
 
 def _palette(labels: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """A colour a label: grey for what has no term, the colour-blind palette (without its yellow) for the rest."""
-    colours = [c for k, c in enumerate(sns.color_palette("colorblind", 10)) if k not in (7, 8)]
-    plain = [label for label in labels if label.startswith("no term")]
+    plain = [label for label in labels if label.startswith(("no term", "constant"))]
     greys = dict(zip(plain, sns.color_palette("Greys_r", len(plain) + 2), strict=False))
-    return greys | dict(zip([x for x in labels if x not in plain], itertools.cycle(colours), strict=False))
+    others = [label for label in labels if label not in plain]
+    colours = [c for k, c in enumerate(sns.color_palette("colorblind", 10)) if k not in (7, 8)]
+    if len(others) > len(colours):
+        colours = sns.color_palette("husl", len(others))
+    return greys | dict(zip(others, colours, strict=False))
 
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=1)
-    columns = int(np.clip(90 // (longest + 6), 1, max(1, len(labels))))
+    columns = int(np.clip(100 // (longest + 5), 1, max(1, len(labels))))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
@@ -111,7 +108,9 @@ def curves(
 ) -> Figure:
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
-    `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network.
+
+    `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
+    logarithmic axis mean and deviation are those of the logarithm, and what explodes leaves the panel at the top.
     """
     history = _smooth(results.history, list(columns), smoothing)
     models = list(history["model"].unique())
@@ -119,20 +118,28 @@ def curves(
     palette = _palette(list(results))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], history[history["model"] == model]
+        axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
         for label, rows in shown.groupby("label", sort=False):
             # A logarithmic axis has no 0: the epoch of the minimum itself is left out there.
             rows = rows[rows[name] > 0] if name in log else rows
-            sns.lineplot(
-                rows, x="epoch", y=name, errorbar="sd", color=palette[label], label=label, ax=axis, legend=False
-            )
+            _mean_and_band(axis, rows, name, label, palette[label])
         _mark_minima(axis, results)
-        axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
         if name == "accuracy":
             _skip_beginning(axis, shown)
         if len(models) > 1 and column == 0:
             axis.set_title(model)
+        if name in log and shown[name].max() > FARTHEST:
+            axis.set_ylim(top=FARTHEST)
     _legend_below(figure, axes[0, 0])
     return figure
+
+
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, name: str, label: str, colour: tuple[float, ...]) -> None:
+    rows = rows.dropna(subset=[name])
+    if rows.empty:
+        axis.plot([], [], color=colour, label=label)
+    else:
+        sns.lineplot(rows, x="epoch", y=name, errorbar="sd", color=colour, label=label, ax=axis, legend=False)
 
 
 def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
@@ -155,23 +162,24 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
 def _mark_minima(axis: Axes, results: Results) -> None:
     for epoch in sorted({e for group in results.values() for result in group for e in result.run.minimum_epochs}):
         axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlim(0, 1.02 * max(result.run.epochs for group in results.values() for result in group))
 
 
 def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
     """Squared distance to every minimum over epochs, mean over seeds, one panel a label."""
     history = results.history
-    names = sorted((c for c in history if re.fullmatch(r"d_\d+", c)), key=lambda c: int(c[2:]))
+    # A minimum stored at the very end has no distance yet.
+    names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
     figure, axes = _grid(-(-len(results) // columns), columns, height)
     palette = _palette(names)
-    for axis, (label, rows) in itertools.zip_longest(axes.flat, history.groupby("label", sort=False), fillvalue=("", None)):
+    for axis, (label, rows) in itertools.zip_longest(
+        axes.flat, history.groupby("label", sort=False), fillvalue=("", None)
+    ):
         if rows is None:
             axis.remove()
             continue
         for name in names:
-            sns.lineplot(
-                rows, x="epoch", y=name, errorbar="sd", color=palette[name], ax=axis, legend=False,
-                label=f"to minimum {int(name[2:]) + 1}",
-            )  # fmt: skip
+            _mean_and_band(axis, rows, name, f"to minimum {int(name[2:]) + 1}", palette[name])
         _mark_minima(axis, {label: results[label]})
         axis.set(title=label, xlabel="epoch", ylabel="squared distance")
     _legend_below(figure, axes[0, 0])
@@ -237,7 +245,7 @@ def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), 
         for label, rows in growth.groupby("label", sort=False):
             at = rows.groupby("members")[name].agg(["mean", "std"])
             axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
-        axis.set(xlabel="members", ylabel=f"ensemble: {LABELS[name]}", xticks=at.index)
+        axis.set(xlabel="members", ylabel=f"{LABELS[name]} of the ensemble", xticks=at.index)
     _legend_below(figure, axes[0, 0])
     return figure
 
@@ -258,18 +266,23 @@ def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) ->
 
 
 def cost(results: Results, height: float = 2.5) -> Figure:
-    """Training seconds an epoch over the number of minima, relative to none."""
+    """Training time of an epoch over the number of minima (median and range over runs), relative to no hills."""
     figure, axes = _grid(1, 1, height)
     axis, palette = axes[0, 0], _palette(list(results))
-    history = results.history.assign(minima=results.history["epoch"] - 1)
+    every = next(iter(results.values()))[0].run.minima_every
+    history = results.history[results.history["epoch"] > 1]
+    history = history.assign(minima=(history["epoch"] - 1) // every)
+    base = history.loc[(history["strength"] == 0), "train_seconds"].median()
+    history = history.assign(cost=history["train_seconds"] / base)
     for label, rows in history.groupby("label", sort=False):
-        base = rows.loc[rows["minima"] == 0].set_index("id")["train_seconds"]
-        relative = rows.assign(cost=rows["train_seconds"] / rows["id"].map(base))
-        sns.lineplot(relative, x="minima", y="cost", errorbar="sd", color=palette[label], label=label, ax=axis, legend=False)
+        sns.lineplot(
+            rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=palette[label], label=label,
+            ax=axis, legend=False,
+        )  # fmt: skip
     hills = np.array(sorted(history["minima"].unique()))
     for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
         axis.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
-    axis.set(xlabel="minima", ylabel="training time, relative to no minimum")
+    axis.set(xlabel="minima", ylabel="relative training time")
     _legend_below(figure, axis)
     return figure
 
@@ -277,7 +290,11 @@ def cost(results: Results, height: float = 2.5) -> Figure:
 def forest(parts: pd.DataFrame) -> Figure:
     """Effects and intervals of the claims' parts, a panel a unit; the grey band is what counts as the same."""
     colours = {"reproduced": "C2", "not reproduced": "C3", "undecided": "0.5"}
-    units = {"factor": "factor of squared distance", "points": "percentage points", "percent": "percent of an epoch"}
+    units = {
+        "factor": "factor of squared distance",
+        "points": "percentage points",
+        "percent": "percent of an epoch",
+    }
     counts = [max(1, (parts["unit"] == unit).sum()) for unit in units]
     figure, axes = plt.subplots(
         len(units), 1, figsize=(TEXTWIDTH, 0.19 * sum(counts) + 1.6), gridspec_kw={"height_ratios": counts}
@@ -288,8 +305,9 @@ def forest(parts: pd.DataFrame) -> Figure:
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
             axis.errorbar(some["effect"], some.index, xerr=error, fmt="o", color=colour, label=outcome, markersize=3)
-        axis.axvline(1 if unit == "factor" else 0, color="0.7", linewidth=0.6, zorder=0)
-        axis.set(xlabel=title, xscale="log" if unit == "factor" else "linear", ylim=(len(rows) - 0.5, -0.5))
+        margin = np.exp(MARGINS[unit]) if unit == "factor" else MARGINS[unit]
+        axis.axvspan(1 / margin if unit == "factor" else -margin, margin, color="0.9", linewidth=0, zorder=0)
+        axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
         axis.set_yticks(range(len(rows)), [f"{r.claim} {r.says}" for r in rows.itertuples()], fontsize=6)
     _legend_below(figure, axes[0])
     return figure
@@ -304,99 +322,9 @@ def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
         raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
     for kind in ("pdf", "png"):
         figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
-    (folder / f"{name}.pgf").write_text(_pgf(figure, folder / f"{name}.pgf"))
+    (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
     (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
     return folder / f"{name}.png"
-
-
-def _pgf(figure: Figure, path: Path) -> str:
-    r"""pgfplots code of a figure, laid out as matplotlib did it, in fractions of the document's \textwidth.
-
-    matplot2tikz knows neither the layout nor a figure's legend: both are written here. Side images get bare
-    names, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
-    """
-    for band in [band for axis in figure.axes for band in axis.collections if not band.get_paths()]:
-        band.remove()  # the empty band of a single seed makes matplot2tikz fail
-    figure.canvas.draw()
-    axes, ratio = figure.axes, figure.get_figheight() / figure.get_figwidth()
-    boxes = [axis.get_position() for axis in axes]
-    corners = [axis.get_subplotspec() for axis in axes]
-    gaps = [
-        (right.x0 - left.x1, "horizontal")
-        for (left, a), (right, b) in itertools.pairwise(zip(boxes, corners, strict=True))
-        if a.rowspan == b.rowspan
-    ][:1]
-    columns = corners[0].get_gridspec().ncols
-    if len(axes) > columns:
-        gaps.append(((boxes[0].y0 - boxes[columns].y1) * ratio, "vertical"))
-    code = matplot2tikz.get_tikz_code(
-        figure,
-        filepath=path,
-        override_externals=True,
-        strict=True,
-        include_disclaimer=False,
-        float_format=".5g",
-        textsize=0.5 * STYLE["font.size"],  # matplot2tikz halves the size of texts
-        extra_axis_parameters=[
-            "scale only axis", "axis x line*=bottom", "axis y line*=left", "scaled ticks=false",
-            "tick label style={font=\\scriptsize, /pgf/number format/precision=4}",
-            "label style={font=\\footnotesize}", "title style={font=\\footnotesize}",
-        ],
-        extra_groupstyle_parameters=[f"{kind} sep={gap:.4f}\\textwidth" for gap, kind in gaps],
-    )  # fmt: skip
-    code = code.replace("includegraphics cmd=\\pgfimage,", "")
-    opening = re.compile(r"\\(nextgroupplot|begin\{axis\})\[\n")
-    sizes = iter(boxes)
-    code = opening.sub(lambda m: f"{m[0]}{_size(next(sizes), ratio)},\n", code)
-    if figure.legends:
-        last = list(opening.finditer(code))[-1]
-        options, entries = _pgf_legend(figure, boxes[-1])
-        body = code.index("\n]\n", last.end()) + 3
-        code = code[: last.end()] + options + code[last.end() : body] + entries + code[body:]
-    return code
-
-
-def _size(box: Bbox, ratio: float) -> str:
-    return f"width={box.width:.4f}\\textwidth,\nheight={box.height * ratio:.4f}\\textwidth"
-
-
-def _pgf_legend(figure: Figure, box: Bbox) -> tuple[str, str]:
-    """Options and entries that put the figure's legend where it is, seen from the panel at `box`."""
-    legend = figure.legends[0]
-    drawn = legend.get_window_extent().transformed(figure.transFigure.inverted())
-    x, y = ((drawn.x0 + drawn.x1) / 2 - box.x0) / box.width, (drawn.y1 - box.y0) / box.height
-    options = (
-        f"legend style={{at={{({x:.3f},{y:.3f})}}, anchor=north, draw=none, fill=none, font=\\scriptsize, "
-        f"column sep=2pt}},\nlegend columns={legend._ncols},\nlegend cell align=left,\n"
-    )
-    entries = ""
-    for handle, text in zip(*figure.axes[0].get_legend_handles_labels(), strict=True):
-        line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
-        red, green, blue = to_rgb(line.get_color())
-        style = {"--": ", dashed", ":": ", dotted", "None": ", only marks"}.get(line.get_linestyle(), "")
-        mark = ", mark=*, mark size=1.5pt" if line.get_marker() == "o" else ""
-        colour = f"color={{rgb,1:red,{red:.3f};green,{green:.3f};blue,{blue:.3f}}}"
-        entries += f"\\addlegendimage{{{colour}, semithick{style}{mark}}}\n\\addlegendentry{{{text}}}\n"
-    return options, entries
-
-
-def book(scale: str) -> Path:
-    """Write figures.tex, a document with every .pgf of a scale, and return its path."""
-    folder = figures_folder(scale)
-    lines = [
-        r"\documentclass[11pt,a4paper]{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage{lmodern}",
-        r"\usepackage[margin=2.5cm]{geometry}",
-        *PREAMBLE,
-        r"\begin{document}",
-    ]
-    for path in sorted(folder.glob("*.pgf")):
-        title = path.stem.replace("_", r"\_")
-        lines += [r"\begin{figure}[p]", r"\noindent", rf"\input{{{path.name}}}", rf"\caption{{{title}}}", r"\end{figure}"]
-    path = folder / "figures.tex"
-    path.write_text("\n".join([*lines, r"\end{document}", ""]))
-    return path
 
 
 def _provenance(scale: str, results: Results) -> dict[str, object]:
@@ -407,7 +335,9 @@ def _provenance(scale: str, results: Results) -> dict[str, object]:
         "scale": scale,
         "runs": {label: [result.id for result in group] for label, group in results.items()},
         "common": fixed,
-        "varied": {label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()},
+        "varied": {
+            label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()
+        },
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -15,7 +15,7 @@ from time import monotonic
 from tqdm.auto import tqdm
 
 from thesislib import store
-from thesislib.config import Run, UserError
+from thesislib.config import Run
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0

@@ -31,7 +31,13 @@ class Minima:
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
     ) -> None:
-        self.kernel, self.width, self.mode, self.merge, self.share = KERNELS[kernel], width, mode, merge, share
+        self.kernel, self.width, self.mode, self.merge, self.share = (
+            KERNELS[kernel],
+            width,
+            mode,
+            merge,
+            share,
+        )
         self.visited: list[Tensor] = []
         self.hills: list[Tensor] = []
         self.hill_width = width

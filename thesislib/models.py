@@ -70,7 +70,11 @@ def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
     """
     from torchvision.models.resnet import BasicBlock
 
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+    ]
     for stage, channels in enumerate((16, 32, 64)):
         for block in range(blocks):
             shrinks = stage > 0 and block == 0
@@ -92,7 +96,15 @@ def mobilenet_v2(classes: int = 10) -> nn.Module:
     """torchvision's MobileNetV2 for 32x32 images: stem and 24-channel stage with stride 1; 2,236,682 parameters."""
     from torchvision.models import MobileNetV2
 
-    settings = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
+    settings = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 1],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 2],
+        [6, 320, 1, 1],
+    ]
     model = MobileNetV2(num_classes=classes, inverted_residual_setting=settings, dropout=0.0)
     model.features[0][0].stride = (1, 1)
     return model

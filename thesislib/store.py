@@ -1,12 +1,12 @@
 """Run folders: the only room that touches the files of runs. Reading needs no torch.
 
-    runs/<id>/config.json              the run, its data's fingerprint, REVISION
-              metrics.csv              one row an epoch
-              minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
-              final.safetensors        the same at the end, and the test labels [N]
-              checkpoint.safetensors   while it trains
-              events.*                 TensorBoard
-              done.json                the summary; there is none until the run is whole
+runs/<id>/config.json              the run, its data's fingerprint, REVISION
+          metrics.csv              one row an epoch
+          minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
+          final.safetensors        the same at the end, and the test labels [N]
+          checkpoint.safetensors   while it trains
+          events.*                 TensorBoard
+          done.json                the summary; there is none until the run is whole
 """
 
 from __future__ import annotations
@@ -178,7 +178,11 @@ class Writer:
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
         self._columns = [*columns, *(f"d_{k}" for k in range(len(self.run.minimum_epochs)))]
-        config = {"run": self.run.model_dump(mode="json"), "data": fingerprint(self.run.data), "revision": REVISION}
+        config = {
+            "run": self.run.model_dump(mode="json"),
+            "data": fingerprint(self.run.data),
+            "revision": REVISION,
+        }
         _write(self.folder / "config.json", json.dumps(config, indent=1).encode())
         path = self.folder / "checkpoint.safetensors"
         epoch, state, minima, lines = 0, {}, [], []

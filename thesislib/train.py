@@ -18,10 +18,21 @@ from thesislib.minima import Minima, squared_distance
 from thesislib.models import build
 
 #: What `Trainer.epoch` reports; the squared distances d_0, d_1, ... to the minima stand behind these.
-COLUMNS = (
-    "epoch train_loss term test_loss accuracy lr strength grad_norm term_norm grad_cosine "
-    "train_seconds seconds d_init"
-).split()
+COLUMNS = [
+    "epoch",
+    "train_loss",
+    "term",
+    "test_loss",
+    "accuracy",
+    "lr",
+    "strength",
+    "grad_norm",
+    "term_norm",
+    "grad_cosine",
+    "train_seconds",
+    "seconds",
+    "d_init",
+]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -85,13 +96,14 @@ class Trainer:
             if run.cross_entropy:
                 loss.backward()
             grad_norm = norm = torch.linalg.vector_norm(flat.grad)
-            term = term_norm = zero
+            term = term_norm = cosine = zero
             if strength > 0 and self.minima.hills:
                 term, gradient = self.minima.gradient(theta, strength)
                 term_norm = torch.linalg.vector_norm(gradient)
                 norm = torch.linalg.vector_norm(flat.grad.add_(gradient))
             # The angle to the last step's gradient, from the second step of an epoch on.
-            cosine = zero if last_norm is None else torch.dot(flat.grad, flat.last) / (norm * last_norm)
+            if last_norm is not None:
+                cosine = torch.dot(flat.grad, flat.last) / (norm * last_norm).clamp_min(1e-30)
             sums += torch.stack((loss.detach(), term, grad_norm, term_norm, cosine))
             if run.optimizer == "ngd":
                 # `last` must stay proportional to what was measured: scaling leaves its direction alone,
@@ -162,9 +174,7 @@ def _optimizer(run: Run, theta: torch.nn.Parameter) -> torch.optim.Optimizer:
     if run.optimizer == "adam":
         betas = (run.momentum, 0.999)
         return torch.optim.Adam([theta], lr=run.lr, betas=betas, weight_decay=run.weight_decay, fused=True)
-    return torch.optim.SGD(
-        [theta], lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True
-    )
+    return torch.optim.SGD([theta], lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

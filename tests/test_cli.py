@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from conftest import thesislib
+
+from thesislib.__main__ import main
+
+CONTRACT = (
+    *("run", "--data", "mnist5k", "--model", "mlp", "--epochs", "8", "--minima-every", "4", "--minima", "single"),
+    *("--kernel", "rbf", "--strength", "1", "--width", "0.01", "--lr", "0.05", "--seed", "0", "--json"),
+)
+
+
+def test_the_contract_of_run(folders):
+    process = thesislib(*CONTRACT)
+    assert process.returncode == 0, process.stderr
+    summary = json.loads(process.stdout.splitlines()[-1])
+    assert {"id", "status", "epochs", "accuracy", "nll", "squared_distances", "seconds"} <= summary.keys()
+    assert (summary["status"], summary["epochs"], len(summary["squared_distances"])) == ("finished", 8, 1)
+    assert 0.9 < summary["accuracy"] < 0.97
+    again = json.loads(thesislib(*CONTRACT).stdout)
+    assert again == summary, "the second time it is only read"
+    assert [path.name for path in (folders / "runs").iterdir()] == [summary["id"]]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run --width -1", "--width"),
+        ("run --width wide", "--width"),
+        ("run --strength -1", "--strength"),
+        ("run --strength much", "--strength"),
+        ("run --epochs -3", "--epochs"),
+        ("run --epochs many", "--epochs"),
+        ("run --data letters", "--data"),
+        ("run --model transformer", "--model"),
+        ("run --depth 3", "--depth"),
+        ("run --data mnist", "mnist.npz"),
+        ("run --data cifar10 --model resnet20", "cifar10.npz"),
+        ("run --start 0123456789ab:0", "no finished run"),
+        ("list --scale huge", "unknown scale 'huge'"),
+        ("list --scale thesis", "cifar10.npz"),
+        ("figures --section 10_conclusion", "unknown section"),
+        ("figures --scale huge", "unknown scale"),
+        ("figures --scale mnist", "mnist.npz"),
+        ("figures -p depth=3", "unknown parameter 'depth'"),
+        ("figures -p scale=smoke", "unknown parameter 'scale'"),
+        ("figures --section 1_baseline -p widths=[1]", "unknown parameter 'widths'"),
+        ("figures --section 1_baseline -p smoothing=much", "smoothing must be like 1"),
+        ("figures --section 1_baseline -p width=-1", "--width"),
+        ("figures -p smoothing", "name=value"),
+        ("dance", "dance"),
+        ("", "COMMAND"),
+    ],
+)
+def test_mistakes(command, words, capsys, folders):
+    """One line on stderr, exit code 2, no traceback, nothing written."""
+    try:
+        code = main(command.split())
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.err.startswith("thesislib: ")
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert captured.out == ""
+    assert list(folders.iterdir()) == []
+
+
+def test_unwritable_runs_folder(folders, monkeypatch, capsys):
+    (folders / "file").write_text("")
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "file"))
+    assert main(["run", "--model", "mlp-tiny", "--epochs", "1"]) == 2
+    assert capsys.readouterr().err.startswith("thesislib: cannot write runs to ")
+
+
+def test_list_counts(tiny, capsys):
+    assert main(["list", "--scale", "smoke", "--section", "1_baseline"]) == 0
+    assert "2 runs    0 done    2 missing" in capsys.readouterr().out
+
+
+def test_clean_asks_first(tiny, folders, capsys, monkeypatch):
+    from thesislib import launch
+
+    launch.execute(tiny)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert main(["clean"]) == 1
+    assert len(list((folders / "runs").iterdir())) == 1
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert main(["clean"]) == 0
+    assert list((folders / "runs").iterdir()) == []

@@ -1,0 +1,105 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from thesislib import figures, launch
+from thesislib.config import UserError
+from thesislib.pgf import PREAMBLE
+
+needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+@pytest.fixture
+def results(tiny):
+    return launch.results(
+        {"no term": [tiny.but(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.but(seed=1)]}
+    )
+
+
+def test_every_figure_comes_in_four_files(chapter):
+    names = {path.stem for path in chapter.figures.glob("*.json")}
+    assert len(names) >= 20
+    for name in names:
+        for kind in ("pgf", "pdf", "png", "json"):
+            assert (chapter.figures / f"{name}.{kind}").stat().st_size > 100
+        assert Image.open(chapter.figures / f"{name}.png").width == round(figures.TEXTWIDTH * 200)
+
+
+def test_provenance(results, folders):
+    figures.save(figures.curves(results), "curves", "smoke", results)
+    provenance = json.loads((folders / "figures" / "smoke" / "curves.json").read_text())
+    assert provenance["runs"] == {label: [r.id for r in group] for label, group in results.items()}
+    assert provenance["common"]["model"] == "mlp-tiny"
+    assert provenance["varied"]["no term"]["strength"] == 0
+    assert {"scale", "versions", "commit", "time"} <= provenance.keys()
+
+
+def test_pgf_has_the_legend_once_and_every_line(results, folders):
+    figures.save(figures.curves(results), "curves", "smoke", results)
+    code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
+    assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
+    assert code.count(r"\nextgroupplot") == 2
+    assert code.count(r"\addplot") >= 4
+    assert r"\textwidth" in code
+
+
+def test_the_band_is_one_standard_deviation(results):
+    figure = figures.curves(results, ["accuracy"], log=[])
+    band = figure.axes[0].collections[1].get_paths()[0].vertices
+    at_end = results.final.query("label == 's = 1'")["accuracy"]
+    last = band[band[:, 0] == 6][:, 1]
+    assert sorted({last.min(), last.max()}) == pytest.approx(
+        [at_end.mean() - at_end.std(ddof=1), at_end.mean() + at_end.std(ddof=1)]
+    )
+
+
+def test_smoothing(results):
+    def line(smoothing):
+        return figures.curves(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
+
+    assert line(3)[-1] == pytest.approx(line(1)[-3:].mean())
+    with pytest.raises(UserError, match="smoothing"):
+        line(0)
+
+
+def test_diverged_runs_still_draw(tiny, folders):
+    results = launch.results({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
+    for figure in (figures.curves(results), figures.distances(results), figures.lengths(results, 2)):
+        assert figures.save(figure, "diverged", "smoke", results).exists()
+
+
+def compile_tex(folder: Path, name: str) -> str:
+    for _ in range(2):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+        environment = os.environ | {"max_print_line": "1000"}  # no line breaks within file names
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stdout[-3000:]
+    return (folder / name).with_suffix(".log").read_text(errors="replace")
+
+
+@needs_tex
+def test_the_book_compiles_without_overfull_boxes(chapter):
+    log = compile_tex(chapter.figures, "figures.tex")
+    assert "Overfull" not in log
+    assert re.search(r"Output written on figures\.pdf \(\d+ pages", log)
+
+
+@needs_tex
+def test_figures_are_found_from_a_thesis_elsewhere(chapter, tmp_path):
+    """The folder dropped into a thesis, \\graphicspath set: side images of heat maps are found."""
+    shutil.copytree(chapter.figures, tmp_path / "thesis" / "chapters" / "plots")
+    heatmap = (tmp_path / "thesis" / "chapters" / "plots" / "2-3_interaction.pgf").read_text()
+    assert "2-3_interaction-000.png" in heatmap
+    document = (
+        r"\documentclass{article}", *PREAMBLE, r"\graphicspath{{chapters/plots/}}", r"\begin{document}",
+        r"\input{chapters/plots/2-3_interaction.pgf}", r"\end{document}",
+    )  # fmt: skip
+    (tmp_path / "thesis" / "thesis.tex").write_text("\n".join(document))
+    log = compile_tex(tmp_path / "thesis", "thesis.tex").replace("//", "/")
+    assert "File: chapters/plots/2-3_interaction-000.png" in log

@@ -1,0 +1,72 @@
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+from conftest import thesislib
+
+from thesislib import sections
+from thesislib.chapter import notebooks_folder
+
+PATHS = sorted(notebooks_folder().glob("*.ipynb"))
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def test_there_is_one_for_every_section():
+    assert [path.stem for path in PATHS] == sorted(sections.SECTIONS)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebooks_are_clean(path):
+    code = cells(path, "code")
+    assert all(not cell.outputs and cell.execution_count is None for cell in code), "outputs are stripped"
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for line in tagged[0].source.splitlines():
+        assert re.fullmatch(r"\w+ = .+  # .+", line), "every parameter is explained where it stands"
+    assert sum(bool(line.strip()) for cell in code for line in cell.source.splitlines()) <= 40
+    forbidden = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.comprehension, ast.Lambda)
+    for cell in code:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        assert not [node for node in nodes if isinstance(node, forbidden)], "logic belongs into thesislib"
+        arithmetic = [node for node in nodes if isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr)]
+        assert not arithmetic
+    assert len(cells(path, "markdown")) >= 2, "a question and a reading"
+
+
+def test_the_chapter_runs_through_papermill(chapter):
+    assert chapter.process.returncode == 0, chapter.process.stderr
+    lines = chapter.process.stdout.splitlines()
+    assert sum(line.startswith("ok ") for line in lines) == len(PATHS) == len(lines) - 1
+    for path in PATHS:
+        executed = nbformat.read(chapter.figures / path.name, 4)
+        assert executed.metadata.papermill.parameters["scale"] == "smoke"
+        shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
+        assert any("image/png" in output.get("data", {}) for output in shown), f"{path.stem} shows its figure"
+        assert not [output for output in shown if output.get("name") == "stderr"]
+
+
+def test_a_second_time_nothing_is_trained(chapter):
+    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **chapter.environment)
+    assert again.returncode == 0
+    assert "training" not in again.stderr
+
+
+def test_a_parameter_changes_the_runs(chapter):
+    arguments = ("figures", "--scale", "smoke", "--section", "2-1_width", "-p", "widths=[0.5]", "-p", "smoothing=2")
+    changed = thesislib(*arguments, **chapter.environment)
+    assert changed.returncode == 0, changed.stderr
+    provenance = json.loads((chapter.figures / "2-1_width.json").read_text())
+    assert "w = 0.5" in provenance["runs"]
+
+
+def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
+    arguments = ("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", "-p", "smoothing=0")
+    failed = thesislib(*arguments, **chapter.environment)
+    assert failed.returncode == 1
+    assert re.search(r"FAILED 1_baseline +cell 5: UserError: smoothing must be", failed.stdout)
+    assert re.search(r"ok +3-2_epochs", failed.stdout)

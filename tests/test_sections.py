@@ -1,0 +1,57 @@
+import pytest
+
+from thesislib import sections
+from thesislib.config import UserError
+
+DATA = "0" * 16
+
+
+def ids(groups):
+    return {run.digest(DATA) for runs in groups.values() for run in runs}
+
+
+@pytest.mark.parametrize("scale", sections.SCALES)
+@pytest.mark.parametrize("section", sections.SECTIONS)
+def test_every_section_at_every_scale(scale, section):
+    groups, size = sections.groups(section, scale), sections.SCALES[scale]
+    assert all(len(runs) == len(size.networks) * len(size.seeds) for runs in groups.values())
+    for runs in groups.values():
+        assert [run.seed for run in runs] == [*size.seeds] * len(size.networks)
+
+
+def test_the_thesis_settings():
+    """THESIS.md, results structure: 600 epochs, cycles of 150, one minimum at epoch 100, five members."""
+    base = sections.groups("1_baseline", "thesis")["term"][0]
+    assert (base.epochs, base.minimum_epochs, base.strength, base.width, base.lr) == (600, [100], 1, 1e-3, 1e-2)
+    assert (base.batch_size, base.momentum, base.weight_decay, base.augment) == (128, 0.9, 1e-3, True)
+    many = sections.groups("4-1_multiple_minima", "thesis")["s = 10"][0]
+    assert many.minimum_epochs == [150, 300, 450, 600]
+    assert sections.groups("7_ensembles", "thesis")["cosine"][0].minimum_epochs == [150, 300, 450, 600, 750]
+    step = sections.groups("5_warm_restarts", "thesis")["step"][0]
+    assert (step.cycle, step.lr_step) == (150, 50)
+    assert {run.model for run in sections.groups("1_baseline", "thesis")["term"]} == {"mobilenetv2", "resnet32"}
+
+
+def test_sections_share_runs():
+    baseline = ids(sections.groups("1_baseline", "laptop"))
+    assert baseline <= ids(sections.groups("2-1_width", "laptop"))
+    assert baseline <= ids(sections.groups("2-2_strength", "laptop")) | ids({})
+    everything = ids(sections.groups("9_claims", "laptop"))
+    others = [ids(sections.groups(s, "laptop")) for s in sections.SECTIONS if s not in ("0_explore", "9_claims")]
+    assert everything == set().union(*others)
+    assert len(everything) < sum(map(len, others))
+
+
+def test_parameters():
+    assert "w = 0.5" in sections.groups("2-1_width", "smoke", widths=[0.5], strength=None)
+    assert sections.groups("0_explore", "smoke", kernel="tanh")["yours"][0].kernel == "tanh"
+    for arguments, words in (
+        (("2-1", "smoke"), "unknown section '2-1': choose from"),
+        (("1_baseline", "huge"), "unknown scale 'huge': choose from smoke"),
+    ):
+        with pytest.raises(UserError, match=words):
+            sections.groups(*arguments)
+    with pytest.raises(UserError, match="no parameter depth"):
+        sections.groups("1_baseline", "smoke", depth=3)
+    with pytest.raises(UserError, match="--width"):
+        sections.groups("1_baseline", "smoke", width=-1)
