@@ -139,7 +139,9 @@ def _mean_and_band(axis: Axes, rows: pd.DataFrame, name: str, label: str, colour
     if rows.empty:
         axis.plot([], [], color=colour, label=label)
     else:
-        sns.lineplot(rows, x="epoch", y=name, errorbar="sd", color=colour, label=label, ax=axis, legend=False)
+        # A single seed has no deviation, and the empty band would trip matplot2tikz.
+        band = "sd" if rows["id"].nunique() > 1 else None
+        sns.lineplot(rows, x="epoch", y=name, errorbar=band, color=colour, label=label, ax=axis, legend=False)
 
 
 def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:

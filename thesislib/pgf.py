@@ -32,8 +32,6 @@ def pgf_code(figure: Figure, path: Path) -> str:
     matplot2tikz knows neither the layout nor a figure's legend: both are written here. Side images get bare
     names, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
     """
-    for band in [band for axis in figure.axes for band in axis.collections if not band.get_paths()]:
-        band.remove()  # the empty band of a single seed makes matplot2tikz fail
     figure.canvas.draw()
     axes, ratio = figure.axes, figure.get_figheight() / figure.get_figwidth()
     boxes = [axis.get_position() for axis in axes]
