@@ -46,8 +46,14 @@ def test_every_room_is_on_the_list():
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        ("config, datasets, schedules, metrics, store, sections", "torch, torchvision, matplotlib, seaborn, papermill"),
-        ("launch, ensembles, claims, figures, chapter", "torch, torchvision, torchmetrics, tensorboard, papermill"),
+        (
+            "config, datasets, schedules, metrics, store, results, scales, sections",
+            "torch, torchvision, matplotlib, seaborn, papermill",
+        ),
+        (
+            "launch, ensembles, claims, figures, export, chapter",
+            "torch, torchvision, tensorboard, papermill",
+        ),
     ],
 )
 def test_reading_and_drawing_need_no_torch(modules, forbidden):
@@ -57,9 +63,9 @@ def test_reading_and_drawing_need_no_torch(modules, forbidden):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_only_figures_and_pgf_know_matplotlib():
+def test_only_what_draws_knows_matplotlib():
     users = {path.stem for path in FILES if re.search(r"^(import|from) (matplotlib|seaborn)", path.read_text(), re.M)}
-    assert users == {"figures", "pgf"}
+    assert users == {"style", "figures", "pgf", "export"}
 
 
 def test_nothing_is_unpickled():

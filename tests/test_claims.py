@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from thesislib import claims
-from thesislib.claims import Part, interval, verdict
+from thesislib.verdicts import Part, interval, summary, verdict
 
 
 def part(kind, unit, effects):
@@ -42,11 +42,11 @@ def test_interval_covers_the_mean_of_few_seeds():
 def test_every_claim_is_answered(chapter, monkeypatch):
     """From the smoke chapter's real runs: one seed, so nothing may be decided."""
     from thesislib import sections
-    from thesislib.store import Results
+    from thesislib.results import Results
 
     for name, folder in chapter.environment.items():
         monkeypatch.setenv(name, folder)
     parts = claims.table(Results.load(sections.groups("9_claims", "smoke")), sections.SCALES["smoke"].cycle)
-    summary = claims.summary(parts)
-    assert list(summary["claim"]) == [f"C{k}" for k in range(1, 15)]
-    assert set(summary["verdict"]) == {"undecided"}
+    claimed = summary(parts)
+    assert list(claimed["claim"]) == [f"C{k}" for k in range(1, 15)]
+    assert set(claimed["verdict"]) == {"undecided"}

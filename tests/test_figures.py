@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from thesislib import figures, launch
+from thesislib import export, figures, launch, style
 from thesislib.config import UserError
 from thesislib.pgf import PREAMBLE
 
@@ -28,11 +28,11 @@ def test_every_figure_comes_in_four_files(chapter):
     for name in names:
         for kind in ("pgf", "pdf", "png", "json"):
             assert (chapter.figures / f"{name}.{kind}").stat().st_size > 100
-        assert Image.open(chapter.figures / f"{name}.png").width == round(figures.TEXTWIDTH * 200)
+        assert Image.open(chapter.figures / f"{name}.png").width == round(style.TEXTWIDTH * 200)
 
 
 def test_provenance(results, folders):
-    figures.save(figures.curves(results), "curves", "smoke", results)
+    export.save(figures.curves(results), "curves", "smoke", results)
     provenance = json.loads((folders / "figures" / "smoke" / "curves.json").read_text())
     assert provenance["runs"] == {label: [r.id for r in group] for label, group in results.items()}
     assert provenance["common"]["model"] == "mlp-tiny"
@@ -41,7 +41,7 @@ def test_provenance(results, folders):
 
 
 def test_pgf_has_the_legend_once_and_every_line(results, folders):
-    figures.save(figures.curves(results), "curves", "smoke", results)
+    export.save(figures.curves(results), "curves", "smoke", results)
     code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
     assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
     assert code.count(r"\nextgroupplot") == 2
@@ -71,7 +71,7 @@ def test_smoothing(results):
 def test_diverged_runs_still_draw(tiny, folders):
     results = launch.results({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
     for figure in (figures.curves(results), figures.distances(results), figures.lengths(results, 2)):
-        assert figures.save(figure, "diverged", "smoke", results).exists()
+        assert export.save(figure, "diverged", "smoke", results).exists()
 
 
 def compile_tex(folder: Path, name: str) -> str:

@@ -8,7 +8,10 @@ ROOMS = (
     "datasets",  # find and verify a dataset on disk (numpy)
     "schedules",  # learning rate and strength per epoch
     "metrics",  # scores of predictions
+    "files",  # whole files or none
     "store",  # run folders: find, lock, resume, write
+    "results",  # finished runs as tables
+    "scales",  # five sizes
     "sections",  # the thesis' grids
     "batches",  # a dataset as tensors on the device
     "models",  # the networks
@@ -18,9 +21,12 @@ ROOMS = (
     "train",  # the loop
     "launch",  # many runs
     "ensembles",  # snapshots as one predictor
+    "verdicts",  # from effects over seeds to a verdict
     "claims",  # C1 ... C14
-    "pgf",  # figures as LaTeX code
-    "figures",  # the thesis' plots
+    "style",  # one look for all figures
+    "figures",  # the recurring plots
+    "pgf",  # a figure as LaTeX code
+    "export",  # figures on disk
     "chapter",  # notebooks through papermill
     "__main__",  # the command line
 )

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from thesislib import figures, launch, pgf, sections
+from thesislib import export, launch, sections
 from thesislib.config import UserError
 
 
@@ -42,11 +42,16 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     given = _fitting(chosen, parameters)
     groups = [sections.groups(s, scale, **_run_parameters(s, given[s])) for s in chosen]
     begin = time.perf_counter()
-    launch.train_missing(run for group in groups for runs in group.values() for run in runs)
-    trained = time.perf_counter()
-    folder = figures.figures_folder(scale)
-    folder.mkdir(parents=True, exist_ok=True)
     failed = 0
+    try:
+        launch.train_missing(run for group in groups for runs in group.values() for run in runs)
+    except RuntimeError as failure:  # the notebooks that have all their runs can still be made
+        failed = 1
+        print(f"FAILED training                 {failure}", flush=True)
+    trained = time.perf_counter()
+    folder = export.figures_folder(scale)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = 0
     # Runs are there: a notebook only reads and draws, in its own kernel.
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
         futures = {
@@ -54,15 +59,15 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
         }
         for future in as_completed(futures):
             seconds, error = future.result()
-            failed += bool(error)
+            failed, done = failed + bool(error), done + (not error)
             print(
                 f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}",
                 flush=True,
             )
-    book = pgf.book(folder)
+    book = export.book(folder)
     drawn = len(list(folder.glob("*.pgf")))
     print(
-        f"{len(chosen) - failed} of {len(chosen)} notebooks, {drawn} figures in {folder} ({book.name} shows all); "
+        f"{done} of {len(chosen)} notebooks, {drawn} figures in {folder} ({book.name} shows all); "
         f"training {trained - begin:.0f} s, notebooks {time.perf_counter() - trained:.0f} s"
     )
     return not failed

@@ -9,7 +9,8 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from thesislib import metrics
-from thesislib.store import Result, Results
+from thesislib.results import Results
+from thesislib.store import Result
 
 Average = Literal["probabilities", "logits"]
 

@@ -1,19 +1,10 @@
-"""The thesis' plots, and how they are saved: .pgf for LaTeX, .pdf, .png, and .json with where they come from.
-
-The only room with matplotlib. Functions take results or tables and return a Figure; `save` writes it.
-"""
+"""The recurring plots of the thesis: results or tables in, a matplotlib Figure out. `export.save` writes it."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import re
-import subprocess
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,81 +13,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thesislib.claims import MARGINS
 from thesislib.config import UserError
-from thesislib.pgf import pgf_code
-from thesislib.store import Results
-
-#: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
-TEXTWIDTH = 6.3
-
-#: One look for all figures; sizes are those of the LaTeX text around them.
-STYLE = {
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
-    "figure.dpi": 110,
-}
-plt.rcParams.update(STYLE)
-
-#: Logarithmic panels end here: a network that blew up is not worth twenty empty decades.
-FARTHEST = 1e6
-
-LABELS = {
-    "epoch": "epoch",
-    "accuracy": "test accuracy",
-    "test_loss": "test loss",
-    "train_loss": "training loss",
-    "term": "distance term",
-    "d_0": "squared distance $d$",
-    "d_init": "squared distance to start",
-    "lr": "learning rate",
-    "strength": "strength $s$",
-    "width": "width $w$",
-    "grad_norm": "CE gradient norm",
-    "term_norm": "term gradient norm",
-    "grad_cosine": "cosine to last gradient",
-    "train_seconds": "seconds of training an epoch",
-    "members": "members",
-    "nll": "NLL",
-}
-
-
-def figures_folder(scale: str) -> Path:
-    """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
-    return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
-
-
-def _grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    return plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False)
-
-
-def _palette(labels: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour a label: grey for what has no term, the colour-blind palette (without its yellow) for the rest."""
-    plain = [label for label in labels if label.startswith(("no term", "constant"))]
-    greys = dict(zip(plain, sns.color_palette("Greys_r", len(plain) + 2), strict=False))
-    others = [label for label in labels if label not in plain]
-    colours = [c for k, c in enumerate(sns.color_palette("colorblind", 10)) if k not in (7, 8)]
-    if len(others) > len(colours):
-        colours = sns.color_palette("husl", len(others))
-    return greys | dict(zip(others, colours, strict=False))
-
-
-def _legend_below(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    longest = max((len(label) for label in labels), default=1)
-    columns = int(np.clip(100 // (longest + 5), 1, max(1, len(labels))))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+from thesislib.results import Results
+from thesislib.style import FARTHEST, LABELS, TEXTWIDTH, grid, legend_below, palette_of
+from thesislib.verdicts import MARGINS
 
 
 def curves(
@@ -108,14 +28,13 @@ def curves(
 ) -> Figure:
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
-
     `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
     logarithmic axis mean and deviation are those of the logarithm, and what explodes leaves the panel at the top.
     """
     history = _smooth(results.history, list(columns), smoothing)
     models = list(history["model"].unique())
-    figure, axes = _grid(len(models), len(columns), height)
-    palette = _palette(list(results))
+    figure, axes = grid(len(models), len(columns), height)
+    palette = palette_of(list(results))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], history[history["model"] == model]
         axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
@@ -130,7 +49,7 @@ def curves(
             axis.set_title(model)
         if name in log and shown[name].max() > FARTHEST:
             axis.set_ylim(top=FARTHEST)
-    _legend_below(figure, axes[0, 0])
+    legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -172,8 +91,8 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
     history = results.history
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
-    figure, axes = _grid(-(-len(results) // columns), columns, height)
-    palette = _palette(names)
+    figure, axes = grid(-(-len(results) // columns), columns, height)
+    palette = palette_of(names)
     for axis, (label, rows) in itertools.zip_longest(
         axes.flat, history.groupby("label", sort=False), fillvalue=("", None)
     ):
@@ -184,79 +103,84 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
             _mean_and_band(axis, rows, name, f"to minimum {int(name[2:]) + 1}", palette[name])
         _mark_minima(axis, {label: results[label]})
         axis.set(title=label, xlabel="epoch", ylabel="squared distance")
-    _legend_below(figure, axes[0, 0])
+    legend_below(figure, axes[0, 0])
     return figure
 
 
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
     """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0."""
-    final = results.final.drop(columns=["lr", "strength"]).merge(_fields(results), on="id").drop_duplicates("id")
-    figure, axes = _grid(1, len(columns), height)
+    final = _final(results)
+    figure, axes = grid(1, len(columns), height)
     for axis, name in zip(axes.flat, columns, strict=True):
         for colour, (model, rows) in zip(sns.color_palette("colorblind"), final.groupby("model"), strict=False):
             term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
             axis.errorbar(term.index, term["mean"], term["std"], fmt="o-", color=colour, capsize=2, label=model)
             base = rows[rows["strength"] == 0][name].mean()
-            axis.axhline(base, color=colour, linestyle="--", label="no term", linewidth=1)
+            axis.axhline(base, color=colour, linestyle="--", label=f"{model}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
         if name.startswith("d_"):
             axis.set_yscale("log")
-    _legend_below(figure, axes[0, 0])
+    legend_below(figure, axes[0, 0])
     return figure
 
 
-def _fields(results: Results) -> pd.DataFrame:
+def _final(results: Results) -> pd.DataFrame:
+    """The last rows, with width and strength as the runs were asked for; a run that stands under two labels once."""
     runs = {result.id: result.run for group in results.values() for result in group}
-    return pd.DataFrame([{"id": i, "width": r.width, "strength": r.strength, "lr": r.lr} for i, r in runs.items()])
+    asked = pd.DataFrame([{"id": i, "width": run.width, "strength": run.strength} for i, run in runs.items()])
+    return results.final.drop(columns="strength").drop_duplicates("id").merge(asked, on="id")
 
 
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
-    """Final means over a grid of strengths (rows) and widths (columns), numbers written in."""
-    final = results.final.drop(columns=["lr", "strength"]).merge(_fields(results), on="id").drop_duplicates("id")
-    figure, axes = _grid(1, len(columns), height)
-    for axis, name in zip(axes.flat, columns, strict=True):
-        table = final.pivot_table(index="strength", columns="width", values=name, sort=True)
+    """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
+    final = _final(results)
+    models = list(final["model"].unique())
+    figure, axes = grid(len(models), len(columns), height)
+    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
+        axis, shown = axes[row, column], final[final["model"] == model]
+        table = shown.pivot_table(index="strength", columns="width", values=name, sort=True)
         colour = np.log10(table) if name.startswith("d_") else table
         formats = ".0f" if name.startswith("d_") else ".3f"
         sns.heatmap(colour, annot=table, fmt=formats, cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
-        axis.set(title=LABELS[name], xlabel=LABELS["width"], ylabel=LABELS["strength"])
+        title = LABELS[name] if len(models) == 1 else f"{LABELS[name]}, {model}"
+        axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
         axis.set_xticklabels([f"{w:g}" for w in table.columns], rotation=0)
         axis.set_yticklabels([f"{s:g}" for s in table.index], rotation=0)
     return figure
 
 
 def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
-    """Values at the end of each cycle: the same runs read at several lengths."""
-    history = results.history[results.history["epoch"] % cycle == 0]
-    figure, axes = _grid(1, len(columns), height)
-    palette = _palette(list(results))
-    for axis, name in zip(axes.flat, columns, strict=True):
-        for label, rows in history.groupby("label", sort=False):
-            at = rows.groupby("epoch")[name].agg(["mean", "std"])
-            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
-        axis.set(xlabel="epochs trained", ylabel=LABELS[name])
-    _legend_below(figure, axes[0, 0])
-    return figure
+    """Values at the end of each cycle of so many epochs: the same runs read at several lengths."""
+    return _error_lines(results.history[results.history["epoch"] % cycle == 0], "epoch", columns, height)
 
 
 def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
     """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12)."""
-    figure, axes = _grid(1, len(columns), height)
-    palette = _palette(list(growth["label"].unique()))
-    for axis, name in zip(axes.flat, columns, strict=True):
-        for label, rows in growth.groupby("label", sort=False):
-            at = rows.groupby("members")[name].agg(["mean", "std"])
+    return _error_lines(growth, "members", columns, height)
+
+
+def _error_lines(table: pd.DataFrame, x: str, columns: Sequence[str], height: float) -> Figure:
+    """Mean and standard deviation over seeds against `x`, a line a label; one row a network."""
+    models = list(table["model"].unique())
+    figure, axes = grid(len(models), len(columns), height)
+    palette = palette_of(list(table["label"].unique()))
+    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
+        axis, shown = axes[row, column], table[table["model"] == model]
+        for label, rows in shown.groupby("label", sort=False):
+            at = rows.groupby(x)[name].agg(["mean", "std"])
             axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
-        axis.set(xlabel="members", ylabel=f"{LABELS[name]} of the ensemble", xticks=at.index)
-    _legend_below(figure, axes[0, 0])
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
+        if len(models) > 1 and column == 0:
+            axis.set_title(model)
+    legend_below(figure, axes[0, 0])
     return figure
 
 
 def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) -> Figure:
     """One value a run as dots, their mean as a bar, by label; a panel a column, `columns` gives its title."""
-    figure, axes = _grid(1, len(columns), height)
+    figure, axes = grid(1, len(columns), height)
     labels = list(table["label"].unique())
-    palette = _palette(labels)
+    palette = palette_of(labels)
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
         for place, label in enumerate(labels):
             values = table.loc[table["label"] == label, name]
@@ -269,8 +193,8 @@ def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) ->
 
 def cost(results: Results, height: float = 2.5) -> Figure:
     """Training time of an epoch over the number of minima (median and range over runs), relative to no hills."""
-    figure, axes = _grid(1, 1, height)
-    axis, palette = axes[0, 0], _palette(list(results))
+    figure, axes = grid(1, 1, height)
+    axis, palette = axes[0, 0], palette_of(list(results))
     every = next(iter(results.values()))[0].run.minima_every
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
@@ -285,7 +209,7 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
         axis.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
     axis.set(xlabel="minima", ylabel="relative training time")
-    _legend_below(figure, axis)
+    legend_below(figure, axis)
     return figure
 
 
@@ -311,44 +235,5 @@ def forest(parts: pd.DataFrame) -> Figure:
         axis.axvspan(1 / margin if unit == "factor" else -margin, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
         axis.set_yticks(range(len(rows)), [f"{r.claim} {r.says}" for r in rows.itertuples()], fontsize=6)
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
-
-
-def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
-    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
-    folder = figures_folder(scale)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
-    for kind in ("pdf", "png"):
-        figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
-    (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
-    (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
-    return folder / f"{name}.png"
-
-
-def _provenance(scale: str, results: Results) -> dict[str, object]:
-    runs = [result for group in results.values() for result in group]
-    configs = [result.run.model_dump() for result in runs]
-    fixed = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
-    return {
-        "scale": scale,
-        "runs": {label: [result.id for result in group] for label, group in results.items()},
-        "common": fixed,
-        "varied": {
-            label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()
-        },
-        "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
-        "commit": _commit(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a clone, or no git

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from thesislib import store
 from thesislib.config import Run
+from thesislib.results import Results
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
@@ -99,10 +100,10 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "
         raise RuntimeError("; ".join(failures))
 
 
-def results(groups: store.Groups, workers: int | None = None) -> store.Results:
+def results(groups: store.Groups, workers: int | None = None) -> Results:
     """The results of labelled runs; those that are missing are trained first."""
     train_missing([run for runs in groups.values() for run in runs], workers)
-    return store.Results.load(groups)
+    return Results.load(groups)
 
 
 def _waves(todo: list[Run]) -> list[list[Run]]:

@@ -96,27 +96,3 @@ def _legend(figure: Figure, box: Bbox) -> tuple[str, str]:
         colour = f"color={{rgb,1:red,{red:.3f};green,{green:.3f};blue,{blue:.3f}}}"
         entries += f"\\addlegendimage{{{colour}, semithick{style}{mark}}}\n\\addlegendentry{{{text}}}\n"
     return options, entries
-
-
-def book(folder: Path) -> Path:
-    """Write figures.tex, a document with every .pgf of a folder, and return its path."""
-    lines = [
-        r"\documentclass[11pt,a4paper]{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage{lmodern}",
-        r"\usepackage[margin=2.5cm]{geometry}",
-        *PREAMBLE,
-        r"\begin{document}",
-    ]
-    for path in sorted(folder.glob("*.pgf")):
-        title = path.stem.replace("_", r"\_")
-        lines += [
-            r"\begin{figure}[p]",
-            r"\noindent",
-            rf"\input{{{path.name}}}",
-            rf"\caption{{{title}}}",
-            r"\end{figure}",
-        ]
-    path = folder / "figures.tex"
-    path.write_text("\n".join([*lines, r"\end{document}", ""]))
-    return path

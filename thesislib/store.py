@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
+from thesislib.files import read_arrays, read_json, read_metrics, write
 
 #: Runs under the label that figures give them: one setting with its seeds (and networks).
 Groups = dict[str, list[Run]]
@@ -60,12 +60,12 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
-        return _read_json(self.folder / "done.json")
+        return read_json(self.folder / "done.json")
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in train.COLUMNS and d_0, d_1, ..."""
-        return _read_metrics(self.folder / "metrics.csv", self.summary["epochs"])
+        return read_metrics(self.folder / "metrics.csv", self.summary["epochs"])
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
@@ -77,7 +77,7 @@ class Result:
         path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
         if not path.is_file():
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return _read_arrays(path, names)
+        return read_arrays(path, names)
 
     @property
     def minimum_epochs(self) -> list[int]:
@@ -88,38 +88,6 @@ class Result:
     def diverged(self) -> bool:
         """Whether the run ended early because its loss was no longer finite."""
         return self.summary["status"] == "diverged"
-
-
-class Results(dict[str, list[Result]]):
-    """Finished runs under their labels."""
-
-    @classmethod
-    def load(cls, groups: Groups) -> Results:
-        """The results of finished runs. Raises UserError if one is not finished."""
-        return cls({label: [load(run) for run in runs] for label, runs in groups.items()})
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """All rows of all runs, with the columns label, model, seed and id in front."""
-        return pd.concat(
-            [
-                result.history.assign(label=label, model=result.run.model, seed=result.run.seed, id=result.id)
-                for label, group in self.items()
-                for result in group
-            ],
-            ignore_index=True,
-        )
-
-    @property
-    def final(self) -> pd.DataFrame:
-        """The last row of each run."""
-        return self.history.groupby(["label", "id"], sort=False).tail(1).reset_index(drop=True)
-
-    def table(self, *columns: str) -> pd.DataFrame:
-        """Final numbers as "mean ± std", one row a label (and network), with the number of runs n."""
-        groups = self.final.groupby(["label", "model"], sort=False)
-        shown = {c: groups[c].agg(lambda v: f"{v.mean():.4g} ± {v.std(ddof=1):.2g}") for c in columns}
-        return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 
 def is_done(run: Run) -> bool:
@@ -140,7 +108,7 @@ def load_id(identity: str) -> Result:
     folder = runs_folder() / identity
     if not (folder / "done.json").is_file():
         raise UserError(f"no finished run {identity} in {runs_folder()}")
-    return Result(Run(**_read_json(folder / "config.json")["run"]), folder)
+    return Result(Run(**read_json(folder / "config.json")["run"]), folder)
 
 
 @contextmanager
@@ -183,16 +151,18 @@ class Writer:
             "data": fingerprint(self.run.data),
             "revision": REVISION,
         }
-        _write(self.folder / "config.json", json.dumps(config, indent=1).encode())
+        write(self.folder / "config.json", json.dumps(config, indent=1).encode())
+        for abandoned in self.folder.glob(".*"):  # half a file, of a process that was killed while it wrote
+            abandoned.unlink()
         path = self.folder / "checkpoint.safetensors"
         epoch, state, minima, lines = 0, {}, [], []
         if path.exists():
-            state = _read_arrays(path)
+            state = read_arrays(path)
             epoch = state.pop("epoch").item()
             stored = sum(e <= epoch for e in self.run.minimum_epochs)
-            minima = [_read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
+            minima = [read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
             lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[1 : epoch + 1]
-        _write(self.folder / "metrics.csv", "".join([",".join(self._columns) + "\n", *lines]).encode())
+        write(self.folder / "metrics.csv", "".join([",".join(self._columns) + "\n", *lines]).encode())
         # Imported here: it costs more than a second, and only writers need it.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -208,17 +178,17 @@ class Writer:
 
     def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the minimum with that number."""
-        _write(self.folder / f"minimum-{number}.safetensors", save(arrays))
+        write(self.folder / f"minimum-{number}.safetensors", save(arrays))
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
         self._board.flush()
-        _write(self.folder / "checkpoint.safetensors", save(state | {"epoch": np.int64(epoch)[None]}))
+        write(self.folder / "checkpoint.safetensors", save(state | {"epoch": np.int64(epoch)[None]}))
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
         """Write the final network, then the marker that the run is whole."""
-        _write(self.folder / "final.safetensors", save(final))
-        history = _read_metrics(self.folder / "metrics.csv", None)
+        write(self.folder / "final.safetensors", save(final))
+        history = read_metrics(self.folder / "metrics.csv")
         last = history.iloc[-1]
         distances = last.filter(regex=r"^d_\d+$").dropna()
         summary = {
@@ -233,50 +203,9 @@ class Writer:
             "versions": versions,
         }
         self._board.close()
-        _write(self.folder / "done.json", json.dumps(summary, indent=1).encode())
+        write(self.folder / "done.json", json.dumps(summary, indent=1).encode())
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None  # JSON has no NaN
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _broken(path, error) from None
-
-
-def _read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from None
-
-
-def _read_metrics(path: Path, epochs: int | None) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, float_precision="round_trip", dtype=float)
-    except (OSError, ValueError) as error:
-        raise _broken(path, error) from None
-    numbers = np.arange(1, len(table) + 1)
-    if "epoch" not in table or not np.array_equal(table["epoch"], numbers) or epochs not in (None, len(table)):
-        raise _broken(path, f"expected the epochs 1 to {epochs}")
-    return table
-
-
-def _broken(path: Path, why: object) -> UserError:
-    first = (str(why).splitlines() or [""])[0]
-    return UserError(f"{path} is broken ({first}): delete {path.parent} to train this run again")

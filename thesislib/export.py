@@ -1,0 +1,84 @@
+"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from thesislib.config import UserError
+from thesislib.pgf import PREAMBLE, pgf_code
+from thesislib.results import Results
+
+
+def figures_folder(scale: str) -> Path:
+    """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
+    return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
+
+
+def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
+    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
+    folder = figures_folder(scale)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
+    for kind in ("pdf", "png"):
+        figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
+    (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
+    (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
+    return folder / f"{name}.png"
+
+
+def _provenance(scale: str, results: Results) -> dict[str, object]:
+    runs = [result for group in results.values() for result in group]
+    configs = [result.run.model_dump() for result in runs]
+    fixed = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
+    return {
+        "scale": scale,
+        "runs": {label: [result.id for result in group] for label, group in results.items()},
+        "common": fixed,
+        "varied": {
+            label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()
+        },
+        "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # not a clone, or no git
+
+
+def book(folder: Path) -> Path:
+    """Write figures.tex, a document with every .pgf of a folder, and return its path."""
+    lines = [
+        r"\documentclass[11pt,a4paper]{article}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage{lmodern}",
+        r"\usepackage[margin=2.5cm]{geometry}",
+        *PREAMBLE,
+        r"\begin{document}",
+    ]
+    for path in sorted(folder.glob("*.pgf")):
+        title = path.stem.replace("_", r"\_")
+        lines += [
+            r"\begin{figure}[p]",
+            r"\noindent",
+            rf"\input{{{path.name}}}",
+            rf"\caption{{{title}}}",
+            r"\end{figure}",
+        ]
+    path = folder / "figures.tex"
+    path.write_text("\n".join([*lines, r"\end{document}", ""]))
+    return path

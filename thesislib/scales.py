@@ -1,0 +1,69 @@
+"""The five sizes of the experiments: data, networks, length of a cycle, seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from thesislib.config import Run, make_run
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Size of the experiments. `networks` are the baselines' fields that differ from the thesis' settings."""
+
+    about: str
+    networks: tuple[dict[str, Any], ...]
+    cycle: int
+    seeds: tuple[int, ...]
+    widths: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
+    #: a hill far narrower than one step: C5 says it has no effect
+    narrow: float = 1e2
+    strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+
+    def of(self, cycles: float) -> int:
+        """That many cycles in epochs, at least one."""
+        return max(1, round(cycles * self.cycle))
+
+    def runs(self, cycles: float = 4, **fields: Any) -> list[Run]:
+        """One setting for every network and seed."""
+        lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.of(1 / 3)}
+        return [make_run(**(network | lengths | fields), seed=seed) for network in self.networks for seed in self.seeds]
+
+
+CIFAR10 = {"data": "cifar10", "augment": True, "lr": 0.01}
+
+SCALES = {
+    "smoke": Scale(
+        "512 embedded digits, tiny MLP, seconds: for tests",
+        ({"data": "mnist5k", "train_size": 512, "test_size": 250, "model": "mlp-tiny", "lr": 0.1},),
+        cycle=2,
+        seeds=(0,),
+        widths=(1e-1, 1e-2),
+        strengths=(1.0, 10.0),
+    ),
+    "laptop": Scale(
+        "4,000 embedded MNIST digits, the thesis' MLP: every section in minutes",
+        ({"data": "mnist5k", "model": "mlp", "lr": 0.05},),
+        cycle=10,
+        seeds=(0, 1, 2),
+    ),
+    "mnist": Scale(
+        "all of MNIST, the thesis' MLP and settings",
+        ({"data": "mnist", "model": "mlp", "lr": 0.01},),
+        cycle=20,
+        seeds=(0, 1, 2),
+    ),
+    "cifar-small": Scale(
+        "10,000 CIFAR-10 images, ResNet-20: hours",
+        (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20"},),
+        cycle=10,
+        seeds=(0, 1),
+    ),
+    "thesis": Scale(
+        "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis: GPUs",
+        tuple(CIFAR10 | {"model": model} for model in ("mobilenetv2", "resnet32")),
+        cycle=150,
+        seeds=(0, 1, 2),
+    ),
+}
