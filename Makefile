@@ -16,7 +16,7 @@ help:  ## this list
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
@@ -39,7 +39,7 @@ lab: $(READY)  ## JupyterLab on the notebooks
 	@$(VENV)/bin/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
 
 clean:  ## delete the figures, never the runs
-	@find figures -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
+	@find "$${THESIS_FIGURES:-figures}" -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
 
 clean-runs: $(READY)  ## delete all runs, after asking
 	@$(PY) -m thesislib clean

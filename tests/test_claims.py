@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from thesislib import claims
-from thesislib.verdicts import Part, interval, summary, verdict
+from thesislib.verdicts import Part, interval, row, summary, verdict
 
 
 def part(kind, unit, effects):
@@ -23,6 +27,8 @@ def part(kind, unit, effects):
         ("not more", "points", [-9.0, -9.1, -8.9], "reproduced"),
         ("not more", "points", [9.0, 9.1, 8.9], "not reproduced"),
         ("more", "factor", [1.0, 1.0], "undecided"),
+        ("more", "points", [0.1, 0.1, 0.1], "reproduced"),
+        ("more", "points", [0.05, 0.05, 0.05], "undecided"),
         ("more", "factor", [1.0, np.nan, np.nan, 1.0], "undecided"),
     ],
 )
@@ -39,6 +45,32 @@ def test_interval_covers_the_mean_of_few_seeds():
     assert interval(np.array([2.0, 2.0, 2.0])) == (2, 2)
 
 
+def test_interval_is_students_where_that_is_wider():
+    x = np.array([1.0, 2.0, 4.0])
+    assert interval(x) == pytest.approx(stats.t.interval(0.95, 2, x.mean(), stats.sem(x)))
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        (([1.0, 1.1, 0.9], [1.0, 1.1, 0.9]), "reproduced"),
+        (([1.0, 1.1, 0.9], [-1.0, -1.1, -0.9]), "not reproduced"),
+        (([1.0, 1.1, 0.9], [1.0, -1.1, 0.9]), "undecided"),
+        (([1.0, -1.1, 0.9], [-1.0, -1.1, -0.9]), "undecided"),
+        (([-1.0, -1.1, -0.9], [-1.0, -1.1, -0.9]), "undecided"),
+    ],
+)
+def test_a_claim_is_all_its_parts_and_needs_its_premise(effects, expected):
+    premise = part("more", "factor", effects[0])._replace(premise=True)
+    rows = pd.DataFrame([row(premise), row(part("more", "factor", effects[1]))]).assign(network="mlp")
+    assert list(summary(rows)["verdict"]) == [expected]
+
+
+def test_factors_are_shown_as_factors():
+    shown = row(part("more", "factor", np.log([2.0, 2.0, 2.0])))
+    assert (shown["effect"], shown["low"], shown["high"]) == pytest.approx((2, 2, 2))
+
+
 def test_every_claim_is_answered(chapter, monkeypatch):
     """From the smoke chapter's real runs: one seed, so nothing may be decided."""
     from thesislib import sections
@@ -50,3 +82,18 @@ def test_every_claim_is_answered(chapter, monkeypatch):
     claimed = summary(parts)
     assert list(claimed["claim"]) == [f"C{k}" for k in range(1, 15)]
     assert set(claimed["verdict"]) == {"undecided"}
+
+
+def test_networks_are_judged_apart(chapter, monkeypatch):
+    from thesislib import sections
+    from thesislib.results import Results
+
+    for name, folder in chapter.environment.items():
+        monkeypatch.setenv(name, folder)
+    results = Results.load(sections.groups("9_claims", "smoke"))
+    once = claims.table(results, 2)
+    for group in results.values():
+        group.extend([replace(result, run=result.run.model_copy(update={"model": "other"})) for result in group])
+    twice = claims.table(results, 2)
+    assert list(twice["network"].unique()) == ["mlp-tiny", "other"]
+    assert list(twice["effect"]) == pytest.approx([*once["effect"], *once["effect"]], nan_ok=True)

@@ -49,6 +49,14 @@ def test_the_contract_of_run(folders):
         ("figures --section 1_baseline -p smoothing=much", "smoothing must be like 1"),
         ("figures --section 1_baseline -p width=-1", "--width"),
         ("figures -p smoothing", "name=value"),
+        ("figures -p smoothing=0", "smoothing must be 1"),
+        ("figures --section 2-1_width -p widths=0.5", "list of numbers"),
+        ("figures --section 2-1_width -p widths=[]", "list of numbers"),
+        ("figures --section 2-1_width -p widths=[-1]", "--width"),
+        ("figures --section 3-1_learning_rate -p rates=[true]", "list of numbers"),
+        ("figures --section 8_cost -p hills=many", "hills must be like 10"),
+        ("run --width 0.1", "--minima-every"),
+        ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),
         ("", "COMMAND"),
     ],
@@ -75,9 +83,18 @@ def test_unwritable_runs_folder(folders, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("thesislib: cannot write runs to ")
 
 
+def test_unwritable_figures_folder(folders, monkeypatch, capsys):
+    """Said before anything is trained."""
+    (folders / "file").write_text("")
+    monkeypatch.setenv("THESIS_FIGURES", str(folders / "file"))
+    assert main(["figures", "--scale", "smoke"]) == 2
+    assert capsys.readouterr().err.startswith("thesislib: cannot write figures to ")
+    assert not (folders / "runs").exists()
+
+
 def test_list_counts(tiny, capsys):
     assert main(["list", "--scale", "smoke", "--section", "1_baseline"]) == 0
-    assert "2 runs    0 done    2 missing" in capsys.readouterr().out
+    assert "3 runs    0 done    3 missing" in capsys.readouterr().out
 
 
 def test_clean_asks_first(tiny, folders, capsys, monkeypatch):

@@ -46,9 +46,35 @@ def test_missing_data_says_what_to_put_where(folders):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"x_train": np.zeros((20, 28, 28))}, {"y_test": np.zeros(3, np.uint8)}, {"y_train": np.array([None])}],
+    [
+        {"x_train": np.zeros((20, 28, 28))},
+        {"x_train": np.zeros((20, 784), np.uint8)},
+        {"x_test": np.zeros((10, 1, 28, 28), np.uint8)},
+        {"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, np.uint8)},
+        {"y_test": np.zeros(3, np.uint8)},
+        {"y_test": np.zeros((10, 1), np.uint8)},
+        {"y_test": np.full(10, 10, np.uint8)},
+        {"y_test": np.zeros(10)},
+        {"y_train": np.array([None])},
+    ],
 )
 def test_malformed_data_are_refused(folders, changes):
     write(folders, **changes)
     with pytest.raises(UserError, match=r"mnist\.npz"):
+        datasets.load("mnist")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"nonsense"])
+def test_files_that_are_no_npz_are_refused(folders, content):
+    path, _ = write(folders)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"mnist\.npz: expected the arrays"):
+        datasets.load("mnist")
+
+
+def test_a_single_array_is_refused(folders):
+    path, _ = write(folders)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="expected the arrays"):
         datasets.load("mnist")

@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from thesislib import ensembles, launch, metrics
+from thesislib.config import UserError
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(200, 10)) * 3, RNG.integers(0, 10, 200)
@@ -29,6 +30,17 @@ def test_agreement_by_hand():
 def test_an_ensemble_of_one_is_its_member(average):
     assert ensembles.combine(LOGITS[None], average) == pytest.approx(metrics.log_softmax(LOGITS))
     assert ensembles.combine(np.stack([LOGITS] * 4), average) == pytest.approx(metrics.log_softmax(LOGITS))
+
+
+def test_an_unknown_average_is_refused():
+    with pytest.raises(UserError, match="probabilities, logits"):
+        ensembles.combine(LOGITS[None], "logit")
+
+
+def test_a_diverged_end_is_no_member(tiny):
+    result = launch.execute(tiny.but(lr=30, minima_every=1, minimum_at_start=True, epochs=40))
+    assert result.diverged
+    assert np.isfinite(ensembles.member_logits(result)).all()
 
 
 def test_averages_by_hand():

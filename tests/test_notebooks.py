@@ -1,6 +1,9 @@
 import ast
 import json
+import os
 import re
+import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -65,8 +68,31 @@ def test_a_parameter_changes_the_runs(chapter):
 
 
 def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
-    arguments = ("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", "-p", "smoothing=0")
-    failed = thesislib(*arguments, **chapter.environment)
+    """A real failure: a metrics file that was cut. The path of the runs is relative, as in a shell."""
+    runs = Path(chapter.environment["THESIS_RUNS"])
+    tanh = json.loads((chapter.figures / "1_baseline.json").read_text())["runs"]["term, tanh"][0]
+    metrics = runs / tanh / "metrics.csv"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-9])
+    relative = chapter.environment | {"THESIS_RUNS": os.path.relpath(runs)}
+    failed = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", **relative)
+    metrics.write_bytes(whole)
     assert failed.returncode == 1
-    assert re.search(r"FAILED 1_baseline +cell 5: UserError: smoothing must be", failed.stdout)
+    assert re.search(r"FAILED 1_baseline +cell 5: UserError: .*metrics\.csv is broken", failed.stdout)
+    assert re.search(r"ok +3-2_epochs", failed.stdout)
+    assert "training" not in failed.stderr
+
+
+def test_sections_without_their_runs_are_named(chapter, tmp_path):
+    """Training that fails for one section leaves the others: here its run folder is taken by a file."""
+    runs = tmp_path / "copied"
+    shutil.copytree(chapter.environment["THESIS_RUNS"], runs)
+    tanh = json.loads((chapter.figures / "1_baseline.json").read_text())["runs"]["term, tanh"][0]
+    shutil.rmtree(runs / tanh)
+    (runs / tanh).write_text("in the way")
+    environment = chapter.environment | {"THESIS_RUNS": str(runs)}
+    failed = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", **environment)
+    assert failed.returncode == 1
+    assert "FAILED training: 1 runs failed: cannot write runs to" in failed.stdout
+    assert re.search(r"FAILED 1_baseline +1 runs are missing", failed.stdout)
     assert re.search(r"ok +3-2_epochs", failed.stdout)

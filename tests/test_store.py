@@ -51,12 +51,40 @@ def test_broken_metrics_are_one_line(tiny, broken):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["done.json", "final.safetensors"])
-def test_other_broken_files_are_one_line(tiny, name):
-    result = launch.execute(tiny)
-    (result.folder / name).write_bytes(b"{")
+@pytest.mark.parametrize("cut", [1, 5, 200])
+def test_a_line_cut_short_is_no_missing_value(tiny, cut):
+    path = launch.execute(tiny).folder / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(UserError, match="is broken"):
-        _ = store.load(tiny).summary, store.load(tiny).arrays("final")
+        _ = store.load(tiny).history
+
+
+@pytest.mark.parametrize("name", ["done.json", "config.json", "final.safetensors"])
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"", b'{"run": {"width": -1}, "data": "", "revision": 1}'])
+def test_other_broken_files_are_one_line(tiny, name, content):
+    result = launch.execute(tiny)
+    (result.folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is broken") as error:
+        _ = store.load_id(result.id).summary, store.load(tiny).arrays("final")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["", "epoch\n1\n2\n3\n", None])
+def test_lost_rows_start_the_run_again(tiny, damage):
+    """After a power cut the checkpoint may be there and its rows not: the numbers must not have a hole."""
+    from thesislib.train import Trainer
+
+    whole = launch.execute(tiny)
+    run = tiny.but(seed=1)
+    with store.writing(run) as writer:
+        writer.resume()
+        trainer = Trainer(run)
+        writer.row(trainer.epoch())
+        writer.checkpoint(1, trainer.state())
+    metrics = writer.folder / "metrics.csv"
+    metrics.unlink() if damage is None else metrics.write_text(damage)
+    assert len(launch.execute(run).history) == 6
+    assert not list(whole.folder.glob(".*"))
 
 
 def test_unwritable_folder(tiny, folders, monkeypatch):
@@ -79,6 +107,8 @@ def test_clone_starts_from_the_minimum(tiny):
     clone = launch.execute(tiny.but(start=f"{parent.id}:1", minimum_at_start=True, epochs=2))
     assert np.array_equal(clone.arrays(0, "theta")["theta"], parent.arrays(1, "theta")["theta"])
     assert clone.history["d_0"].iloc[0] == clone.history["d_init"].iloc[0]
+    with pytest.raises(UserError, match="is a mlp-tiny on mnist5k, not a mlp"):
+        launch.execute(tiny.but(start=f"{parent.id}:1", model="mlp"))
     with pytest.raises(UserError, match="has no minimum 7"):
         launch.execute(tiny.but(start=f"{parent.id}:7"))
 

@@ -22,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"thesislib: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"thesislib: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("thesislib: interrupted; what is finished is kept, the rest resumes", file=sys.stderr)
         return 130
@@ -42,6 +45,8 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
+    if run.strength and given.keys() & {"strength", "width", "kernel", "minima"} and not run.minimum_epochs:
+        raise UserError("no minimum is ever stored, so there is no hill: give --minima-every or --minimum-at-start")
     # Imported here: the other commands need not wait for it.
     from thesislib import launch
 

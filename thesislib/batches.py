@@ -28,9 +28,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Normalised float32 images [B, C, H, W] and labels [B]."""
-        return self.images[index].float().mul_(self._scale).add_(self._shift), self.labels[index]
+    def take(self, index: Tensor | slice, crops: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised float32 images [B, C, H, W], cropped and flipped if `crops` is given, and labels [B]."""
+        images = self.images[index] if crops is None else crop_and_flip(self.images[index], crops)
+        return images.float().mul_(self._scale).add_(self._shift), self.labels[index]
 
     def shuffled(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
@@ -38,8 +39,7 @@ class Images:
         """One epoch in random order; the last incomplete batch is dropped, as in the thesis."""
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for index in order[: len(self) // batch_size * batch_size].view(-1, batch_size):
-            images, labels = self.take(index)
-            yield (crop_and_flip(images, generator) if augment else images), labels
+            yield self.take(index, generator if augment else None)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Everything once, in order, for evaluation."""
@@ -48,7 +48,7 @@ class Images:
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (0 enters) and mirror it with probability 1/2.
+    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (black enters), mirror it with probability 1/2.
 
     All images at once: an index for every row and column instead of a loop over the batch.
     """

@@ -14,6 +14,7 @@ from typing import Any
 
 from thesislib import export, launch, sections
 from thesislib.config import UserError
+from thesislib.store import Groups
 
 
 def notebooks_folder() -> Path:
@@ -40,37 +41,53 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     for section in chosen:
         sections.groups(section, scale)  # refuses unknown names
     given = _fitting(chosen, parameters)
-    groups = [sections.groups(s, scale, **_run_parameters(s, given[s])) for s in chosen]
-    begin = time.perf_counter()
-    failed = 0
-    try:
-        launch.train_missing(run for group in groups for runs in group.values() for run in runs)
-    except RuntimeError as failure:  # the notebooks that have all their runs can still be made
-        failed = 1
-        print(f"FAILED training                 {failure}", flush=True)
+    groups = {s: sections.groups(s, scale, **_run_parameters(s, given[s])) for s in chosen}
+    _make_folders_absolute()
+    for needed in groups.values():
+        launch.missing(run for runs in needed.values() for run in runs)  # says so if data are missing
+    begin, folder = time.perf_counter(), export.make_folder(scale)
+    errors = _train(groups)
     trained = time.perf_counter()
-    folder = export.figures_folder(scale)
-    folder.mkdir(parents=True, exist_ok=True)
-    done = 0
     # Runs are there: a notebook only reads and draws, in its own kernel.
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+    ready = [section for section in chosen if section not in errors]
+    pool = ProcessPoolExecutor(launch.cores(), get_context("spawn"), initializer=launch.prepare_worker)
+    with pool, launch.stopped_by_interrupt(pool):
         futures = {
-            pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in chosen
+            pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in ready
         }
         for future in as_completed(futures):
             seconds, error = future.result()
-            failed, done = failed + bool(error), done + (not error)
-            print(
-                f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}",
-                flush=True,
-            )
+            if error:
+                errors[futures[future]] = error
+            print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
     book = export.book(folder)
     drawn = len(list(folder.glob("*.pgf")))
     print(
-        f"{done} of {len(chosen)} notebooks, {drawn} figures in {folder} ({book.name} shows all); "
+        f"{len(chosen) - len(errors)} of {len(chosen)} notebooks, {drawn} figures in {folder} ({book.name} shows all); "
         f"training {trained - begin:.0f} s, notebooks {time.perf_counter() - trained:.0f} s"
     )
-    return not failed
+    return not errors
+
+
+def _make_folders_absolute() -> None:
+    """Kernels work in notebooks/: a folder that was given relative to here must be the same one there."""
+    for name in ("THESIS_RUNS", "THESIS_DATA", "THESIS_FIGURES"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())
+
+
+def _train(groups: dict[str, Groups]) -> dict[str, str]:
+    """Train what the sections need; an error for each section that still lacks runs, printed as well."""
+    runs = {section: [run for group in labelled.values() for run in group] for section, labelled in groups.items()}
+    try:
+        launch.train_missing(run for needed in runs.values() for run in needed)
+    except RuntimeError as failure:
+        print(f"FAILED training: {failure}", flush=True)
+    lacking = {section: len(launch.missing(needed)) for section, needed in runs.items()}
+    errors = {section: f"{count} runs are missing" for section, count in lacking.items() if count}
+    for section, error in errors.items():
+        print(f"FAILED {section:<24} {error}", flush=True)
+    return errors
 
 
 def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -82,6 +99,8 @@ def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[st
         if not defaults or name == "scale":
             names = sorted({n for defaults in known.values() for n in defaults} - {"scale"})
             raise UserError(f"unknown parameter {name!r}: {', '.join(chosen)} know {', '.join(names)}")
+        if name == "smoothing" and isinstance(value, int) and value < 1:
+            raise UserError(f"parameter smoothing must be 1 epoch (none) or more, not {value}")
         for default in defaults:
             kinds = (int, float) if isinstance(default, float) else type(default)
             if default is not None and (
@@ -119,7 +138,10 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
             config=Config({"KernelManager": sockets}),
         )
     except PapermillExecutionError as failure:
-        error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue} (see {folder / section}.ipynb)"
+        reason = f"{failure.ename}: {failure.evalue}".splitlines()[0]
+        error = f"cell {failure.cell_index}: {reason} (see {folder / section}.ipynb)"
+    except Exception as failure:  # a kernel that did not start or died; the other notebooks go on
+        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
     finally:
         private.cleanup()
     return time.perf_counter() - begin, error

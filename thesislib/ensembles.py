@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
 from thesislib import metrics
+from thesislib.config import UserError
 from thesislib.results import Results
 from thesislib.store import Result
 
@@ -19,13 +20,16 @@ def member_logits(result: Result) -> np.ndarray:
     """Test logits [K, N, C] of a run's minima, and of its end if no minimum was stored there."""
     epochs = result.minimum_epochs
     stored = [result.arrays(k, "logits")["logits"] for k in range(len(epochs))]
-    if not epochs or epochs[-1] != result.summary["epochs"]:
+    at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
+    if not stored or not (at_end or result.diverged):  # a diverged end predicts nothing
         stored.append(result.arrays("final", "logits")["logits"])
     return np.stack(stored)
 
 
 def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarray:
     """Log-probabilities [N, C] of an ensemble of K members with logits [K, N, C]."""
+    if average not in get_args(Average):
+        raise UserError(f"average must be one of {', '.join(get_args(Average))}, not {average!r}")
     # Thesis: averages logits, which lets one overconfident member outvote the others.
     if average == "logits":
         return metrics.log_softmax(logits.astype(np.float64).mean(0))

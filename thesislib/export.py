@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +22,21 @@ def figures_folder(scale: str) -> Path:
     return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
 
 
-def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
-    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
+def make_folder(scale: str) -> Path:
+    """That folder, there and writable. Raises UserError if it cannot be."""
     folder = figures_folder(scale)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
+    return folder
+
+
+def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
+    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
+    folder = make_folder(scale)
     for kind in ("pdf", "png"):
         figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
     (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))

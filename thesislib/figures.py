@@ -187,7 +187,7 @@ def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) ->
             axis.plot(values, np.full(len(values), place), "o", color=palette[label], alpha=0.6)
             axis.plot(values.mean(), place, "|", color=palette[label], markersize=14, markeredgewidth=2)
         axis.set(xlabel=title, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
-        axis.set_yticklabels(labels if axis is axes[0, 0] else [])
+        axis.set_yticklabels(labels if axis is axes[0, 0] else [" "] * len(labels))
     return figure
 
 
@@ -234,6 +234,11 @@ def forest(parts: pd.DataFrame) -> Figure:
         margin = np.exp(MARGINS[unit]) if unit == "factor" else MARGINS[unit]
         axis.axvspan(1 / margin if unit == "factor" else -margin, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
-        axis.set_yticks(range(len(rows)), [f"{r.claim} {r.says}" for r in rows.itertuples()], fontsize=6)
+        axis.set_yticks(range(len(rows)), _statements(rows), fontsize=6)
     legend_below(figure, axes[0])
     return figure
+
+
+def _statements(parts: pd.DataFrame) -> list[str]:
+    several = parts["network"].nunique() > 1
+    return [f"{r.claim} {r.says}{f' ({r.network})' if several else ''}" for r in parts.itertuples()]

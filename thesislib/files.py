@@ -25,12 +25,16 @@ def write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError if the file is broken."""
+def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """A JSON object with at least these keys. Raises UserError if the file is broken."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _broken(path, error) from None
+        content = json.loads(path.read_text())
+        missing = set(keys) - content.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise broken(path, error) from None
+    if missing:
+        raise broken(path, f"it lacks {', '.join(sorted(missing))}")
+    return content
 
 
 def read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
@@ -39,21 +43,31 @@ def read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _broken(path, error) from None
+        raise broken(path, error) from None
 
 
-def read_metrics(path: Path, epochs: int | None = None) -> pd.DataFrame:
-    """metrics.csv with rows for the epochs 1 to `epochs` (None: any number). Raises UserError if it is not that."""
+def read_metrics(path: Path, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
+    """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
+
+    Raises UserError if the file is not that: a line cut short must not become a missing value.
+    """
     try:
+        lines = path.read_text().splitlines(keepends=True)
         table = pd.read_csv(path, float_precision="round_trip", dtype=float)
     except (OSError, ValueError) as error:
-        raise _broken(path, error) from None
-    numbers = np.arange(1, len(table) + 1)
-    if "epoch" not in table or not np.array_equal(table["epoch"], numbers) or epochs not in (None, len(table)):
-        raise _broken(path, f"expected the epochs 1 to {epochs}")
+        raise broken(path, error) from None
+    missing = set(columns) - set(table.columns)
+    if missing:
+        raise broken(path, f"it lacks {', '.join(sorted(missing))}")
+    if len({line.count(",") for line in lines}) != 1 or not lines[-1].endswith("\n"):
+        raise broken(path, "a line is cut short")
+    whole = np.array_equal(table["epoch"], np.arange(1, len(table) + 1)) and epochs in (None, len(table))
+    if not whole:
+        raise broken(path, f"expected the epochs 1 to {epochs or 'the last'}")
     return table
 
 
-def _broken(path: Path, why: object) -> UserError:
+def broken(path: Path, why: object) -> UserError:
+    """The error for a file that is not what it should be, and what to do about it."""
     first = (str(why).splitlines() or [""])[0]
     return UserError(f"{path} is broken ({first}): delete {path.parent} to train this run again")

@@ -6,16 +6,18 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from importlib.metadata import version
 from multiprocessing import active_children, get_context, parent_process
 from time import monotonic
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from thesislib import store
-from thesislib.config import Run
+from thesislib.config import Run, UserError
 from thesislib.results import Results
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
@@ -29,17 +31,17 @@ def execute(run: Run) -> store.Result:
     # Imported here: what only reads finished runs must not pay for torch.
     import torch
 
-    from thesislib.train import COLUMNS, Trainer
+    from thesislib.train import Trainer
 
     # One thread, always: two runs side by side use two cores better than one run does, and a sum's order,
     # so its last bit, depends on the number of threads.
     torch.set_num_threads(1)
-    start = _start_arrays(run.start) if run.start else None
+    start = _start_arrays(run) if run.start else None
     trainer = Trainer(run, start=start)
     with store.writing(run) as writer:
         if writer.done:  # another process finished it while we waited
             return store.load(run)
-        epoch, state, minima = writer.resume(COLUMNS)
+        epoch, state, minima = writer.resume()
         if state:
             trainer.restore(epoch, state, minima)
         elif run.minimum_at_start:
@@ -59,10 +61,18 @@ def execute(run: Run) -> store.Result:
     return store.load(run)
 
 
-def _start_arrays(start: str) -> dict:
-    """Weights and buffers that "ID:K" names."""
-    identity, which = start.split(":")
-    return store.load_id(identity).arrays(which)
+def _start_arrays(run: Run) -> dict[str, np.ndarray]:
+    """Weights and buffers that the run's start, "ID:K", names. Raises UserError if they do not fit its network."""
+    identity, which = run.start.split(":")
+    parent = store.load_id(identity)
+    if (parent.run.model, parent.run.classes) != (run.model, run.classes):
+        raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
+    return parent.arrays(which)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def missing(runs: Iterable[Run]) -> list[Run]:
@@ -80,24 +90,35 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "
     todo = missing(runs)
     if not todo:
         return
-    failures: list[str] = []
-    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    store.check_writable()
+    failures: dict[str, int] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare_worker)
+    workers = min(workers or cores(), len(todo))
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_worker) as pool,
+        tqdm(total=len(todo), desc=text, unit="run") as bar,
+        stopped_by_interrupt(pool),
+    ):
+        for wave in _waves(todo):
+            for future in as_completed([pool.submit(_execute, run) for run in wave]):
+                bar.update()
+                if error := future.exception():
+                    reason = str(error) or type(error).__name__
+                    failures[reason] = failures.get(reason, 0) + 1
+    if failures:
+        raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+
+
+@contextmanager
+def stopped_by_interrupt(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Ctrl-C ends a pool's work at once; without this, leaving the pool would first do all that is pending."""
     try:
-        with pool, tqdm(total=len(todo), desc=text, unit="run") as bar:
-            for wave in _waves(todo):
-                futures: dict[Future[None], Run] = {pool.submit(_execute, run): run for run in wave}
-                for future in as_completed(futures):
-                    bar.update()
-                    if error := future.exception():
-                        failures.append(f"run {store.run_id(futures[future])}: {error or type(error).__name__}")
+        yield
     except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
         for child in active_children():
             child.terminate()
         raise
-    if failures:
-        raise RuntimeError("; ".join(failures))
 
 
 def results(groups: store.Groups, workers: int | None = None) -> Results:
@@ -121,7 +142,7 @@ def _execute(run: Run) -> None:
     execute(run)
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
     """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

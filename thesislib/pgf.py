@@ -21,7 +21,7 @@ PREAMBLE = (
     r"\pgfplotsset{compat=1.17}",
 )
 #: Panels are drawn a little narrower than matplotlib's: TeX sets axis labels farther out.
-TIGHTER = 0.97
+TIGHTER = 0.95
 #: Tick labels below this many points are \\tiny in LaTeX.
 SMALL = 7
 

@@ -27,7 +27,7 @@ class Scale:
 
     def runs(self, cycles: float = 4, **fields: Any) -> list[Run]:
         """One setting for every network and seed."""
-        lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.of(1 / 3)}
+        lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": -(-self.cycle // 3)}
         return [make_run(**(network | lengths | fields), seed=seed) for network in self.networks for seed in self.seeds]
 
 

@@ -27,8 +27,14 @@ def _every_cycle(scale: Scale, **fields: Any) -> list[Run]:
 
 
 def baseline(scale: Scale, strength: float = 1.0, width: float = 1e-3) -> Groups:
-    """1: with and without the distance term, constant learning rate."""
-    return {"no term": _single(scale, strength=0), "term": _single(scale, strength=strength, width=width)}
+    """1: with and without the distance term, constant learning rate, both kernels."""
+    fields = {"strength": strength, "width": width}
+    kernels = {"term": _single(scale, **fields), "term, tanh": _single(scale, kernel="tanh", **fields)}
+    return {"no term": _single(scale, strength=0)} | kernels
+
+
+def _rbf_baseline(scale: Scale) -> Groups:
+    return {label: runs for label, runs in baseline(scale).items() if "tanh" not in label}
 
 
 def width(scale: Scale, widths: Iterable[float] | None = None, strength: float = 1.0) -> Groups:
@@ -70,7 +76,7 @@ def learning_rate(scale: Scale, rates: Iterable[float] = (1e-3, 1e-2, 1e-1, 1.0)
 def epochs(scale: Scale) -> Groups:
     """3.2: does longer training help? Runs of other sections, read at several lengths."""
     cosine = {"lr_schedule": "cosine"}
-    return baseline(scale) | {
+    return _rbf_baseline(scale) | {
         "cosine": _every_cycle(scale, strength=0, **cosine),
         "cosine, term": _every_cycle(scale, **cosine),
     }
@@ -120,7 +126,7 @@ def warm_restarts(scale: Scale, widths: Iterable[float] = (1e-2, 1e-1)) -> Group
 
 def gradients(scale: Scale) -> Groups:
     """6: size and direction of the gradient, on runs of other sections."""
-    return baseline(scale) | {
+    return _rbf_baseline(scale) | {
         label: runs for label, runs in strength(scale).items() if label in ("s = 10", "s = 100")
     } | {"cosine": _every_cycle(scale, strength=0, lr_schedule="cosine")}  # fmt: skip
 
@@ -133,9 +139,9 @@ def ensembles(scale: Scale, strengths: Iterable[float] = (1.0, 10.0, 100.0)) -> 
     } | {f"s = {s:g}": _every_cycle(scale, cycles=5, strength=s) for s in strengths}
 
 
-def cost(scale: Scale, minima: int = 10) -> Groups:
+def cost(scale: Scale, hills: int = 10) -> Groups:
     """8: one more minimum after every second epoch, so that a run's own epochs show what each costs."""
-    fields = {"epochs": 2 * (minima + 1), "minima_every": 2}
+    fields = {"epochs": 2 * (hills + 1), "minima_every": 2}
     return {_name(s): _every_cycle(scale, strength=s, **fields) for s in (0.0, 1.0)}
 
 
@@ -185,7 +191,17 @@ def groups(section: str, scale: str, **parameters: Any) -> Groups:
     unknown = given.keys() - parameter_names(section)
     if unknown:
         raise UserError(f"section {section} has no parameter {', '.join(sorted(unknown))}")
+    for name, value in given.items():
+        _check_list(name, value, inspect.signature(SECTIONS[section]).parameters.get(name))
     return SECTIONS[section](SCALES[scale], **given)
+
+
+def _check_list(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
+    """Raise UserError if a parameter that takes several numbers is given anything else."""
+    if parameter is not None and "Iterable" in parameter.annotation:
+        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+        if not numbers or not value:
+            raise UserError(f"parameter {name} must be a list of numbers such as [1, 10], not {value!r}")
 
 
 def parameter_names(section: str) -> set[str]:

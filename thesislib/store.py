@@ -14,8 +14,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +26,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from pydantic import ValidationError
 from safetensors.numpy import save
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import read_arrays, read_json, read_metrics, write
+from thesislib.files import broken, read_arrays, read_json, read_metrics, write
+
+#: What every row of metrics.csv has; the squared distances d_0, d_1, ... to the minima stand behind these.
+COLUMNS = (
+    *("epoch", "train_loss", "term", "test_loss", "accuracy", "lr", "strength"),
+    *("grad_norm", "term_norm", "grad_cosine", "train_seconds", "seconds", "d_init"),
+)
+
+#: What done.json has.
+SUMMARY = ("id", "status", "epochs", "accuracy", "nll", "squared_distances", "seconds", "finished", "versions")
 
 #: Runs under the label that figures give them: one setting with its seeds (and networks).
 Groups = dict[str, list[Run]]
@@ -60,12 +71,12 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
-        return read_json(self.folder / "done.json")
+        return read_json(self.folder / "done.json", SUMMARY)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in train.COLUMNS and d_0, d_1, ..."""
-        return read_metrics(self.folder / "metrics.csv", self.summary["epochs"])
+        return read_metrics(self.folder / "metrics.csv", COLUMNS, self.summary["epochs"])
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
@@ -108,7 +119,22 @@ def load_id(identity: str) -> Result:
     folder = runs_folder() / identity
     if not (folder / "done.json").is_file():
         raise UserError(f"no finished run {identity} in {runs_folder()}")
-    return Result(Run(**read_json(folder / "config.json")["run"]), folder)
+    config = read_json(folder / "config.json", ("run", "data", "revision"))
+    try:
+        return Result(Run(**config["run"]), folder)
+    except (TypeError, ValidationError) as error:
+        raise broken(folder / "config.json", error) from None
+
+
+def check_writable() -> None:
+    """Raise UserError unless runs can be written; asked once before many runs are launched."""
+    folder = runs_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write runs to {folder}: {error.strerror} (set THESIS_RUNS)") from None
 
 
 @contextmanager
@@ -132,7 +158,8 @@ class Writer:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self._columns: list[str] = []
+        self._columns = [*COLUMNS, *(f"d_{k}" for k in range(len(run.minimum_epochs)))]
+        self._header = ",".join(self._columns) + "\n"
         self._board: Any = None
 
     @property
@@ -140,12 +167,11 @@ class Writer:
         """Whether there is nothing left to do."""
         return (self.folder / "done.json").is_file()
 
-    def resume(self, columns: Iterable[str]) -> tuple[int, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    def resume(self) -> tuple[int, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
         """(epoch, state, minima) of the last checkpoint, (0, {}, []) if there is none.
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        self._columns = [*columns, *(f"d_{k}" for k in range(len(self.run.minimum_epochs)))]
         config = {
             "run": self.run.model_dump(mode="json"),
             "data": fingerprint(self.run.data),
@@ -161,13 +187,23 @@ class Writer:
             epoch = state.pop("epoch").item()
             stored = sum(e <= epoch for e in self.run.minimum_epochs)
             minima = [read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
-            lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[1 : epoch + 1]
-        write(self.folder / "metrics.csv", "".join([",".join(self._columns) + "\n", *lines]).encode())
+            lines = self._rows(epoch)
+            if len(lines) < epoch:  # rows were lost, as after a power cut: only the beginning is sure
+                epoch, state, minima, lines = 0, {}, [], []
+        write(self.folder / "metrics.csv", "".join([self._header, *lines]).encode())
         # Imported here: it costs more than a second, and only writers need it.
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self.folder), purge_step=epoch + 1)
         return epoch, state, minima
+
+    def _rows(self, epoch: int) -> list[str]:
+        """The lines of metrics.csv for the epochs 1 to `epoch`, as far as they are whole."""
+        try:
+            header, *lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)
+        except (OSError, ValueError):
+            return []
+        return [line for line in lines[:epoch] if line.endswith("\n")] if header == self._header else []
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
@@ -183,12 +219,14 @@ class Writer:
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
         self._board.flush()
+        with (self.folder / "metrics.csv").open("a") as file:
+            os.fsync(file.fileno())  # the checkpoint counts on its rows
         write(self.folder / "checkpoint.safetensors", save(state | {"epoch": np.int64(epoch)[None]}))
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
         """Write the final network, then the marker that the run is whole."""
         write(self.folder / "final.safetensors", save(final))
-        history = read_metrics(self.folder / "metrics.csv")
+        history = read_metrics(self.folder / "metrics.csv", COLUMNS)
         last = history.iloc[-1]
         distances = last.filter(regex=r"^d_\d+$").dropna()
         summary = {

@@ -17,23 +17,6 @@ from thesislib.flat import FlatParameters
 from thesislib.minima import Minima, squared_distance
 from thesislib.models import build
 
-#: What `Trainer.epoch` reports; the squared distances d_0, d_1, ... to the minima stand behind these.
-COLUMNS = [
-    "epoch",
-    "train_loss",
-    "term",
-    "test_loss",
-    "accuracy",
-    "lr",
-    "strength",
-    "grad_norm",
-    "term_norm",
-    "grad_cosine",
-    "train_seconds",
-    "seconds",
-    "d_init",
-]
-
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -64,7 +47,7 @@ class Trainer:
             self.minima.add(self.flat.theta)
 
     def epoch(self) -> dict[str, float]:
-        """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv."""
+        """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv (store.COLUMNS)."""
         begin = time.perf_counter()
         lr = schedules.learning_rate(self.run, self.finished_epochs)
         strength = schedules.strength(self.run, self.finished_epochs)
