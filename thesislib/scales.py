@@ -61,7 +61,7 @@ SCALES = {
         seeds=(0, 1),
     ),
     "thesis": Scale(
-        "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis: GPUs",
+        "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis",
         tuple(CIFAR10 | {"model": model} for model in ("mobilenetv2", "resnet32")),
         cycle=150,
         seeds=(0, 1, 2),

@@ -11,7 +11,7 @@ def learning_rate(run: Run, epoch: int) -> float:
     """Learning rate of the epoch that begins after `epoch` finished ones (0 is the first).
 
     step:   lr * gamma^floor(t / lr_step), cosine: lr * (1 + cos(pi t / cycle)) / 2 (Loshchilov & Hutter 2017,
-    eta_min = 0), with t the epochs since the last restart. Thesis: section "Warm restarts".
+    eta_min = 0), with t the epochs since the last restart. See section 5 of the thesis.
     """
     t = _since_restart(run, epoch)
     if run.lr_schedule == "step":
