@@ -4,7 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from thesislib.models import build
-from thesislib.train import COLUMNS, Trainer
+from thesislib.store import COLUMNS
+from thesislib.train import Trainer
 
 TIMES = {"seconds", "train_seconds"}
 
