@@ -39,9 +39,30 @@ def test_npz_round_trip_and_fingerprint(folders):
     assert datasets.fingerprint("mnist") != first, "other content is other data"
 
 
-def test_missing_data_says_what_to_put_where(folders):
-    with pytest.raises(UserError, match=r"x_train.*data/cifar10\.npz"):
-        datasets.fingerprint("cifar10")
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+def test_missing_data_without_network_says_what_to_put_where(folders, name):
+    with pytest.raises(UserError, match=rf"x_train.*data/{name}\.npz"):
+        datasets.fingerprint(name)
+    assert not (folders / "data").exists(), "a failed download leaves nothing behind"
+
+
+def write_idx(path, array):
+    """The format of the original MNIST files: magic number, sizes, bytes."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+def test_torchvisions_layout_is_the_same_dataset(folders):
+    path, arrays = write(folders)
+    known = datasets.fingerprint("mnist")
+    path.unlink()
+    raw = folders / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, name in (("train", "train"), ("test", "t10k")):
+        write_idx(raw / f"{name}-images-idx3-ubyte", arrays[f"x_{split}"])
+        write_idx(raw / f"{name}-labels-idx1-ubyte", arrays[f"y_{split}"])
+    assert datasets.fingerprint("mnist") == known
+    assert all(np.array_equal(getattr(datasets.load("mnist"), name), array) for name, array in arrays.items())
 
 
 @pytest.mark.parametrize(
