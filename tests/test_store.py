@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from thesislib import launch, store
+from thesislib import launch, results, store
 from thesislib.config import UserError
 
 
 def test_a_finished_run_reads_back(tiny):
     result = launch.execute(tiny)
-    again = store.load(tiny)
+    again = results.load(tiny)
     assert again.summary == result.summary
-    assert again.run == store.load_id(again.id).run == tiny
+    assert again.run == results.load_id(again.id).run == tiny
     assert list(again.history["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert again.minimum_epochs == [2, 4, 6]
     last = again.arrays(2, "theta", "logits")
@@ -47,7 +47,7 @@ def test_broken_metrics_are_one_line(tiny, broken):
     result = launch.execute(tiny)
     (result.folder / "metrics.csv").write_text(broken)
     with pytest.raises(UserError, match=r"metrics\.csv is broken .* delete") as error:
-        _ = store.load(tiny).history
+        _ = results.load(tiny).history
     assert "\n" not in str(error.value)
 
 
@@ -56,7 +56,7 @@ def test_a_line_cut_short_is_no_missing_value(tiny, cut):
     path = launch.execute(tiny).folder / "metrics.csv"
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(UserError, match="is broken"):
-        _ = store.load(tiny).history
+        _ = results.load(tiny).history
 
 
 @pytest.mark.parametrize("name", ["done.json", "config.json", "final.safetensors"])
@@ -65,7 +65,7 @@ def test_other_broken_files_are_one_line(tiny, name, content):
     result = launch.execute(tiny)
     (result.folder / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} is broken") as error:
-        _ = store.load_id(result.id).summary, store.load(tiny).arrays("final")
+        _ = results.load_id(result.id).summary, results.load(tiny).arrays("final")
     assert "\n" not in str(error.value)
 
 
@@ -124,10 +124,10 @@ def test_a_diverged_run_keeps_its_rows(tiny):
 
 def test_results_are_tables(tiny):
     groups = {"a": [tiny, tiny.but(seed=1)], "b": [tiny.but(strength=0)]}
-    results = launch.results(groups)
-    assert len(results.history) == 18
-    assert list(results.final["label"]) == ["a", "a", "b"]
-    table = results.table("accuracy")
-    values = [r.summary["accuracy"] for r in results["a"]]
+    found = launch.results(groups)
+    assert len(found.history) == 18
+    assert list(found.final["label"]) == ["a", "a", "b"]
+    table = found.table("accuracy")
+    values = [r.summary["accuracy"] for r in found["a"]]
     assert table["accuracy"][0] == f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
     assert list(table["n"]) == [2, 1]

@@ -14,8 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from thesislib import ensembles, sections
-from thesislib.results import Results
-from thesislib.store import Result
+from thesislib.results import Result, Results
 from thesislib.verdicts import Part, row
 
 

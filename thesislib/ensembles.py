@@ -10,8 +10,7 @@ from scipy.special import logsumexp
 
 from thesislib import metrics
 from thesislib.config import UserError
-from thesislib.results import Results
-from thesislib.store import Result
+from thesislib.results import Result, Results
 
 Average = Literal["probabilities", "logits"]
 

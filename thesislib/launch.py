@@ -18,16 +18,16 @@ from tqdm.auto import tqdm
 
 from thesislib import store
 from thesislib.config import Run, UserError
-from thesislib.results import Results
+from thesislib.results import Result, Results, load, load_id
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
 
 
-def execute(run: Run) -> store.Result:
+def execute(run: Run) -> Result:
     """Train one run in this process unless it is done, resuming it if it was interrupted."""
     if store.is_done(run):
-        return store.load(run)
+        return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
     import torch
 
@@ -40,7 +40,7 @@ def execute(run: Run) -> store.Result:
     trainer = Trainer(run, start=start)
     with store.writing(run) as writer:
         if writer.done:  # another process finished it while we waited
-            return store.load(run)
+            return load(run)
         epoch, state, minima = writer.resume()
         if state:
             trainer.restore(epoch, state, minima)
@@ -58,13 +58,13 @@ def execute(run: Run) -> store.Result:
         versions = {"python": platform.python_version(), "torch": version("torch")}
         final = trainer.snapshot() | {"labels": trainer.labels()}
         writer.finish("diverged" if trainer.diverged else "finished", final, versions)
-    return store.load(run)
+    return load(run)
 
 
 def _start_arrays(run: Run) -> dict[str, np.ndarray]:
     """Weights and buffers that the run's start, "ID:K", names. Raises UserError if they do not fit its network."""
     identity, which = run.start.split(":")
-    parent = store.load_id(identity)
+    parent = load_id(identity)
     if (parent.run.model, parent.run.classes) != (run.model, run.classes):
         raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
     return parent.arrays(which)

@@ -18,20 +18,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
-from pydantic import ValidationError
 from safetensors.numpy import save
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import broken, read_arrays, read_json, read_metrics, write
+from thesislib.files import read_arrays, read_metrics, write
 
 #: What every row of metrics.csv has; the squared distances d_0, d_1, ... to the minima stand behind these.
 COLUMNS = (
@@ -56,74 +52,9 @@ def run_id(run: Run) -> str:
     return run.digest(fingerprint(run.data))
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished (or diverged) run, read lazily from its folder."""
-
-    run: Run
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.folder.name
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
-        return read_json(self.folder / "done.json", SUMMARY)
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """One row an epoch, columns as in train.COLUMNS and d_0, d_1, ..."""
-        return read_metrics(self.folder / "metrics.csv", COLUMNS, self.summary["epochs"])
-
-    def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
-        """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
-
-        "final" also has labels [N], the true classes of the test images.
-
-        Raises UserError if there is no such minimum.
-        """
-        path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
-        if not path.is_file():
-            raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return read_arrays(path, names)
-
-    @property
-    def minimum_epochs(self) -> list[int]:
-        """Epochs of the minima that were reached."""
-        return [e for e in self.run.minimum_epochs if e <= self.summary["epochs"] - self.diverged]
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the run ended early because its loss was no longer finite."""
-        return self.summary["status"] == "diverged"
-
-
 def is_done(run: Run) -> bool:
     """Whether the run is whole."""
     return (runs_folder() / run_id(run) / "done.json").is_file()
-
-
-def load(run: Run) -> Result:
-    """A run's result. Raises UserError if it is not there."""
-    folder = runs_folder() / run_id(run)
-    if not (folder / "done.json").is_file():
-        raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
-    return Result(run, folder)
-
-
-def load_id(identity: str) -> Result:
-    """A finished run by its id. Raises UserError if it is not there."""
-    folder = runs_folder() / identity
-    if not (folder / "done.json").is_file():
-        raise UserError(f"no finished run {identity} in {runs_folder()}")
-    config = read_json(folder / "config.json", ("run", "data", "revision"))
-    try:
-        return Result(Run(**config["run"]), folder)
-    except (TypeError, ValidationError) as error:
-        raise broken(folder / "config.json", error) from None
 
 
 def check_writable() -> None:
