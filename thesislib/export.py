@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from thesislib.config import UserError
+from thesislib.files import make_writable
 from thesislib.pgf import PREAMBLE, pgf_code
 from thesislib.results import Results
 
@@ -25,12 +24,7 @@ def figures_folder(scale: str) -> Path:
 def make_folder(scale: str) -> Path:
     """That folder, there and writable. Raises UserError if it cannot be."""
     folder = figures_folder(scale)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write figures to {folder}: {error.strerror} (set THESIS_FIGURES)") from None
+    make_writable(folder, "figures", "THESIS_FIGURES")
     return folder
 
 

@@ -232,7 +232,9 @@ def forest(parts: pd.DataFrame) -> Figure:
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
             axis.errorbar(some["effect"], some.index, xerr=error, fmt="o", color=colour, label=outcome, markersize=3)
         margin = np.exp(MARGINS[unit]) if unit == "factor" else MARGINS[unit]
-        axis.axvspan(1 / margin if unit == "factor" else -margin, margin, color="0.9", linewidth=0, zorder=0)
+        # In data coordinates: matplot2tikz misplaces what axvspan draws.
+        low = 1 / margin if unit == "factor" else -margin
+        axis.fill_betweenx([-0.5, len(rows) - 0.5], low, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
         axis.set_yticks(range(len(rows)), _statements(rows), fontsize=6)
     legend_below(figure, axes[0])

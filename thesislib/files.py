@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from thesislib.config import UserError
+
+
+def make_writable(folder: Path, what: str, variable: str) -> None:
+    """Make the folder where `what` goes. Raises UserError, naming the `variable` to set, if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {what} to {folder}: {error.strerror} (set {variable})") from None
 
 
 def write(path: Path, content: bytes) -> None:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from thesislib import store
 from thesislib.config import Run, UserError
+from thesislib.files import make_writable
 from thesislib.results import Result, Results, load, load_id
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
@@ -90,7 +91,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "
     todo = missing(runs)
     if not todo:
         return
-    store.check_writable()
+    make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     workers = min(workers or cores(), len(todo))

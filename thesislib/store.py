@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,17 +54,6 @@ def run_id(run: Run) -> str:
 def is_done(run: Run) -> bool:
     """Whether the run is whole."""
     return (runs_folder() / run_id(run) / "done.json").is_file()
-
-
-def check_writable() -> None:
-    """Raise UserError unless runs can be written; asked once before many runs are launched."""
-    folder = runs_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write runs to {folder}: {error.strerror} (set THESIS_RUNS)") from None
 
 
 @contextmanager
