@@ -52,7 +52,7 @@ class Run(BaseModel):
     lr: Positive = Field(0.05, description="learning rate")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum (beta_1 of Adam)")
     weight_decay: NonNegative = Field(1e-3, description="L2, in the optimiser")
-    cross_entropy: bool = Field(True, description="off: walk on the distance term alone")
+    cross_entropy: bool = Field(True, description="off: the distance term alone, flat at the very top of a hill")
 
     # schedules, in epochs
     cycle: Size = Field(10, description="epochs between two restarts of a schedule")
