@@ -51,6 +51,7 @@ def test_default_and_explicit_are_the_same_run():
         ({"start": "somewhere"}, "--start"),
         ({"widht": 1}, "--widht"),
         ({"model": "resnet20"}, "not for mnist5k"),
+        ({"cross_entropy": False, "strength": 0}, "nothing to follow"),
         ({"strength_schedule": "pulse", "pulse": 11}, "longer than cycle"),
     ],
 )

@@ -83,7 +83,7 @@ class Run(BaseModel):
             raise ValueError(f"model {self.model} is not for {self.data}: mlp and mlp-tiny are for MNIST only")
         if self.augment and not self.data.startswith("cifar"):
             raise ValueError(f"augment is for CIFAR, not for {self.data}")
-        if self.optimizer == "ngd" and not self.cross_entropy and not self.strength:
+        if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")

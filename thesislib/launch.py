@@ -83,7 +83,7 @@ def missing(runs: Iterable[Run]) -> list[Run]:
     return sorted(todo, key=lambda run: -run.epochs * (run.train_size or 10**9))
 
 
-def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "training") -> None:
+def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
     """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
 
     The other runs finish all the same, and what is finished is kept.
@@ -97,7 +97,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, text: str = "
     workers = min(workers or cores(), len(todo))
     with (
         ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_worker) as pool,
-        tqdm(total=len(todo), desc=text, unit="run") as bar,
+        tqdm(total=len(todo), desc="training", unit="run") as bar,
         stopped_by_interrupt(pool),
     ):
         for wave in _waves(todo):
@@ -140,6 +140,7 @@ def _waves(todo: list[Run]) -> list[list[Run]]:
 
 
 def _execute(run: Run) -> None:
+    """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
     execute(run)
 
 

@@ -31,13 +31,8 @@ class Minima:
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
     ) -> None:
-        self.kernel, self.width, self.mode, self.merge, self.share = (
-            KERNELS[kernel],
-            width,
-            mode,
-            merge,
-            share,
-        )
+        self.kernel, self.width = KERNELS[kernel], width
+        self.mode, self.merge, self.share = mode, merge, share
         self.visited: list[Tensor] = []
         self.hills: list[Tensor] = []
         self.hill_width = width

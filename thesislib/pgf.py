@@ -14,7 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-#: What a LaTeX document needs to \\input the .pgf files.
+#: What a LaTeX document needs to \input the .pgf files.
 PREAMBLE = (
     r"\usepackage{pgfplots}",
     r"\usepgfplotslibrary{groupplots,fillbetween}",
@@ -22,7 +22,7 @@ PREAMBLE = (
 )
 #: Panels are drawn a little narrower than matplotlib's: TeX sets axis labels farther out.
 TIGHTER = 0.95
-#: Tick labels below this many points are \\tiny in LaTeX.
+#: Tick labels below this many points are \tiny in LaTeX.
 SMALL = 7
 
 

@@ -1,4 +1,4 @@
-"""Run folders: the only room that touches the files of runs. Reading needs no torch.
+"""Run folders: names, lock, resume, write. `results` reads them back; neither needs torch to do so.
 
 runs/<id>/config.json              the run, its data's fingerprint, REVISION
           metrics.csv              one row an epoch
