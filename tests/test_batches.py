@@ -23,7 +23,7 @@ def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
 
 def test_cifar_is_normalised_per_channel():
     images = Images(torch.full((2, 32, 32, 3), 255, dtype=torch.uint8), torch.zeros(2), "cifar10")
-    x, _ = images.take(slice(0, 2))
+    x, _ = images.take(torch.arange(2))
     expected = (1 - torch.tensor([0.4914, 0.4822, 0.4465])) / torch.tensor([0.2023, 0.1994, 0.2010])
     assert x.shape == (2, 3, 32, 32)
     assert torch.allclose(x[0, :, 0, 0], expected)

@@ -8,9 +8,9 @@ DATA = "1b845fda52828834"
 @pytest.mark.parametrize(
     ("fields", "identity"),
     [
-        ({}, "56faa3a7145e"),
-        ({"width": 1e-2, "minima_every": 7}, "202254ce671e"),
-        ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "48e70c1a73e2"),
+        ({}, "2d4aeb9dd0d5"),
+        ({"width": 1e-2, "minima_every": 7}, "ca6a45d112dd"),
+        ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "79f727b8f51d"),
     ],
 )
 def test_ids_are_pinned(fields, identity):
@@ -25,7 +25,7 @@ def test_id_knows_every_field_and_the_data():
         "weight_decay": 0.0, "cross_entropy": False, "cycle": 11, "lr_schedule": "step", "lr_step": 5,
         "lr_gamma": 0.2, "offset": 1, "strength_schedule": "pulse", "pulse": 2, "minima": "multiple",
         "minima_every": 3, "minimum_at_start": True, "merge": "mean", "kernel": "tanh", "strength": 2.0,
-        "width": 0.1, "share": False,
+        "width": 0.1, "share": False, "precision": "bf16",
     }  # fmt: skip
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
     ids.add(Run(data="cifar10", model="resnet20", augment=True).digest(DATA))

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thesislib.flat import FlatParameters
+from thesislib.flat import FlatParameters, cosine_of
 from thesislib.models import build
 
 
@@ -19,15 +19,14 @@ def shares_memory(flat, model):
 def test_views_share_memory_after_100_steps_and_after_load():
     model = small()
     flat = FlatParameters(model)
-    optimizer = torch.optim.SGD([flat.theta], lr=0.1, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD(flat.parameters, lr=0.1, momentum=0.9, fused=True)
     for _ in range(100):
-        flat.turn()
+        flat.clear_gradients()
         F.cross_entropy(model(torch.randn(8, 6)), torch.randint(3, (8,))).backward()
-        assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), flat.grad)
         optimizer.step()
     for _ in range(2):
         assert shares_memory(flat, model)
-        assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), flat.theta.detach())
+        assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), flat.theta)
         model.load_state_dict({k: v + 1 for k, v in model.state_dict().items()})
 
 
@@ -43,15 +42,15 @@ def test_frozen_parameters_stay_outside():
     assert FlatParameters(model).theta.numel() == 5 + 5 + 5 * 3 + 3
 
 
-def test_one_flat_step_is_torchs_step_on_every_parameter():
+def test_a_step_is_torchs_step_on_every_parameter():
     batches = [(torch.randn(8, 6), torch.randint(3, (8,))) for _ in range(20)]
     settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
     ours, theirs = small(), small()
     flat = FlatParameters(ours)
-    mine = torch.optim.SGD([flat.theta], fused=True, **settings)
+    mine = torch.optim.SGD(flat.parameters, fused=True, **settings)
     other = torch.optim.SGD(theirs.parameters(), foreach=False, fused=False, **settings)
     for x, y in batches:
-        flat.turn()
+        flat.clear_gradients()
         F.cross_entropy(ours(x), y).backward()
         mine.step()
         other.zero_grad()
@@ -61,11 +60,27 @@ def test_one_flat_step_is_torchs_step_on_every_parameter():
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_the_last_gradient_is_kept_without_a_copy():
+def test_a_vector_is_added_to_the_gradients_in_the_order_of_theta():
     model = small()
     flat = FlatParameters(model)
     F.cross_entropy(model(torch.randn(8, 6)), torch.randint(3, (8,))).backward()
-    before = flat.grad.clone()
-    flat.turn()
-    assert torch.equal(flat.last, before)
-    assert not flat.grad.any()
+    before = torch.cat([g.flatten() for g in flat.gradients])
+    vector = torch.randn_like(flat.theta)
+    flat.add_to_gradients(vector)
+    assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), before + vector)
+
+
+def test_what_was_never_differentiated_has_gradient_zero():
+    flat = FlatParameters(small())
+    flat.clear_gradients()
+    vector = torch.randn_like(flat.theta)
+    flat.add_to_gradients(vector)
+    assert torch.equal(torch.cat([g.flatten() for g in flat.gradients]), vector)
+
+
+def test_cosine_of_lists_is_that_of_the_vectors():
+    a, b = ([torch.randn(3, 4), torch.randn(5)] for _ in range(2))
+    x, y = (torch.cat([t.flatten() for t in ts]) for ts in (a, b))
+    assert torch.allclose(cosine_of(a, b), F.cosine_similarity(x, y, dim=0))
+    assert torch.allclose(cosine_of(a, [-2 * t for t in a]), torch.tensor(-1.0))
+    assert cosine_of(a, [torch.zeros_like(t) for t in a]) == 0

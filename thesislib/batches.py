@@ -28,10 +28,15 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, index: Tensor | slice, crops: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.float().mul_(self._scale).add_(self._shift)
+
+    def take(self, index: Tensor, crops: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Normalised float32 images [B, C, H, W], cropped and flipped if `crops` is given, and labels [B]."""
-        images = self.images[index] if crops is None else crop_and_flip(self.images[index], crops)
-        return images.float().mul_(self._scale).add_(self._shift), self.labels[index]
+        # index_select copies whole images; indexing with a tensor takes three times as long.
+        images = self.images.index_select(0, index)
+        images = images if crops is None else crop_and_flip(images, crops)
+        return self._normalised(images), self.labels.index_select(0, index)
 
     def shuffled(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
@@ -44,7 +49,8 @@ class Images:
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Everything once, in order, for evaluation."""
         for start in range(0, len(self), batch_size):
-            yield self.take(slice(start, start + batch_size))
+            chosen = slice(start, start + batch_size)
+            yield self._normalised(self.images[chosen]), self.labels[chosen]
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:

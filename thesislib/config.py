@@ -54,6 +54,8 @@ class Run(BaseModel):
     weight_decay: NonNegative = Field(1e-3, description="L2, in the optimiser")
     cross_entropy: bool = Field(True, description="off: the distance term alone, flat at the very top of a hill")
 
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; bf16 is autocast, weights stay fp32")
+
     # schedules, in epochs
     cycle: Size = Field(10, description="epochs between two restarts of a schedule")
     lr_schedule: Literal["constant", "step", "cosine"] = Field("constant", description="learning rate over time")

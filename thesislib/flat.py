@@ -1,56 +1,54 @@
-"""All trainable parameters of a network as one vector, and their gradients as another."""
+"""All trainable parameters of a network as one vector."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 
 class FlatParameters:
     """Lays a network's trainable parameters end to end in one fp32 vector `theta` of P numbers.
 
-    The network's parameters become views into `theta` and their gradients views into `grad`, so that the
-    optimiser, the distance term and a minimum each are one operation on one vector. Buffers (BatchNorm
-    statistics) are no parameters and stay outside.
+    The network's parameters become views into `theta`, so that a distance, a minimum and a checkpoint each are
+    one operation on one vector. Buffers (BatchNorm statistics) are no parameters and stay outside.
 
-    Two gradient vectors take turns: after `turn()`, `grad` is the zeroed other one and `last` is the
-    gradient of the step before, which the angle between two steps needs, without copying it.
+    Gradients stay the tensors that autograd makes: gathering them into a vector of their own would cost a pass
+    over P numbers at every step, and only the distance term, a vector already, has to be added to them.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("the network has no trainable parameters")
-        sizes = [p.numel() for p in self.parameters]
-        first = self.parameters[0]
-        # One leaf tensor for the optimiser: a list of one parameter is one fused update.
-        self.theta = nn.Parameter(torch.empty(sum(sizes), dtype=first.dtype, device=first.device))
-        self._grads = [torch.zeros_like(self.theta.data) for _ in range(2)]
-        self._views = [
-            [piece.view_as(p) for piece, p in zip(grad.split(sizes), self.parameters, strict=True)]
-            for grad in self._grads
-        ]
-        with torch.no_grad():
-            for piece, p in zip(self.theta.data.split(sizes), self.parameters, strict=True):
-                piece.copy_(p.detach().flatten())
-                p.data = piece.view_as(p)
-        self._now = 0
-        self.turn()
+        self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
+        for piece, p in zip(self._pieces(self.theta), self.parameters, strict=True):
+            p.data = piece
+
+    def _pieces(self, vector: Tensor) -> list[Tensor]:
+        """Views into a vector [P], shaped as the parameters."""
+        pieces = vector.split([p.numel() for p in self.parameters])
+        return [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients, so that autograd's next ones are kept as they are instead of added up."""
+        for p in self.parameters:
+            p.grad = None
 
     @property
-    def grad(self) -> Tensor:
-        """Gradient being accumulated, [P]."""
-        return self._grads[self._now]
+    def gradients(self) -> list[Tensor]:
+        """One gradient per parameter; zeros where nothing was differentiated yet."""
+        for p in self.parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        return [p.grad for p in self.parameters]
 
-    @property
-    def last(self) -> Tensor:
-        """Gradient of the step before, [P]."""
-        return self._grads[1 - self._now]
+    def add_to_gradients(self, vector: Tensor) -> None:
+        """Add a vector [P] to the gradients."""
+        torch._foreach_add_(self.gradients, self._pieces(vector))
 
-    def turn(self) -> None:
-        """Swap the two gradients and zero the one that autograd will now accumulate into."""
-        self._now = 1 - self._now
-        self.grad.zero_()
-        self.theta.grad = self.grad
-        for p, view in zip(self.parameters, self._views[self._now], strict=True):
-            p.grad = view
+
+def cosine_of(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Cosine [] of the angle between two lists of tensors, each taken as one long vector; 0 if one is 0."""
+    product = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).sum()
+    return product / (get_total_norm(a) * get_total_norm(b)).clamp_min(1e-30)

@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in] -> [B, out]."""
-        if _ONEDNN is None or x.device.type != "cpu" or x.dtype != torch.float32:
+        if _ONEDNN is None or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return F.linear(x, self.weight, self.bias)
         return _FastLinear.apply(x, self.weight, self.bias)
 

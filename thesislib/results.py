@@ -89,6 +89,11 @@ class Results(dict[str, list[Result]]):
         """The results of finished runs. Raises UserError if one is not finished."""
         return cls({label: [load(run) for run in runs] for label, runs in groups.items()})
 
+    def split(self, prefix: str) -> tuple[Results, Results]:
+        """The results whose labels do not begin with `prefix`, and those that do, without it."""
+        chosen = {label.removeprefix(prefix): group for label, group in self.items() if label.startswith(prefix)}
+        return Results({k: v for k, v in self.items() if not k.startswith(prefix)}), Results(chosen)
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """All rows of all runs, with the columns label, model, seed and id in front."""

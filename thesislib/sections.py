@@ -16,6 +16,8 @@ from thesislib.store import Groups
 
 #: The thesis puts the baseline's only minimum at epoch 100 of a cycle of 150.
 FIRST = 2 / 3
+#: In front of the labels of runs that are for a table of numbers, not for curves.
+PUBLISHED = "published: "
 
 
 def _single(scale: Scale, **fields: Any) -> list[Run]:
@@ -42,7 +44,16 @@ def width(scale: Scale, widths: Iterable[float] | None = None, strength: float =
     groups = {"no term": _single(scale, strength=0)}
     for w in widths or (scale.narrow, *scale.widths):
         groups[f"w = {w:g}"] = _single(scale, strength=strength, width=w)
-    return groups
+    return groups | _published(scale)
+
+
+def _published(scale: Scale) -> Groups:
+    """The settings whose end the thesis prints in numbers, under labels that begin with PUBLISHED."""
+    every = {"cycles": 2, "minima": "single", "minima_every": scale.cycle}
+    return {
+        f"{PUBLISHED}{f'w = {w:g}' if s else 'no term'}": scale.runs(strength=s, width=w, **every)
+        for s, w in scale.published
+    }
 
 
 def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float = 1e-3) -> Groups:
