@@ -66,15 +66,15 @@ def test_a_vector_is_added_to_the_gradients_in_the_order_of_theta():
     F.cross_entropy(model(torch.randn(8, 6)), torch.randint(3, (8,))).backward()
     before = torch.cat([g.flatten() for g in flat.gradients])
     vector = torch.randn_like(flat.theta)
-    flat.add_to_gradients(vector)
-    assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), before + vector)
+    flat.add_to_gradients(vector, torch.tensor(2.0))
+    assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), before + 2 * vector)
 
 
 def test_what_was_never_differentiated_has_gradient_zero():
     flat = FlatParameters(small())
     flat.clear_gradients()
     vector = torch.randn_like(flat.theta)
-    flat.add_to_gradients(vector)
+    flat.add_to_gradients(vector, torch.tensor(1.0))
     assert torch.equal(torch.cat([g.flatten() for g in flat.gradients]), vector)
 
 

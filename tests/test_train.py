@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,10 @@ from thesislib.store import COLUMNS
 from thesislib.train import Trainer
 
 TIMES = {"seconds", "train_seconds"}
+
+
+def copied(arrays):
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def rows_of(trainer, epochs):
@@ -38,13 +44,13 @@ def test_rows_have_the_columns(tiny):
 def test_resumed_equals_uninterrupted_to_the_bit(tiny, optimizer, minima, epoch):
     run = tiny.but(optimizer=optimizer, minima=minima, lr=0.01, minimum_at_start=True)
     whole = Trainer(run)
-    begin = whole.snapshot()
+    begin = copied(whole.snapshot())
     kept = [begin]
     for _ in range(epoch):
         before = len(whole.minima.visited)
         whole.epoch()
         if len(whole.minima.visited) > before:
-            kept.append(whole.snapshot())
+            kept.append(copied(whole.snapshot()))
     resumed = Trainer(run)
     resumed.restore(epoch, whole.state(), kept)
     assert rows_of(resumed, 6 - epoch) == rows_of(whole, 6 - epoch)
@@ -114,6 +120,28 @@ def test_logged_numbers_are_what_they_say(tiny):
     assert row["lr"] == run.lr
 
 
+def test_the_norm_of_the_gradient_is_autograds(tiny):
+    trainer = Trainer(tiny.but(train_size=128, epochs=1))
+    x, y = trainer.train_images.take(torch.randperm(128, generator=torch.Generator().manual_seed(tiny.seed)))
+    gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
+    row = trainer.epoch()
+    assert row["grad_norm"] == pytest.approx(torch.cat([g.flatten() for g in gradient]).norm().item(), rel=1e-5)
+    assert math.isnan(row["grad_cosine"]), "one step has no angle"
+
+
+@pytest.mark.parametrize(("at_most", "measured"), [(64, [0, 1, 2, 3]), (2, [1, 3]), (1, [3])])
+def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_most, measured):
+    """lr this small leaves the weights where they are: every step's norm can be computed beforehand."""
+    run = tiny.but(lr=1e-30, momentum=0, epochs=1)
+    trainer, norms = Trainer(run), []
+    generator = torch.Generator().manual_seed(run.seed)
+    for x, y in trainer.train_images.shuffled(run.batch_size, generator):
+        gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
+        norms.append(torch.cat([g.flatten() for g in gradient]).norm().item())
+    monkeypatch.setattr("thesislib.train.MEASURED_STEPS", at_most)
+    assert trainer.epoch()["grad_norm"] == pytest.approx(np.mean([norms[k] for k in measured]), rel=1e-5)
+
+
 def test_the_norm_of_a_normalised_step_is_the_learning_rate(tiny):
     run = tiny.but(optimizer="ngd", momentum=0, weight_decay=0, lr=0.01, epochs=1, train_size=128)
     trainer = Trainer(run)
@@ -153,7 +181,7 @@ def test_batchnorm_statistics_travel(tiny, monkeypatch, folders):
     run = tiny.but(**fields, batch_size=32, epochs=2, minima_every=1)
     whole = Trainer(run)
     whole.epoch()
-    state, minimum = whole.state(), whole.snapshot()
+    state, minimum = copied(whole.state()), copied(whole.snapshot())
     assert len(minimum["theta"]) == 269_722
     assert any(name.endswith("running_mean") for name in minimum)
     whole.epoch()

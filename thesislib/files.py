@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from thesislib.config import UserError
 
@@ -28,10 +29,24 @@ def make_writable(folder: Path, what: str, variable: str) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
+    temporary = _temporary(path)
+    temporary.write_bytes(content)
+    _publish(temporary, path)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory."""
+    temporary = _temporary(path)
+    save_file(arrays, temporary)
+    _publish(temporary, path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
 

@@ -43,9 +43,10 @@ class FlatParameters:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self.parameters]
 
-    def add_to_gradients(self, vector: Tensor) -> None:
-        """Add a vector [P] to the gradients."""
-        torch._foreach_add_(self.gradients, self._pieces(vector))
+    def add_to_gradients(self, vector: Tensor, factor: Tensor) -> None:
+        """Add `factor`, [], times a vector [P] to the gradients."""
+        for gradient, piece in zip(self.gradients, self._pieces(vector), strict=True):
+            gradient.addcmul_(piece, factor)
 
 
 def cosine_of(a: list[Tensor], b: list[Tensor]) -> Tensor:

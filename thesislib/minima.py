@@ -7,6 +7,7 @@ Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autog
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -37,7 +38,6 @@ class Minima:
         self.hills: list[Tensor] = []
         self.hill_width = width
         self._offset: Tensor | None = None  # theta - theta_c, [P]
-        self._gradient: Tensor | None = None  # sum over hills, [P]
 
     def add(self, theta: Tensor) -> None:
         """Record `theta`, [P], as a minimum. With `single`, everything after the first is ignored."""
@@ -64,27 +64,28 @@ class Minima:
         return [squared_distance(theta, row).item() for row in self.visited]
 
     @torch.no_grad()
-    def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-        """Value, [], and gradient, [P], of the distance term at `theta`, [P].
+    def pushes(self, theta: Tensor, strength: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each hill its value [], theta - theta_c [P], and the factor [] that makes a gradient of that.
 
-        The gradient is a buffer that the next call overwrites. With no hills both are 0.
+        The difference is a buffer that the next hill overwrites.
         """
-        if self._gradient is None:
-            self._offset, self._gradient = torch.empty_like(theta), torch.zeros_like(theta)
-        value = theta.new_zeros(())
+        if self._offset is None:
+            self._offset = torch.empty_like(theta)
         height = strength / len(self.hills) if self.share and self.hills else strength
-        for number, row in enumerate(self.hills):
+        for row in self.hills:
             # theta - theta_c is formed, not expanded into dot products: just after a minimum d is far smaller
             # than ||theta||^2, and the expansion would lose it to rounding.
             torch.sub(theta, row, out=self._offset)
             k, slope = self.kernel(torch.dot(self._offset, self._offset), self.hill_width)
-            value += height * k
-            factor = 2 * height * slope
-            if number == 0:
-                torch.mul(self._offset, factor, out=self._gradient)
-            else:
-                self._gradient.addcmul_(self._offset, factor)
-        return value, self._gradient
+            yield height * k, self._offset, 2 * height * slope
+
+    def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """Value, [], and gradient, [P], of the distance term at `theta`, [P]; with no hills both are 0."""
+        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
+        for value, offset, factor in self.pushes(theta, strength):
+            total += value
+            gradient.addcmul_(offset, factor)
+        return total, gradient
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

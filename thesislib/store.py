@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors.numpy import save
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import read_arrays, read_metrics, write
+from thesislib.files import read_arrays, read_metrics, write, write_arrays
 
 #: What every row of metrics.csv has; the squared distances d_0, d_1, ... to the minima stand behind these.
 COLUMNS = (
@@ -133,18 +132,18 @@ class Writer:
 
     def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the minimum with that number."""
-        write(self.folder / f"minimum-{number}.safetensors", save(arrays))
+        write_arrays(self.folder / f"minimum-{number}.safetensors", arrays)
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
         self._board.flush()
         with (self.folder / "metrics.csv").open("a") as file:
             os.fsync(file.fileno())  # the checkpoint counts on its rows
-        write(self.folder / "checkpoint.safetensors", save(state | {"epoch": np.int64(epoch)[None]}))
+        write_arrays(self.folder / "checkpoint.safetensors", state | {"epoch": np.array([epoch])})
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
         """Write the final network, then the marker that the run is whole."""
-        write(self.folder / "final.safetensors", save(final))
+        write_arrays(self.folder / "final.safetensors", final)
         history = read_metrics(self.folder / "metrics.csv", COLUMNS)
         last = history.iloc[-1]
         distances = last.filter(regex=r"^d_\d+$").dropna()

@@ -79,20 +79,24 @@ class Trainer:
         every = max(1, len(self.train_images) // run.batch_size // MEASURED_STEPS)
         nothing = torch.zeros((), device=self.device)
         losses, measured, gradients = [], [], []
-        for step, (images, labels) in enumerate(self.train_images.shuffled(run.batch_size, self.generator, run.augment)):
-            last = gradients
+        batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
+        for step, (images, labels) in enumerate(batches):
+            measure = step % every == every - 1
+            # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
+            last, gradients = (gradients if measure else []), []
             flat.clear_gradients()
             loss = F.cross_entropy(self._predict(images), labels)
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
-            measure = step % every == every - 1
             grad_norm = get_total_norm(gradients) if measure else nothing
             term = term_norm = nothing
             if strength > 0 and self.minima.hills:
-                term, push = self.minima.gradient(flat.theta, strength)
-                flat.add_to_gradients(push)
-                term_norm = torch.linalg.vector_norm(push) if measure else nothing
+                if measure:
+                    term_norm = torch.linalg.vector_norm(self.minima.gradient(flat.theta, strength)[1])
+                for value, offset, factor in self.minima.pushes(flat.theta, strength):
+                    term = term + value
+                    flat.add_to_gradients(offset, factor)
             losses.append(torch.stack((loss.detach(), term)))
             if measure:
                 # Where the step wants to go now, against where the one before went; no angle at the first step.
@@ -130,7 +134,10 @@ class Trainer:
             return self.model(images).float()
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers."""
+        """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers.
+
+        On the CPU these are views of what training goes on to change: store them, or copy them, at once.
+        """
         return {"theta": _array(self.flat.theta), "logits": _array(self.logits)} | self._buffers()
 
     def labels(self) -> np.ndarray:
@@ -138,7 +145,7 @@ class Trainer:
         return _array(self.test_images.labels)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that `restore` needs besides the minima."""
+        """All that `restore` needs besides the minima; views, as in `snapshot`."""
         slots = self.optimizer.state_dict()["state"]
         return (
             {"theta": _array(self.flat.theta), "generator": self.generator.get_state().numpy()}
@@ -179,7 +186,7 @@ def _optimizer(run: Run, parameters: list[torch.nn.Parameter]) -> torch.optim.Op
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().copy()  # never a view of what training will change
+    return tensor.detach().cpu().numpy()
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,206 @@
+"""`make bench`: what the engine is worth, measured side by side in one process on this machine.
+
+Writes bench.md (tables for readers) and bench.csv (numbers for notebook 8_cost) into figures/reference/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import report
+import torch
+from handwritten import DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp, tensor_loop
+from measure import interleaved, with_threads
+
+from thesislib import datasets, launch, models, store
+from thesislib.config import Run, make_run
+from thesislib.results import Results
+from thesislib.train import Trainer
+
+HERE = Path(__file__).resolve()
+OUT = HERE.parents[2] / "figures" / "reference"
+HILLS = (0, 1, 5, 10)
+SETTINGS = {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "strength": STRENGTH, "width": WIDTH}
+
+
+def engine(hills: int, **fields: object) -> Trainer:
+    """A trainer whose loss has that many hills from the first step on."""
+    trainer = Trainer(make_run(**(SETTINGS | {"epochs": 1000, "minima": "multiple"} | fields)))
+    for _ in range(hills):
+        trainer.minima.add(trainer.flat.theta)
+    return trainer
+
+
+def mnist_epochs(repetitions: int) -> pd.Series:
+    """Rows a to d: seconds of an epoch of full MNIST; "whole" includes evaluation."""
+    data = datasets.load("mnist")
+    train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
+    threads = launch.cores()
+    cases: dict[str, Callable[[], float]] = {}
+    for hills in HILLS:
+        cases[f"a{hills}"] = with_threads(threads, UserWay(train, test, hills).train)
+        cases[f"b{hills}"] = lambda trainer=engine(hills, data="mnist", model="mlp"): trainer.epoch()["train_seconds"]
+    cases["a0, 1 thread"] = UserWay(train, test, 0).train
+    cases["a, evaluation"] = with_threads(threads, UserWay(train, test, 0).evaluate)
+    logged = engine(0, data="mnist", model="mlp")
+    cases["b, evaluation, logging, storing"] = lambda: _logged_epoch(logged)
+    cases["b0, bf16"] = lambda t=engine(0, data="mnist", model="mlp", precision="bf16"): t.epoch()["train_seconds"]
+    cases["c"] = lambda: _products(len(train[0]) // 128)
+    images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
+    for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0))):
+        cases[name] = lambda model=model: tensor_loop(images, labels.long(), model)
+    return interleaved(cases, repetitions)
+
+
+def _products(steps: int) -> float:
+    """Row c: only the matrix products of so many steps, with the same function that the model uses."""
+    x, sizes = torch.randn(128, 784), (784, 512, 256, 10)
+    weights = [torch.randn(m, n) for n, m in zip(sizes[:-1], sizes[1:], strict=True)]
+    begin = time.perf_counter()
+    for _ in range(steps):
+        inputs = [x]
+        for weight in weights:
+            inputs.append(models._product(inputs[-1], weight))
+        grad = inputs.pop()
+        for weight, layer_input in zip(reversed(weights), reversed(inputs), strict=True):
+            models._product(grad.t(), layer_input.t())
+            grad = models._product(grad, weight.t()) if layer_input is not x else grad
+    return time.perf_counter() - begin
+
+
+def _logged_epoch(trainer: Trainer) -> float:
+    """What an epoch costs beside its steps: evaluation, a row of metrics and a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
+        with store.writing(trainer.run) as writer:
+            writer.resume()
+            row = trainer.epoch()
+            begin = time.perf_counter()
+            writer.row(row)
+            writer.checkpoint(1, trainer.state())
+            return time.perf_counter() - begin + row["seconds"] - row["train_seconds"]
+
+
+def conv_steps(repetitions: int) -> pd.Series:
+    """Row e: seconds of a training step of 128 images on one core."""
+    cases = {}
+    for model in ("resnet20", "mobilenetv2"):
+        for hills, precision in ((0, "fp32"), (1, "fp32"), (5, "fp32"), (0, "bf16")):
+            fields = {"data": "cifar10", "augment": True, "model": model, "precision": precision}
+            trainer = engine(hills, **fields, train_size=256)
+            name = f"{model}, {hills} minima, {precision}"
+            cases[name] = lambda t=trainer: t.epoch()["train_seconds"] / 2
+    return interleaved(cases, repetitions)
+
+
+def grid(workers: int) -> float:
+    """Row f: seconds of 16 runs on embedded digits by so many processes, start of the processes included."""
+    runs = [Run(epochs=60, seed=seed) for seed in range(16)]
+    with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
+        begin = time.perf_counter()
+        launch.train_missing(runs, workers)
+        return time.perf_counter() - begin
+
+
+def listing(count: int = 1000) -> dict[str, float]:
+    """Row g: seconds to find, and to read, so many finished runs of 80 epochs with four minima."""
+    first = Run(model="mlp-tiny", train_size=512, test_size=250, epochs=80, minima="multiple", minima_every=20)
+    runs = [first.but(seed=seed) for seed in range(count)]
+    with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
+        trained = launch.execute(first).folder
+        for run in runs[1:]:
+            shutil.copytree(trained, trained.with_name(store.run_id(run)))
+        begin = time.perf_counter()
+        assert not launch.missing(runs)
+        found = time.perf_counter()
+        assert len(Results.load({"all": runs}).history) == 80 * count
+        return {"find": found - begin, "read": time.perf_counter() - found}
+
+
+def importing(what: str, after: str = "") -> float:
+    """Row g: median seconds of five fresh processes to import `what`, when `after` is imported already."""
+    code = f"{after}\nimport time; begin = time.perf_counter()\nimport {what}\nprint(time.perf_counter() - begin)"
+    outputs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(5)]
+    return sorted(map(float, outputs))[2]
+
+
+def warm_figures() -> float:
+    """Row g: seconds of `figures --scale laptop` when nothing is missing (trains first what is)."""
+    command = [sys.executable, "-m", "thesislib", "figures"]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"THESIS_FIGURES": folder}
+        for _ in range(2):
+            begin = time.perf_counter()
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return time.perf_counter() - begin
+
+
+#: A process that trains two steps with so many hills, stores the last and prints its peak in bytes.
+PEAK = """
+import resource, sys
+from thesislib import launch, store
+from thesislib.config import Run
+from thesislib.train import Trainer
+model, hills = sys.argv[1], int(sys.argv[2])
+small = {"data": "mnist", "batch_size": 128} if model == "mlp" else {"data": "cifar10", "batch_size": 8}
+run = Run(**small, model=model, train_size=2 * small["batch_size"], test_size=8, epochs=hills + 2,
+          minima="multiple", minima_every=1)
+launch.execute(run)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def peak_memory(model: str, hills: int) -> float:
+    """Peak resident bytes of a whole run, its storing included, that ends with so many minima."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"THESIS_RUNS": folder}
+        command = [sys.executable, "-c", PEAK, model, str(hills)]
+        return float(subprocess.run(command, check=True, env=environment, capture_output=True).stdout)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=5, help="rounds of the interleaved rows (5)")
+    repetitions = parser.parse_args().repetitions
+    torch.set_num_threads(1)
+    epochs, steps = mnist_epochs(repetitions), conv_steps(repetitions)
+    grids = [(grid(1), grid(2)) for _ in range(2)]
+    lists = listing()
+    memory = {(model, k): peak_memory(model, k) for model in ("mlp", "resnet34") for k in (2, 4, 8)}
+    tables = {
+        "One epoch of full MNIST, training part": report.epochs(epochs, HILLS),
+        "What the goals say": report.goals(epochs),
+        "One training step of 128 CIFAR-10 images, one core": report.steps(steps),
+        "Processes, start-up, reading": report.processes(grids, lists, importing, warm_figures()),
+        "Peak resident memory of a run, storing included": report.memory(memory),
+    }
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "bench.md").write_text(report.page(tables))
+    numbers = pd.concat({"epoch of MNIST": epochs, "step": steps}, names=["what", "case"])
+    numbers.rename("seconds").to_csv(OUT / "bench.csv", float_format="%.5g")
+    print(report.page(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Seconds and bytes as tables, each number beside the goal it is held against."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from itertools import pairwise
+
+import pandas as pd
+
+from thesislib import launch
+
+Rows = list[dict[str, object]]
+
+
+def epochs(seconds: pd.Series, hills: Sequence[int]) -> Rows:
+    """Rows a and b over the number of minima."""
+    return [
+        {
+            "minima": k,
+            "a: by hand, autograd": f"{seconds[f'a{k}']:.2f} s",
+            "b: thesislib": f"{seconds[f'b{k}']:.2f} s",
+            "a / b": f"{seconds[f'a{k}'] / seconds[f'b{k}']:.1f}",
+            "a: each further minimum": _further(seconds, "a", hills, k),
+            "b: each further minimum": _further(seconds, "b", hills, k),
+        }
+        for k in hills
+    ]
+
+
+def _further(seconds: pd.Series, row: str, hills: Sequence[int], now: int) -> str:
+    """What each minimum since the line before costs, in percent of the epoch without any."""
+    for before, after in pairwise(hills):
+        if after == now:
+            each = (seconds[f"{row}{after}"] - seconds[f"{row}{before}"]) / (after - before)
+            return f"{100 * each / seconds[f'{row}0']:+.1f} %"
+    return ""
+
+
+def goals(seconds: pd.Series) -> Rows:
+    """The ratios of rows a to d with what is aimed at."""
+    s = seconds
+    whole_a, whole_b = s["a0"] + s["a, evaluation"], s["b0"] + s["b, evaluation, logging, storing"]
+    cores = launch.cores()
+    further = (s["b10"] - s["b5"]) / 5 / s["b0"]
+    return [
+        _goal("a / b, training part, no minima", s["a0"] / s["b0"], ">= 3.5"),
+        _goal("a / b, training part, 5 minima", s["a5"] / s["b5"], ">= 4"),
+        _goal("a / b, training part, no minima, a on one thread as b", s["a0, 1 thread"] / s["b0"], ""),
+        _goal("a / b, whole epoch, no minima", whole_a / whole_b, ">= 6"),
+        _goal(f"a / b, grid of runs: a after one another, b on {cores} cores", cores * whole_a / whole_b, ">= 11"),
+        _goal("b / c: the steps over their matrix products alone", s["b0"] / s["c"], "<= 1.25"),
+        _goal("b / d: over a plain loop on tensors, torch.nn.Linear", s["b0"] / s["d"], "<= 1.05"),
+        _goal("b / d: over the same loop with our matrix product", s["b0"] / s["d, our product"], "<= 1.05"),
+        _goal("each minimum beyond five, share of a step without", further, "<= 0.06"),
+        _goal(
+            "evaluation, logging and storing, share of the training part",
+            s["b, evaluation, logging, storing"] / s["b0"],
+            "<= 0.05",
+        ),
+        _goal("precision bf16 over fp32 (an option, no default)", s["b0"] / s["b0, bf16"], ""),
+    ]
+
+
+def _goal(what: str, measured: float, aim: str) -> dict[str, object]:
+    return {"ratio": what, "measured": f"{measured:.2f}" if measured > 0.2 else f"{measured:.3f}", "goal": aim}
+
+
+def steps(seconds: pd.Series) -> Rows:
+    """Row e."""
+    rows = []
+    for model in ("resnet20", "mobilenetv2"):
+        base = seconds[f"{model}, 0 minima, fp32"]
+        for case in (c for c in seconds.index if c.startswith(model)):
+            rows.append(
+                {
+                    "network": case,
+                    "step": f"{1000 * seconds[case]:.0f} ms",
+                    "images / s": f"{128 / seconds[case]:.0f}",
+                    "relative": f"{seconds[case] / base:.3f}",
+                }
+            )
+    return rows
+
+
+def processes(
+    grids: Iterable[tuple[float, float]], lists: dict[str, float], importing: Callable[..., float], warm: float
+) -> Rows:
+    """Rows f and g."""
+    one, two = (sorted(times)[len(times) // 2] for times in zip(*grids, strict=True))
+    rows = [
+        ("16 runs, 1 process", one, ""),
+        ("16 runs, 2 processes", two, f"ratio {one / two:.2f}, goal >= 1.9"),
+        ("import thesislib.train after torch", importing("thesislib.train", after="import torch"), "<= 0.3 s"),
+        ("import thesislib.__main__ (the command line)", importing("thesislib.__main__"), ""),
+        ("find 1,000 finished runs", lists["find"], "<= 1 s"),
+        ("read their 80,000 rows", lists["read"], ""),
+        ("make figures, warm", warm, "<= 60 s"),
+    ]
+    return [{"what": what, "seconds": f"{seconds:.2f}", "goal": aim} for what, seconds, aim in rows]
+
+
+def memory(peaks: dict[tuple[str, int], float]) -> Rows:
+    """Peak bytes over the number of minima; what each adds, against the fp32 vector that it is."""
+    parameters = {"mlp": 535_818, "resnet34": 21_282_122}
+    rows = []
+    for (model, minima), peak in peaks.items():
+        each = (peak - peaks[model, 2]) / max(1, minima - 2)
+        row = {"network": model, "minima": minima, "peak": f"{peak / 1e6:.0f} MB"}
+        vector = 4 * parameters[model]
+        text = f"{each / 1e6:.1f} MB = {each / vector:.2f} x its vector (goal <= 1.2)" if minima > 2 else ""
+        rows.append(row | {"each further minimum": text})
+    return rows
+
+
+def page(tables: dict[str, Rows]) -> str:
+    """All tables as one Markdown page, with the machine they were measured on."""
+    lines = [
+        "# Benchmark",
+        "",
+        f"By `make bench` on {launch.cores()} cores of {_processor()}, Python {platform.python_version()}, "
+        f"torch {version('torch')}; medians of interleaved repetitions. Row b runs on one thread, row a on all cores "
+        "unless it says otherwise.",
+    ]
+    for title, rows in tables.items():
+        lines += ["", f"## {title}", "", _markdown(rows)]
+    return "\n".join([*lines, ""])
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _markdown(rows: Rows) -> str:
+    table = pd.DataFrame(rows).fillna("").astype(str)
+    lines = [" | ".join(table.columns), " | ".join("---" for _ in table.columns)]
+    return "\n".join(f"| {line} |" for line in [*lines, *(" | ".join(row) for row in table.to_numpy())])
