@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures runs test lint lab clean clean-runs
+.PHONY: help setup figures reference runs test lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ setup: $(READY)  ## create .venv with the pinned packages (the others do it them
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
 	@$(PY) -m thesislib figures --scale $(scale) $(if $(section),--section $(section)) $(foreach x,$(p),-p $(x))
 
+reference: figures  ## the same, then keep .pgf, .png, .json and .csv in figures/reference/<scale>/
+	@mkdir -p figures/reference/$(scale)
+	@cd "$${THESIS_FIGURES:-figures}/$(scale)" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$(scale)/"
+
 runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale $(scale)
 
@@ -34,6 +38,9 @@ test: $(READY)  ## every test; those that need TeX are skipped where it is missi
 lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests
 	@$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
+
+bench: $(READY)  ## what the engine is worth, to figures/reference/bench.md (20 minutes; needs MNIST and CIFAR-10)
+	@$(PY) tests/benchmarks/bench.py
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(VENV)/bin/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks

@@ -60,22 +60,10 @@ def test_a_step_is_torchs_step_on_every_parameter():
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_vector_is_added_to_the_gradients_in_the_order_of_theta():
-    model = small()
-    flat = FlatParameters(model)
-    F.cross_entropy(model(torch.randn(8, 6)), torch.randint(3, (8,))).backward()
-    before = torch.cat([g.flatten() for g in flat.gradients])
-    vector = torch.randn_like(flat.theta)
-    flat.add_to_gradients(vector, torch.tensor(2.0))
-    assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), before + 2 * vector)
-
-
 def test_what_was_never_differentiated_has_gradient_zero():
     flat = FlatParameters(small())
     flat.clear_gradients()
-    vector = torch.randn_like(flat.theta)
-    flat.add_to_gradients(vector, torch.tensor(1.0))
-    assert torch.equal(torch.cat([g.flatten() for g in flat.gradients]), vector)
+    assert not torch.cat([g.flatten() for g in flat.gradients]).any()
 
 
 def test_cosine_of_lists_is_that_of_the_vectors():

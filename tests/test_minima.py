@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from thesislib.minima import Minima, squared_distance
+from thesislib.minima import Minima
+from thesislib.vectors import squared_distances
 
 P = 300
 
@@ -65,7 +66,7 @@ def test_merged_centres():
     assert torch.allclose(centres["mean"], (a + b + c) / 3)
     assert torch.allclose(centres["widen"], centres["mean"])
     # sigma^2 = 1 / w grew by the largest squared distance of a merged minimum to the centre.
-    radius = max(squared_distance(row, centres["mean"]) for row in (a, b, c))
+    radius = squared_distances(centres["mean"], (a, b, c)).max()
     assert minima.hill_width == pytest.approx(1 / (1 / 1e-2 + radius.item()))
 
 

@@ -11,12 +11,14 @@ ROOMS = (
     "files",  # whole files or none
     "store",  # run folders: find, lock, resume, write
     "results",  # finished runs as tables
-    "scales",  # five sizes
+    "scales",  # the sizes of the experiments
     "sections",  # the thesis' grids
+    "fidelity",  # the thesis' printed numbers beside ours
     "batches",  # a dataset as tensors on the device
     "models",  # the networks
     "flat",  # all parameters as one vector
     "kernels",  # hills as functions of the squared distance
+    "vectors",  # distance and push, each one pass over memory
     "minima",  # the visited minima and the distance term
     "train",  # the loop
     "launch",  # many runs

@@ -1,4 +1,4 @@
-"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from."""
+"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from; tables as .csv."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from thesislib.files import make_writable
+from thesislib.config import UserError
+from thesislib.files import make_writable, write
 from thesislib.pgf import PREAMBLE, pgf_code
 from thesislib.results import Results
 
@@ -19,6 +21,14 @@ from thesislib.results import Results
 def figures_folder(scale: str) -> Path:
     """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
     return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
+
+
+def reference(name: str) -> Path:
+    """A file that came with the repository, in figures/reference/. Raises UserError if it is not there."""
+    path = Path(__file__).resolve().parents[1] / "figures" / "reference" / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it is part of the repository (make bench writes bench.csv)")
+    return path
 
 
 def make_folder(scale: str) -> Path:
@@ -36,6 +46,13 @@ def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
     (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
     (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
     return folder / f"{name}.png"
+
+
+def table(numbers: pd.DataFrame, name: str, scale: str) -> Path:
+    """Write a table as `name`.csv into the scale's folder, six digits a number."""
+    path = make_folder(scale) / f"{name}.csv"
+    write(path, numbers.to_csv(index=False, float_format="%.6g").encode())
+    return path
 
 
 def _provenance(scale: str, results: Results) -> dict[str, object]:

@@ -191,10 +191,14 @@ def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) ->
     return figure
 
 
-def cost(results: Results, height: float = 2.5) -> Figure:
-    """Training time of an epoch over the number of minima (median and range over runs), relative to no hills."""
-    figure, axes = grid(1, 1, height)
-    axis, palette = axes[0, 0], palette_of(list(results))
+def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
+    """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
+
+    Right: seconds of an epoch of full MNIST, written by hand and by thesislib, from `bench` (bench.csv).
+    """
+    figure, axes = grid(1, 2, height)
+    own, measured = axes[0]
+    palette = palette_of(list(results))
     every = next(iter(results.values()))[0].run.minima_every
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
@@ -203,13 +207,18 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     for label, rows in history.groupby("label", sort=False):
         sns.lineplot(
             rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=palette[label], label=label,
-            ax=axis, legend=False,
+            ax=own, legend=False,
         )  # fmt: skip
     hills = np.array(sorted(history["minima"].unique()))
     for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
-        axis.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
-    axis.set(xlabel="minima", ylabel="relative training time")
-    legend_below(figure, axis)
+        own.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
+    own.set(xlabel="minima", ylabel="relative training time")
+    for name, colour, kind in (("by hand, autograd", "C3", "a"), ("thesislib", "C0", "b")):
+        rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
+        measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], "o-", color=colour, label=name)
+    measured.set(xlabel="minima", ylabel="seconds an epoch (full MNIST)")
+    measured.set_ylim(bottom=0)
+    legend_below(figure, own, measured)
     return figure
 
 

@@ -22,13 +22,9 @@ class FlatParameters:
         if not self.parameters:
             raise ValueError("the network has no trainable parameters")
         self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
-        for piece, p in zip(self._pieces(self.theta), self.parameters, strict=True):
-            p.data = piece
-
-    def _pieces(self, vector: Tensor) -> list[Tensor]:
-        """Views into a vector [P], shaped as the parameters."""
-        pieces = vector.split([p.numel() for p in self.parameters])
-        return [piece.view_as(p) for piece, p in zip(pieces, self.parameters, strict=True)]
+        pieces = self.theta.split([p.numel() for p in self.parameters])
+        for piece, p in zip(pieces, self.parameters, strict=True):
+            p.data = piece.view_as(p)
 
     def clear_gradients(self) -> None:
         """Forget the gradients, so that autograd's next ones are kept as they are instead of added up."""
@@ -42,11 +38,6 @@ class FlatParameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self.parameters]
-
-    def add_to_gradients(self, vector: Tensor, factor: Tensor) -> None:
-        """Add `factor`, [], times a vector [P] to the gradients."""
-        for gradient, piece in zip(self.gradients, self._pieces(vector), strict=True):
-            gradient.addcmul_(piece, factor)
 
 
 def cosine_of(a: list[Tensor], b: list[Tensor]) -> Tensor:

@@ -7,13 +7,13 @@ Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autog
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from thesislib.kernels import KERNELS
+from thesislib.vectors import add_differences, squared_distances
 
 
 class Minima:
@@ -37,7 +37,6 @@ class Minima:
         self.visited: list[Tensor] = []
         self.hills: list[Tensor] = []
         self.hill_width = width
-        self._offset: Tensor | None = None  # theta - theta_c, [P]
 
     def add(self, theta: Tensor) -> None:
         """Record `theta`, [P], as a minimum. With `single`, everything after the first is ignored."""
@@ -55,40 +54,27 @@ class Minima:
         centre = torch.stack(self.visited).mean(0)
         if self.merge == "widen":
             # sigma^2 grows by the squared radius of the merged minima, so that none lies outside the hill.
-            radius = max(squared_distance(row, centre).item() for row in self.visited)
+            radius = squared_distances(centre, self.visited).max().item()
             self.hill_width = 1 / (1 / self.width + radius)
         return centre
 
     def distances(self, theta: Tensor) -> list[float]:
         """Squared distances from `theta`, [P], to each visited minimum, in the order of visiting."""
-        return [squared_distance(theta, row).item() for row in self.visited]
+        return squared_distances(theta, self.visited).tolist()
 
-    @torch.no_grad()
-    def pushes(self, theta: Tensor, strength: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each hill its value [], theta - theta_c [P], and the factor [] that makes a gradient of that.
+    def add_gradient(self, theta: Tensor, strength: float, gradients: list[Tensor]) -> Tensor:
+        """Add the gradient of the distance term at `theta`, [P], to `gradients`; returns the term's value, [].
 
-        The difference is a buffer that the next hill overwrites.
+        `gradients` are contiguous tensors that, end to end, have P numbers in the order of `theta`.
         """
-        if self._offset is None:
-            self._offset = torch.empty_like(theta)
-        height = strength / len(self.hills) if self.share and self.hills else strength
-        for row in self.hills:
-            # theta - theta_c is formed, not expanded into dot products: just after a minimum d is far smaller
-            # than ||theta||^2, and the expansion would lose it to rounding.
-            torch.sub(theta, row, out=self._offset)
-            k, slope = self.kernel(torch.dot(self._offset, self._offset), self.hill_width)
-            yield height * k, self._offset, 2 * height * slope
+        if not self.hills:
+            return theta.new_zeros(())
+        k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
+        height = strength / len(self.hills) if self.share else strength
+        add_differences(gradients, theta, self.hills, 2 * height * slope)
+        return height * k.sum()
 
     def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """Value, [], and gradient, [P], of the distance term at `theta`, [P]; with no hills both are 0."""
-        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for value, offset, factor in self.pushes(theta, strength):
-            total += value
-            gradient.addcmul_(offset, factor)
-        return total, gradient
-
-
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """||a - b||^2 of two vectors [P], as a tensor []."""
-    difference = a - b
-    return torch.dot(difference, difference)
+        gradient = torch.zeros_like(theta)
+        return self.add_gradient(theta, strength, [gradient]), gradient

@@ -71,9 +71,10 @@ def palette_of(labels: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     return greys | dict(zip(others, colours, strict=False))
 
 
-def legend_below(figure: Figure, axis: Axes) -> None:
-    """One legend for the whole figure, below the panels, with the entries of one of them."""
-    handles, labels = axis.get_legend_handles_labels()
+def legend_below(figure: Figure, *axes: Axes) -> None:
+    """One legend for the whole figure, below the panels, with the entries of some of them."""
+    entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    labels, handles = list(entries), list(entries.values())
     longest = max((len(label) for label in labels), default=1)
     columns = int(np.clip(100 // (longest + 5), 1, max(1, len(labels))))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -15,8 +15,9 @@ from thesislib import schedules
 from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters, cosine_of
-from thesislib.minima import Minima, squared_distance
+from thesislib.minima import Minima
 from thesislib.models import build
+from thesislib.vectors import squared_distances
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -62,7 +63,7 @@ class Trainer:
         self.finished_epochs += 1
         theta = self.flat.theta
         row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
-        row |= means | {"strength": strength, "d_init": squared_distance(theta, self.initial).item()}
+        row |= means | {"strength": strength, "d_init": squared_distances(theta, [self.initial]).item()}
         row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
         self.diverged = not (math.isfinite(row["train_loss"]) and math.isfinite(row["d_init"]))
         if self.finished_epochs in self.run.minimum_epochs and not self.diverged:
@@ -94,9 +95,7 @@ class Trainer:
             if strength > 0 and self.minima.hills:
                 if measure:
                     term_norm = torch.linalg.vector_norm(self.minima.gradient(flat.theta, strength)[1])
-                for value, offset, factor in self.minima.pushes(flat.theta, strength):
-                    term = term + value
-                    flat.add_to_gradients(offset, factor)
+                term = self.minima.add_gradient(flat.theta, strength, gradients)
             losses.append(torch.stack((loss.detach(), term)))
             if measure:
                 # Where the step wants to go now, against where the one before went; no angle at the first step.

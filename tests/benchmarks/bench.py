@@ -49,17 +49,22 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     cases: dict[str, Callable[[], float]] = {}
     for hills in HILLS:
         cases[f"a{hills}"] = with_threads(threads, UserWay(train, test, hills).train)
-        cases[f"b{hills}"] = lambda trainer=engine(hills, data="mnist", model="mlp"): trainer.epoch()["train_seconds"]
+        cases[f"b{hills}"] = _training_part(engine(hills, data="mnist", model="mlp"))
     cases["a0, 1 thread"] = UserWay(train, test, 0).train
     cases["a, evaluation"] = with_threads(threads, UserWay(train, test, 0).evaluate)
     logged = engine(0, data="mnist", model="mlp")
     cases["b, evaluation, logging, storing"] = lambda: _logged_epoch(logged)
-    cases["b0, bf16"] = lambda t=engine(0, data="mnist", model="mlp", precision="bf16"): t.epoch()["train_seconds"]
+    cases["b0, bf16"] = _training_part(engine(0, data="mnist", model="mlp", precision="bf16"))
     cases["c"] = lambda: _products(len(train[0]) // 128)
     images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
     for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0))):
         cases[name] = lambda model=model: tensor_loop(images, labels.long(), model)
     return interleaved(cases, repetitions)
+
+
+def _training_part(trainer: Trainer, steps: int = 1) -> Callable[[], float]:
+    """Seconds of an epoch without its evaluation, or of each of its steps."""
+    return lambda: trainer.epoch()["train_seconds"] / steps
 
 
 def _products(steps: int) -> float:
@@ -80,14 +85,17 @@ def _products(steps: int) -> float:
 
 def _logged_epoch(trainer: Trainer) -> float:
     """What an epoch costs beside its steps: evaluation, a row of metrics and a checkpoint."""
-    with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
-        with store.writing(trainer.run) as writer:
-            writer.resume()
-            row = trainer.epoch()
-            begin = time.perf_counter()
-            writer.row(row)
-            writer.checkpoint(1, trainer.state())
-            return time.perf_counter() - begin + row["seconds"] - row["train_seconds"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _environment(THESIS_RUNS=folder),
+        store.writing(trainer.run) as writer,
+    ):
+        writer.resume()
+        row = trainer.epoch()
+        begin = time.perf_counter()
+        writer.row(row)
+        writer.checkpoint(1, trainer.state())
+        return time.perf_counter() - begin + row["seconds"] - row["train_seconds"]
 
 
 def conv_steps(repetitions: int) -> pd.Series:
@@ -96,19 +104,28 @@ def conv_steps(repetitions: int) -> pd.Series:
     for model in ("resnet20", "mobilenetv2"):
         for hills, precision in ((0, "fp32"), (1, "fp32"), (5, "fp32"), (0, "bf16")):
             fields = {"data": "cifar10", "augment": True, "model": model, "precision": precision}
-            trainer = engine(hills, **fields, train_size=256)
-            name = f"{model}, {hills} minima, {precision}"
-            cases[name] = lambda t=trainer: t.epoch()["train_seconds"] / 2
+            trainer = engine(hills, **fields, train_size=256, test_size=100)
+            cases[f"{model}, {hills} minima, {precision}"] = _training_part(trainer, steps=2)
     return interleaved(cases, repetitions)
 
 
-def grid(workers: int) -> float:
-    """Row f: seconds of 16 runs on embedded digits by so many processes, start of the processes included."""
-    runs = [Run(epochs=60, seed=seed) for seed in range(16)]
-    with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
-        begin = time.perf_counter()
-        launch.train_missing(runs, workers)
-        return time.perf_counter() - begin
+#: A process that trains 16 runs on embedded digits by so many processes and prints the seconds, their start included.
+GRID = """
+import sys, time
+from thesislib import launch
+from thesislib.config import Run
+begin = time.perf_counter()
+launch.train_missing([Run(epochs=60, seed=seed) for seed in range(16)], int(sys.argv[1]))
+print(time.perf_counter() - begin)
+"""
+
+
+def _script(code: str, *arguments: str) -> float:
+    """What a process of its own prints, with a folder of its own for runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, check=True, env=os.environ | {"THESIS_RUNS": folder}, stdout=subprocess.PIPE)
+        return float(done.stdout)
 
 
 def listing(count: int = 1000) -> dict[str, float]:
@@ -127,10 +144,9 @@ def listing(count: int = 1000) -> dict[str, float]:
 
 
 def importing(what: str, after: str = "") -> float:
-    """Row g: median seconds of five fresh processes to import `what`, when `after` is imported already."""
+    """Row g: median seconds of five fresh processes to import `what`, after something else was imported."""
     code = f"{after}\nimport time; begin = time.perf_counter()\nimport {what}\nprint(time.perf_counter() - begin)"
-    outputs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(5)]
-    return sorted(map(float, outputs))[2]
+    return sorted(_script(code) for _ in range(5))[2]
 
 
 def warm_figures() -> float:
@@ -144,27 +160,22 @@ def warm_figures() -> float:
         return time.perf_counter() - begin
 
 
-#: A process that trains two steps with so many hills, stores the last and prints its peak in bytes.
+#: A process that trains a run of so many minima, two steps between two of them, and prints its peak in bytes.
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from thesislib import launch, store
 from thesislib.config import Run
 from thesislib.train import Trainer
-model, hills = sys.argv[1], int(sys.argv[2])
+model, minima = sys.argv[1], int(sys.argv[2])
 small = {"data": "mnist", "batch_size": 128} if model == "mlp" else {"data": "cifar10", "batch_size": 8}
-run = Run(**small, model=model, train_size=2 * small["batch_size"], test_size=8, epochs=hills + 2,
+run = Run(**small, model=model, train_size=2 * small["batch_size"], test_size=8, epochs=minima,
           minima="multiple", minima_every=1)
 launch.execute(run)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not getrusage: its peak includes that of the process this one was started from.
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) * 1024)
 """
-
-
-def peak_memory(model: str, hills: int) -> float:
-    """Peak resident bytes of a whole run, its storing included, that ends with so many minima."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"THESIS_RUNS": folder}
-        command = [sys.executable, "-c", PEAK, model, str(hills)]
-        return float(subprocess.run(command, check=True, env=environment, capture_output=True).stdout)
 
 
 @contextmanager
@@ -185,9 +196,9 @@ def main() -> None:
     repetitions = parser.parse_args().repetitions
     torch.set_num_threads(1)
     epochs, steps = mnist_epochs(repetitions), conv_steps(repetitions)
-    grids = [(grid(1), grid(2)) for _ in range(2)]
+    grids = [(_script(GRID, "1"), _script(GRID, "2")) for _ in range(2)]
     lists = listing()
-    memory = {(model, k): peak_memory(model, k) for model in ("mlp", "resnet34") for k in (2, 4, 8)}
+    memory = {(model, k): _script(PEAK, model, str(k)) for model in ("mlp", "resnet34") for k in (2, 4, 8)}
     tables = {
         "One epoch of full MNIST, training part": report.epochs(epochs, HILLS),
         "What the goals say": report.goals(epochs),

@@ -1,0 +1,78 @@
+"""The two operations on long vectors that the distance term is made of, with as little memory traffic as there can be.
+
+On the CPU what a hill costs is the reading of vectors of P numbers. numba's loops read each minimum once for its
+distance and once for its push, block by block, so that everything else stays in the cache; torch's operations would
+read and write all of it several times. On a GPU torch's own operations do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Where numba's loops are used.
+FUSED_DEVICES = ("cpu",)
+
+#: Sums may be reordered, which is what lets them use vector instructions. NaN and infinity keep their meaning: a
+#: diverged run must be seen as such. Compiled once for each number of rows, then kept on disk.
+_COMPILED = {"fastmath": {"reassoc", "nsz", "contract"}, "nogil": True, "cache": True}
+_BLOCK = 4096
+
+
+@numba.njit(**_COMPILED)
+def _squared_distances(a: np.ndarray, rows: tuple[np.ndarray, ...]) -> np.ndarray:
+    totals = np.zeros(len(rows))  # float64 over blocks, or the rounding of fp32 would grow with P
+    for start in range(0, a.size, _BLOCK):
+        x = a[start : start + _BLOCK]
+        for c in range(len(rows)):
+            y = rows[c][start : start + _BLOCK]
+            block = a.dtype.type(0)
+            for i in range(x.size):
+                difference = x[i] - y[i]
+                block += difference * difference
+            totals[c] += block
+    return totals
+
+
+@numba.njit(**_COMPILED)
+def _add_differences(
+    out: np.ndarray, a: np.ndarray, rows: tuple[np.ndarray, ...], factors: np.ndarray, offset: int
+) -> None:
+    for start in range(0, out.size, _BLOCK):
+        o, x = out[start : start + _BLOCK], a[offset + start : offset + start + _BLOCK]
+        for c in range(len(rows)):
+            y, factor = rows[c][offset + start : offset + start + _BLOCK], factors[c]
+            for i in range(o.size):
+                o[i] += factor * (x[i] - y[i])
+
+
+def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """||a - row||^2, [C], of a vector [P] and C rows [P]."""
+    if not rows:
+        return a.new_zeros(0)
+    if a.device.type in FUSED_DEVICES:
+        return torch.from_numpy(_squared_distances(a.numpy(), _arrays(rows))).to(a.dtype)
+    return torch.stack([torch.dot(a - row, a - row) for row in rows])
+
+
+def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
+    """Add sum_c factors_c (a - row_c) in place to contiguous tensors that, end to end, are as long as a [P]."""
+    # The difference is formed, not expanded into products: just after a minimum it is far smaller than a and row.
+    flats = [out.view(-1) for out in outs]
+    if a.device.type not in FUSED_DEVICES:
+        for row, factor in zip(rows, factors, strict=True):
+            for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
+                flat.addcmul_(piece, factor)
+        return
+    start = 0
+    for flat in flats:
+        _add_differences(flat.numpy(), a.numpy(), _arrays(rows), factors.numpy(), start)
+        start += flat.numel()
+
+
+def _arrays(rows: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(row.numpy() for row in rows)
