@@ -22,6 +22,8 @@ ROOMS = (
     "minima",  # the visited minima and the distance term
     "train",  # the loop
     "launch",  # many runs
+    "plan",  # what a scale takes
+    "cluster",  # many runs through Slurm
     "ensembles",  # snapshots as one predictor
     "verdicts",  # from effects over seeds to a verdict
     "claims",  # C1 ... C14

@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | run | figures | clean."""
+"""The command line: python -m thesislib list | plan | run | launch | figures | clean."""
 
 from __future__ import annotations
 
@@ -70,10 +70,51 @@ def _figures(options: argparse.Namespace) -> int:
     return 0 if chapter.execute(options.scale, options.section, parameters) else 1
 
 
-def _parameter(text: str) -> tuple[str, Any]:
+def _plan(options: argparse.Namespace) -> int:
+    from thesislib import plan
+
+    table = plan.table(_runs(options))
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+    hours = table["hours"].sum()
+    print(f"{hours:.1f} hours one after another on this device; a grid divides by the runs at a time")
+    return 0
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from thesislib import cluster
+
+    for name in ("tasks", "cpus", "hours"):
+        if (value := getattr(options, name)) is not None and value <= 0:
+            raise UserError(f"--{name}: must be more than 0, not {value:g}")
+    further = dict(_pair("--sbatch", text) for text in options.sbatch)
+    resources = cluster.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
+    runs = _runs(options)
+    sent = cluster.submit(runs, options.cluster, resources)
+    waiting = cluster.on_their_way(runs)
+    print(
+        f"sent {len(sent)} runs; {len(waiting)} are on their way; logs: {store.runs_folder() / 'cluster'}", flush=True
+    )
+    if not waiting or not options.wait:
+        return 0
+    print("Ctrl-C ends only this display", flush=True)
+    return 1 if cluster.watch(waiting) else 0
+
+
+def _runs(options: argparse.Namespace) -> list[Run]:
+    """All runs of the chosen sections at the chosen scale."""
+    chosen = options.section or sections.SECTIONS
+    return [run for name in chosen for group in sections.groups(name, options.scale).values() for run in group]
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"-p {text}: write name=value")
+    if not equals or not name.replace("-", "_").isidentifier():
+        raise UserError(f"{flag} {text}: write name=value")
+    return name, value
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, value = _pair("-p", text)
     try:
         return name, json.loads(value)
     except ValueError:
@@ -111,14 +152,18 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         return command
 
+    parsers: dict[str, argparse.ArgumentParser] = {}
     for name, function, about in (
         ("list", _list, "sections, with their runs done and missing"),
         ("figures", _figures, "train what is missing and execute the notebooks"),
+        ("plan", _plan, "what a scale takes: runs, epochs, disk, and hours by the measured time of a step"),
+        ("launch", _launch, "send the missing runs to Slurm, or to processes that outlive the terminal"),
     ):
         command = add(name, function, about)
         command.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
         command.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
-    command.add_argument(
+        parsers[name] = command
+    parsers["figures"].add_argument(
         "-p",
         dest="parameters",
         action="append",
@@ -126,6 +171,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a notebook's parameter",
     )
+    launch = parsers["launch"].add_argument
+    launch("--cluster", choices=("local", "slurm"), default="local", help="(local)")
+    launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
+    launch("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
+    launch("--gpus", type=int, default=0, help="GPUs of a task (0)", metavar="N")
+    launch("--hours", type=float, default=24.0, help="time limit of a task, then it is requeued (24)", metavar="H")
+    launch("--partition", help="Slurm's partition", metavar="X")
+    launch("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
+    launch("--no-wait", dest="wait", action="store_false", help="send, show no progress")
     command = add("run", _run, "train one run, or say what came out if it was trained before")
     command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     for name, field in Run.model_fields.items():

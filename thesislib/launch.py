@@ -25,6 +25,13 @@ from thesislib.results import Result, Results, load, load_id
 CHECKPOINT_SECONDS = 5.0
 
 
+def device() -> str:
+    """Where runs train: a GPU if torch sees one (the one that torchrun gave this process), else the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
 def execute(run: Run) -> Result:
     """Train one run in this process unless it is done, resuming it if it was interrupted."""
     if store.is_done(run):
@@ -38,7 +45,7 @@ def execute(run: Run) -> Result:
     # so its last bit, depends on the number of threads.
     torch.set_num_threads(1)
     start = _start_arrays(run) if run.start else None
-    trainer = Trainer(run, start=start)
+    trainer = Trainer(run, device(), start)
     with store.writing(run) as writer:
         if writer.done:  # another process finished it while we waited
             return load(run)
@@ -112,10 +119,10 @@ def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
 
 @contextmanager
 def stopped_by_interrupt(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Ctrl-C ends a pool's work at once; without this, leaving the pool would first do all that is pending."""
+    """Ctrl-C or a cluster's notice ends a pool's work at once; else leaving the pool would first do all of it."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         pool.shutdown(wait=False, cancel_futures=True)
         for child in active_children():
             child.terminate()
@@ -147,6 +154,8 @@ def _execute(run: Run) -> None:
 def prepare_worker() -> None:
     """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR2"):  # a cluster's notice is for the parent, which then ends us
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:
         parent_process().join()

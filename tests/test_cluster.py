@@ -1,0 +1,161 @@
+"""`launch`: on a real Slurm, started here, and as local processes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import slurm as one_node
+from conftest import TINY, thesislib
+
+from thesislib import cluster, launch, sections, store
+from thesislib.cluster import Resources
+
+#: Long enough (some ten seconds) to be disturbed after its first checkpoint.
+LONG = TINY.but(epochs=1500, minima_every=500, train_size=2000)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    if why := one_node.missing():
+        pytest.skip(why)
+    with one_node.Slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def on_slurm(slurm, monkeypatch):
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    return slurm
+
+
+def until(what, there, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < end, f"no {what} after {seconds} seconds"
+        time.sleep(0.2)
+    return found
+
+
+def baseline_runs():
+    return [run for group in sections.groups("1_baseline", "smoke").values() for run in group]
+
+
+def weights(run):
+    return (store.runs_folder() / store.run_id(run) / "final.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The long run's final file, trained in one go."""
+    before = os.environ.get("THESIS_RUNS")
+    os.environ["THESIS_RUNS"] = str(tmp_path_factory.mktemp("undisturbed"))
+    try:
+        launch.execute(LONG)
+        return weights(LONG)
+    finally:
+        os.environ.pop("THESIS_RUNS") if before is None else os.environ.update(THESIS_RUNS=before)
+
+
+def sent_job(run):
+    return cluster._read()[store.run_id(run)]
+
+
+def checkpoint_of(run):
+    return store.runs_folder() / store.run_id(run) / "checkpoint.safetensors"
+
+
+def worker_of(run):
+    """The process that trains on behalf of the job that the run was sent with."""
+    tasks = [p for p in psutil.process_iter() if {"submitit.core._submit"} <= set(p.cmdline())]
+    ours = [p for p in tasks if sent_job(run).name in " ".join(p.cmdline())]
+    children = [child for p in ours for child in p.children(recursive=True)]
+    return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
+
+
+def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
+    launch.execute(baseline_runs()[0])
+    command = ("launch", "--scale", "smoke", "--section", "1_baseline", "--cluster", "slurm", "--tasks", "4")
+    first = thesislib(*command)
+    assert first.returncode == 0, first.stderr
+    count = len(set(baseline_runs())) - 1
+    assert first.stdout.startswith(f"sent {count} runs; {count} are on their way")
+    assert not launch.missing(baseline_runs())
+    jobs = {sent.job for sent in cluster._read().values()}
+    assert len(jobs) == min(4, count)
+    assert len({job.split("_")[0] for job in jobs}) == 1, "one array"
+    assert thesislib(*command).stdout.startswith("sent 0 runs; 0 are on their way")
+
+
+def test_what_waits_or_works_is_not_sent_twice(on_slurm):
+    assert cluster.submit([LONG], "slurm", Resources()) == [LONG]
+    assert cluster.submit([LONG], "slurm", Resources()) == []
+    assert cluster.on_their_way([LONG]) == [LONG]
+    on_slurm.run("scancel", sent_job(LONG).job)
+    until("empty queue", lambda: not cluster.on_their_way([LONG]))
+
+
+@pytest.mark.parametrize("how", ["scontrol requeue", "notice"])
+def test_a_requeued_run_resumes_to_the_bit(on_slurm, undisturbed, how, capsys):
+    """By Slurm itself, or by submitit when Slurm announces preemption or the end of the time."""
+    cluster.submit([LONG], "slurm", Resources())
+    job = sent_job(LONG).job
+    until("checkpoint", checkpoint_of(LONG).exists)
+    if how == "notice":
+        on_slurm.run("scancel", "--signal=USR2", job)
+    else:
+        on_slurm.run("scontrol", "requeue", job)
+    assert cluster.watch([LONG]) == 0
+    assert sent_job(LONG).job == job, "the same job"
+    assert "Restarts=1" in on_slurm.run("scontrol", "show", "job", job)
+    assert weights(LONG) == undisturbed
+
+
+def test_a_killed_task_is_named_with_its_log_and_sent_again(on_slurm, undisturbed, capsys):
+    cluster.submit([LONG], "slurm", Resources())
+    until("checkpoint", checkpoint_of(LONG).exists)
+    until("worker", lambda: worker_of(LONG)).send_signal(signal.SIGKILL)
+    assert cluster.watch([LONG]) == 1
+    log = Path(sent_job(LONG).log)
+    assert f"FAILED run {store.run_id(LONG)}: see {log}" in capsys.readouterr().out
+    assert "terminated abruptly" in log.read_text()
+    assert cluster.submit([LONG], "slurm", Resources()) == [LONG]
+    assert f"FAILED run {store.run_id(LONG)} of job" in capsys.readouterr().out
+    assert cluster.watch([LONG]) == 0
+    assert weights(LONG) == undisturbed
+
+
+def test_a_wrong_partition_is_one_line(on_slurm):
+    done = thesislib("launch", "--scale", "smoke", "--cluster", "slurm", "--partition", "nowhere")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "slurm refuses the jobs" in done.stderr
+    assert "partition" in done.stderr
+    assert cluster._read() == {}
+
+
+def test_no_slurm_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = thesislib("launch", "--scale", "smoke", "--cluster", "slurm")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "local" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--tasks", "--cpus", "--hours"])
+def test_nothing_of_a_resource_is_refused(flag):
+    done = thesislib("launch", "--scale", "smoke", flag, "0")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert flag in done.stderr
+
+
+def test_local_tasks_outlive_their_launcher():
+    command = ("launch", "--scale", "smoke", "--section", "1_baseline", "--tasks", "2")
+    done = thesislib(*command, "--no-wait")
+    assert done.returncode == 0, done.stderr
+    assert "sent 3 runs" in done.stdout
+    runs = baseline_runs()
+    until("finished runs", lambda: not launch.missing(runs))
+    assert thesislib(*command).stdout.startswith("sent 0 runs")

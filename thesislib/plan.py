@@ -1,0 +1,61 @@
+"""What a scale takes, before it is trained: epochs, disk, and hours by the measured time of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from thesislib import datasets, launch
+from thesislib.config import Run
+
+#: Steps that are timed, three times.
+STEPS = 3
+
+
+class Cost(NamedTuple):
+    """What one epoch of a network and one stored minimum take on this machine's device."""
+
+    step: float  # seconds
+    epoch: float  # seconds, evaluation included
+    minimum: int  # bytes
+
+
+def table(runs: Iterable[Run]) -> pd.DataFrame:
+    """One row a network and dataset: runs, done, epochs left, ms a step, hours one after another, GB on disk."""
+    todo = set(launch.missing(runs))
+    kinds: dict[tuple[str, str, str], set[Run]] = {}
+    for run in runs:
+        kinds.setdefault((run.model, run.data, run.precision), set()).add(run)
+    rows = []
+    for (model, data, precision), group in kinds.items():
+        cost, epochs = measure(next(iter(group))), sum(run.epochs for run in group & todo)
+        minima = sum(len(run.minimum_epochs) + 1 for run in group)
+        rows.append(
+            {
+                "network": model, "data": data, "precision": precision, "runs": len(group),
+                "missing": len(group & todo), "epochs": epochs, "ms/step": 1000 * cost.step,
+                "hours": epochs * cost.epoch / 3600, "GB": minima * cost.minimum / 1e9,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def measure(run: Run) -> Cost:
+    """Take a few real steps of the run's network on its data. Raises UserError if the data are missing."""
+    import torch
+
+    from thesislib.train import Trainer
+
+    torch.set_num_threads(1)
+    arrays = datasets.load(run.data)
+    train, test = (run.train_size or len(arrays.x_train)), (run.test_size or len(arrays.x_test))
+    few = run.but(train_size=STEPS * run.batch_size, test_size=min(test, run.batch_size), start=None)
+    trainer = Trainer(few, launch.device())
+    rows = [trainer.epoch() for _ in range(3)]
+    step = float(np.median([row["train_seconds"] for row in rows])) / STEPS
+    tested = float(np.median([row["seconds"] - row["train_seconds"] for row in rows])) / few.test_size
+    numbers = trainer.flat.theta.numel() + test * run.classes
+    return Cost(step, step * (train // run.batch_size) + tested * test, 4 * numbers)
