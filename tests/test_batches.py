@@ -1,7 +1,7 @@
 import torch
 from scipy import stats
 
-from thesislib.batches import Images, crop_and_flip, splits
+from thesislib.batches import Images, crop_and_flip, draw_crops, splits
 from thesislib.config import Run
 
 
@@ -34,11 +34,18 @@ def test_every_crop_is_a_shift_and_maybe_a_mirror_image():
     padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
     shifts = [padded[0, :, i : i + 8, j : j + 8] for i in range(9) for j in range(9)]
     allowed = torch.stack([s for shift in shifts for s in (shift, shift.flip(-1))])
-    out = crop_and_flip(x.expand(20_000, 3, 8, 8), generator())
+    out = crop_and_flip(x.expand(20_000, 3, 8, 8), draw_crops(20_000, generator()))
     index = {image.numpy().tobytes(): k for k, image in enumerate(allowed)}
     found = torch.tensor([index[image.numpy().tobytes()] for image in out])
     # Each image draws its own: all 162 results occur equally often.
     assert stats.chisquare(torch.bincount(found, minlength=162).numpy()).pvalue > 1e-3
+
+
+def test_crops_depend_on_the_seed_alone():
+    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), "cifar10")
+    a, b, c = (torch.cat([x for x, _ in images.shuffled(128, generator(s), augment=True)]) for s in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
 
 
 def test_too_few_images_are_refused(folders):

@@ -28,9 +28,10 @@ def test_id_knows_every_field_and_the_data():
         "width": 0.1, "share": False, "precision": "bf16",
     }  # fmt: skip
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
-    ids.add(Run(data="cifar10", model="resnet20", augment=True).digest(DATA))
-    assert len(ids) == len(changed) + 3
-    assert changed.keys() | {"augment"} == Run.model_fields.keys()
+    cifar = Run(data="cifar10", model="resnet20")
+    ids |= {cifar.digest(DATA), cifar.but(augment=True).digest(DATA), cifar.but(augmented_test=True).digest(DATA)}
+    assert len(ids) == len(changed) + 5
+    assert changed.keys() | {"augment", "augmented_test"} == Run.model_fields.keys()
 
 
 def test_default_and_explicit_are_the_same_run():

@@ -14,6 +14,7 @@ ROOMS = (
     "scales",  # the sizes of the experiments
     "sections",  # the thesis' grids
     "fidelity",  # the thesis' printed numbers beside ours
+    "parallel",  # several processes on one run
     "batches",  # a dataset as tensors on the device
     "models",  # the networks
     "flat",  # all parameters as one vector

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from typing import Any
@@ -20,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options)
     except UserError as error:
-        print(f"thesislib: {error}", file=sys.stderr)
+        if _first_process():
+            print(f"thesislib: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
         print(f"thesislib: {error.strerror}: {error.filename}", file=sys.stderr)
@@ -28,6 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("thesislib: interrupted; what is finished is kept, the rest resumes", file=sys.stderr)
         return 130
+
+
+def _first_process() -> bool:
+    """Whether it is this process that speaks: torchrun starts several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -51,6 +58,8 @@ def _run(options: argparse.Namespace) -> int:
     from thesislib import launch
 
     summary = launch.execute(run).summary
+    if not _first_process():
+        return 0
     if options.json:
         print(json.dumps(summary))
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from thesislib import parallel
 from thesislib.config import Run, UserError
 from thesislib.datasets import load
 
@@ -31,8 +32,8 @@ class Images:
     def _normalised(self, images: Tensor) -> Tensor:
         return images.float().mul_(self._scale).add_(self._shift)
 
-    def take(self, index: Tensor, crops: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised float32 images [B, C, H, W], cropped and flipped if `crops` is given, and labels [B]."""
+    def take(self, index: Tensor, crops: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised float32 images [B, C, H, W], cropped and flipped by `crops` if given, and labels [B]."""
         # index_select copies whole images; indexing with a tensor takes three times as long.
         images = self.images.index_select(0, index)
         images = images if crops is None else crop_and_flip(images, crops)
@@ -41,31 +42,45 @@ class Images:
     def shuffled(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in random order; the last incomplete batch is dropped, as in the thesis."""
+        """One epoch in random order; the last incomplete batch is dropped, as in the thesis.
+
+        Of several processes on one run each gets its share of every batch.
+        """
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        own = parallel.share(batch_size)
         for index in order[: len(self) // batch_size * batch_size].view(-1, batch_size):
-            yield self.take(index, generator if augment else None)
+            crops = draw_crops(batch_size, generator).to(index.device)[own] if augment else None
+            yield self.take(index[own], crops)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Everything once, in order, for evaluation."""
-        for start in range(0, len(self), batch_size):
-            chosen = slice(start, start + batch_size)
-            yield self._normalised(self.images[chosen]), self.labels[chosen]
+    def in_order(self, batch_size: int, crops: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Images [B, C, H, W] of everything once, in order, for evaluation; cropped and flipped if `crops` is given.
+
+        Of several processes, number r of n gets the images r, r + n, ...; the last may come twice to be as many.
+        """
+        everything = torch.arange(-(-len(self) // parallel.size()) * parallel.size()).clamp_max(len(self) - 1)
+        draws = None if crops is None else draw_crops(len(everything), crops).to(self.labels.device)
+        own = slice(parallel.rank(), None, parallel.size())
+        for index in everything.to(self.labels.device)[own].split(batch_size):
+            yield self.take(index, None if draws is None else draws[index])[0]
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (black enters), mirror it with probability 1/2.
+def draw_crops(count: int, generator: torch.Generator, pad: int = 4) -> Tensor:
+    """One of the (2 pad + 1)^2 shifts times two mirrorings for each of `count` images, all alike probable."""
+    return torch.randint(0, (2 * pad + 1) ** 2 * 2, (count,), generator=generator)
+
+
+def crop_and_flip(images: Tensor, crops: Tensor, pad: int = 4) -> Tensor:
+    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (black enters), mirror it or not, by `crops` [B].
 
     All images at once: an index for every row and column instead of a loop over the batch.
     """
-    batch, _, height, width = images.shape
-    draw = torch.randint(0, (2 * pad + 1) ** 2 * 2, (batch,), generator=generator).to(images.device)
-    down, right, flip = draw // 2 // (2 * pad + 1), draw // 2 % (2 * pad + 1), draw % 2
+    _, _, height, width = images.shape
+    down, right, flip = crops // 2 // (2 * pad + 1), crops // 2 % (2 * pad + 1), crops % 2
     rows = down[:, None] + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     columns = right[:, None] + torch.where(flip[:, None] == 1, width - 1 - columns, columns)
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    each = torch.arange(batch, device=images.device)[:, None, None]
+    each = torch.arange(len(images), device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from multiprocessing import active_children, get_context, parent_process
 from time import monotonic
@@ -33,40 +33,67 @@ def device() -> str:
 
 
 def execute(run: Run) -> Result:
-    """Train one run in this process unless it is done, resuming it if it was interrupted."""
+    """Train one run in this process unless it is done, resuming it if it was interrupted.
+
+    Under torchrun all processes call this and train it together; the first one reads and writes.
+    """
     if store.is_done(run):
         return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
     import torch
 
-    from thesislib.train import Trainer
+    from thesislib import parallel
 
     # One thread, always: two runs side by side use two cores better than one run does, and a sum's order,
     # so its last bit, depends on the number of threads.
     torch.set_num_threads(1)
-    start = _start_arrays(run) if run.start else None
-    trainer = Trainer(run, device(), start)
-    with store.writing(run) as writer:
-        if writer.done:  # another process finished it while we waited
-            return load(run)
-        epoch, state, minima = writer.resume()
+    torch.backends.cudnn.deterministic = True
+    with parallel.together(device()):
+        _train(run)
+        parallel.from_first(None)  # wait until it is written
+    return load(run)
+
+
+def _train(run: Run) -> None:
+    from thesislib import parallel
+    from thesislib.train import Trainer
+
+    trainer = Trainer(run, device(), _start_arrays(run) if run.start else None)
+    with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
+        if parallel.from_first(writer and writer.done):  # another process finished it while we waited
+            return
+        epoch, state, minima = parallel.from_first(writer and writer.resume())
         if state:
+            _check_processes(run, int(state.pop("processes", np.ones(1))[0]), parallel.size())
             trainer.restore(epoch, state, minima)
-        elif run.minimum_at_start:
+        elif run.minimum_at_start and writer:
             writer.minimum(0, trainer.snapshot())
         saved = monotonic()
         while trainer.finished_epochs < run.epochs and not trainer.diverged:
             before = len(trainer.minima.visited)
-            writer.row(trainer.epoch())
+            row = trainer.epoch()
+            if writer is None:
+                continue
+            writer.row(row)
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
             if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:
-                writer.checkpoint(trainer.finished_epochs, trainer.state())
+                state = trainer.state() | {"processes": np.array([parallel.size()])}
+                writer.checkpoint(trainer.finished_epochs, state)
                 saved = monotonic()
-        versions = {"python": platform.python_version(), "torch": version("torch")}
-        final = trainer.snapshot() | {"labels": trainer.labels()}
-        writer.finish("diverged" if trainer.diverged else "finished", final, versions)
-    return load(run)
+        if writer:
+            versions = {"python": platform.python_version(), "torch": version("torch")}
+            final = trainer.snapshot() | {"labels": trainer.labels()}
+            writer.finish("diverged" if trainer.diverged else "finished", final, versions)
+
+
+def _check_processes(run: Run, before: int, now: int) -> None:
+    """Raise UserError if a run would go on with another number of processes: it would round differently."""
+    if before != now:
+        raise UserError(
+            f"run {store.run_id(run)} was begun by {before} processes and cannot go on with {now}: "
+            f"use torchrun --nproc-per-node {before}, or delete {store.runs_folder() / store.run_id(run)}"
+        )
 
 
 def _start_arrays(run: Run) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
-from thesislib import schedules
+from thesislib import parallel, schedules
 from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters, cosine_of
@@ -38,6 +38,7 @@ class Trainer:
         self.train_images, self.test_images = splits(run, self.device)
         init_seed = run.seed if run.init_seed is None else run.init_seed
         self.model = build(run.model, init_seed, run.classes).to(self.device)
+        parallel.share_batch_statistics(self.model)
         self.flat = FlatParameters(self.model)
         if start is not None:
             self._set_weights(start)
@@ -90,6 +91,7 @@ class Trainer:
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
+            parallel.average(gradients)
             grad_norm = get_total_norm(gradients) if measure else nothing
             term = term_norm = nothing
             if strength > 0 and self.minima.hills:
@@ -104,7 +106,9 @@ class Trainer:
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
             self.optimizer.step()
-        loss, term = torch.stack(losses).double().mean(0).tolist()
+        means = torch.stack(losses).double().mean(0)
+        parallel.average([means])
+        loss, term = means.tolist()
         grad_norm, term_norm, cosine = torch.stack(measured).double().nanmean(0).tolist()
         return {
             "train_loss": loss, "term": term, "grad_norm": grad_norm, "term_norm": term_norm,
@@ -113,11 +117,17 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self, batch_size: int = 500) -> tuple[float, float]:
-        """Cross-entropy and accuracy on the test images, without augmentation; keeps the logits [N, C]."""
-        # Thesis: evaluated with the training augmentation switched on.
+        """Cross-entropy and accuracy on the test images; keeps the logits [N, C].
+
+        Without augmentation, unless the run says otherwise.
+        """
         self.model.eval()
-        self.logits = torch.cat([self._predict(images) for images, _ in self.test_images.in_order(batch_size)])
-        labels = self.test_images.labels
+        # Thesis: evaluated with the training augmentation switched on.
+        crops = None
+        if self.run.augmented_test:
+            crops = torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
+        logits = torch.cat([self._predict(images) for images in self.test_images.in_order(batch_size, crops)])
+        self.logits, labels = parallel.gather(logits, len(self.test_images)), self.test_images.labels
         return (
             F.cross_entropy(self.logits, labels).item(),
             (self.logits.argmax(1) == labels).double().mean().item(),

@@ -1,0 +1,172 @@
+"""One run on two processes (torchrun, gloo) against the same run on one."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from thesislib import launch, store
+from thesislib.config import Run
+from thesislib.files import read_arrays
+from thesislib.train import Trainer
+
+#: 20 steps, a minimum after the 8th, 16th; 4 steps an epoch.
+MLP = Run(
+    train_size=512, test_size=251, model="mlp-tiny", lr=0.1, epochs=5, minima_every=2, minima="multiple", strength=5
+)
+#: A small learning rate: rounding differs, and with a large one such a network on few images soon blows it up.
+CONV = Run(
+    data="cifar10", model="resnet20", train_size=32, test_size=7, batch_size=16, augment=True, lr=1e-4, epochs=3,
+    minima_every=1, minima="multiple",
+)  # fmt: skip
+
+#: What a process does that torchrun starts: trains epochs, prints nothing, stores what it has.
+SCRIPT = """
+import sys
+import numpy as np
+import torch
+from thesislib import parallel
+from thesislib.config import Run
+from thesislib.train import Trainer
+torch.set_num_threads(1)
+run = Run.model_validate_json(sys.argv[1])
+with parallel.together("cpu"):
+    trainer = Trainer(run)
+    rows = [trainer.epoch() for _ in range(run.epochs)]
+    rows = np.array([[row[name] for name in ("train_loss", "grad_norm", "accuracy")] for row in rows])
+    np.savez(f"{sys.argv[2]}/{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
+             minima=torch.stack(trainer.minima.visited).numpy())
+"""
+
+
+def torchrun(processes, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, env=environment)
+
+
+def on_two(run, folder):
+    (folder / "script.py").write_text(SCRIPT)
+    done = torchrun(2, str(folder / "script.py"), run.model_dump_json(), str(folder))
+    assert done.returncode == 0, done.stderr
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
+
+
+@pytest.fixture
+def photographs(folders):
+    """Coloured noise in CIFAR-10's form: what is trained does not matter here."""
+    rng, folder = np.random.default_rng(0), folders / "data"
+    folder.mkdir()
+    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
+    np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+
+@pytest.mark.parametrize("run", [MLP, CONV], ids=["mlp", "resnet20"])
+def test_two_processes_are_one(run, folders, photographs):
+    one = Trainer(run)
+    rows = [one.epoch() for _ in range(run.epochs)]
+    first, second = on_two(run, folders)
+    assert all(np.array_equal(first[name], second[name]) for name in first), "both processes have the same"
+    alone = one.snapshot()
+    assert first["logits"].shape == alone["logits"].shape
+    for name, array in alone.items():
+        tolerance = {"theta": 1e-5}.get(name, 1e-3)
+        assert np.abs(first[name] - array).max() < tolerance, name
+    assert np.allclose(first["minima"], torch.stack(one.minima.visited).numpy(), atol=1e-5)
+    assert first["rows"][:, 0] == pytest.approx([row["train_loss"] for row in rows], rel=1e-4)
+    assert first["rows"][:, 1] == pytest.approx([row["grad_norm"] for row in rows], rel=1e-3)
+
+
+NORM = """
+import sys
+import numpy as np
+import torch
+from torch import nn
+from thesislib import parallel
+with parallel.together("cpu"):
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
+    layer = nn.BatchNorm2d(3, dtype=torch.float64)
+    parallel.share_batch_statistics(layer)
+    own = parallel.share(8)
+    part = x[own].clone().requires_grad_()
+    out = layer(part)
+    (out * y[own]).mean().backward()
+    gradients = [layer.weight.grad, layer.bias.grad]
+    parallel.average(gradients)
+    np.savez(f"{sys.argv[1]}/{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
+             weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
+"""
+
+
+def test_batchnorm_sees_the_whole_batch(folders):
+    (folders / "norm.py").write_text(NORM)
+    done = torchrun(2, str(folders / "norm.py"), str(folders))
+    assert done.returncode == 0, done.stderr
+    parts = [dict(np.load(folders / f"{rank}.npz")) for rank in range(2)]
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
+    x.requires_grad_()
+    layer = torch.nn.BatchNorm2d(3, dtype=torch.float64)
+    out = layer(x)
+    (out * y).mean().backward()
+    assert np.allclose(np.concatenate([p["out"] for p in parts]), out.detach(), rtol=1e-12, atol=1e-12)
+    assert np.allclose(np.concatenate([p["x"] for p in parts]), x.grad, rtol=1e-12, atol=1e-12)
+    expected = {
+        "weight": layer.weight.grad, "bias": layer.bias.grad, "mean": layer.running_mean, "var": layer.running_var
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert all(np.allclose(p[name], value, rtol=1e-12, atol=1e-12) for p in parts), name
+
+
+def flags(run):
+    fields = run.model_dump(exclude_defaults=True).items()
+    return [part for name, value in fields for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_only_the_first_process_writes_and_prints():
+    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    result = launch.load(MLP)
+    assert len(result.history) == MLP.epochs
+    assert len(list(result.folder.glob("events.*"))) == 1
+
+
+def test_another_number_of_processes_is_refused(monkeypatch):
+    """Two processes begin; one process is refused, two go on and end where the undisturbed run of two ends."""
+    folder = store.runs_folder() / store.run_id(MLP)
+    whole = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
+    assert whole.returncode == 0, whole.stderr
+    expected = read_arrays(folder / "final.safetensors")["theta"]
+    # The state after three epochs, as a checkpoint of two processes would have it.
+    (folder / "done.json").unlink()
+    (folder / "final.safetensors").unlink()
+    begin = (
+        "import sys; from thesislib import launch; launch.CHECKPOINT_SECONDS = -1;"
+        "from thesislib.config import Run; from thesislib.train import Trainer; epoch = Trainer.epoch\n"
+        "def stop(self):\n if self.finished_epochs == 3: sys.exit(3)\n return epoch(self)\n"
+        "Trainer.epoch = stop; launch.execute(Run.model_validate_json(sys.argv[1]))"
+    )
+    script = folder.parent / "begin.py"
+    script.write_text(begin)
+    torchrun(2, str(script), MLP.model_dump_json())
+    assert (folder / "checkpoint.safetensors").exists()
+    alone = subprocess.run(
+        [sys.executable, "-m", "thesislib", "run", *flags(MLP)], capture_output=True, text=True, timeout=100
+    )
+    assert (alone.returncode, len(alone.stderr.splitlines())) == (2, 1)
+    assert "begun by 2 processes" in alone.stderr
+    resumed = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
+    assert resumed.returncode == 0, resumed.stderr
+    assert np.array_equal(read_arrays(folder / "final.safetensors")["theta"], expected)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP.but(batch_size=127)))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
+    assert lines == ["thesislib: --batch-size: 127 cannot be shared out among 2 processes"]
