@@ -99,3 +99,27 @@ def test_a_single_array_is_refused(folders):
         np.save(file, np.zeros(3))
     with pytest.raises(UserError, match="expected the arrays"):
         datasets.load("mnist")
+
+
+def test_runs_can_be_read_where_the_data_are_not(folders):
+    """The small file beside the dataset is enough for the ids of its runs; training still needs the dataset."""
+    _write_cifar(folders / "data")
+    known = datasets.fingerprint("cifar10")
+    (folders / "data" / "cifar10.npz").unlink()
+    assert datasets.fingerprint("cifar10") == known
+    with pytest.raises(UserError, match="missing"):
+        datasets.load("cifar10")
+
+
+def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
+    _write_cifar(folders / "data")
+    assert datasets.variant("cifar10") == ""
+    monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
+    assert datasets.variant("cifar10") == "CIFAR-10 (JPEG)"
+
+
+def _write_cifar(folder):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 20, dtype=np.uint8)
+    np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)

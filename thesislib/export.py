@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from thesislib import datasets
 from thesislib.config import UserError
 from thesislib.files import make_writable, write
 from thesislib.pgf import PREAMBLE, pgf_code
@@ -41,6 +42,9 @@ def make_folder(scale: str) -> Path:
 def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
     """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
     folder = make_folder(scale)
+    data = {result.run.data for group in results.values() for result in group}
+    for note in filter(None, sorted({datasets.variant(name) for name in data})):
+        figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
     for kind in ("pdf", "png"):
         figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
     (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
@@ -61,6 +65,7 @@ def _provenance(scale: str, results: Results) -> dict[str, object]:
     fixed = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
     return {
         "scale": scale,
+        "data": {name: datasets.variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
         "runs": {label: [result.id for result in group] for label, group in results.items()},
         "common": fixed,
         "varied": {

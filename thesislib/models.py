@@ -37,7 +37,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in] -> [B, out]."""
-        if _ONEDNN is None or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        ours = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if _ONEDNN is None or not ours:
             return F.linear(x, self.weight, self.bias)
         return _FastLinear.apply(x, self.weight, self.bias)
 

@@ -68,6 +68,9 @@ def pgf_code(figure: Figure, path: Path) -> str:
         options, entries = _legend(figure, boxes[-1])
         body = code.index("\n]\n", last.end()) + 3
         code = code[: last.end()] + options + code[last.end() : body] + entries + code[body:]
+    for note in figure.texts:
+        node = r"\node[anchor=north east, font=\tiny, text=gray] at (current bounding box.south east)"
+        code = code.replace(r"\end{tikzpicture}", f"{node} {{{note.get_text()}}};\n\\end{{tikzpicture}}")
     return code
 
 
@@ -88,7 +91,11 @@ def _legend(figure: Figure, box: Bbox) -> tuple[str, str]:
         f"column sep=2pt}},\nlegend columns={legend._ncols},\nlegend cell align=left,\n"
     )
     entries = ""
-    for handle, text in zip(*figure.axes[0].get_legend_handles_labels(), strict=True):
+    drawn_as = dict(
+        pair for axis in figure.axes for pair in zip(*reversed(axis.get_legend_handles_labels()), strict=True)
+    )
+    for text in [text.get_text() for text in legend.get_texts()]:
+        handle = drawn_as[text]
         line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
         red, green, blue = to_rgb(line.get_color())
         style = {"--": ", dashed", ":": ", dotted", "None": ", only marks"}.get(line.get_linestyle(), "")

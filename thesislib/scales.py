@@ -1,4 +1,4 @@
-"""The five sizes of the experiments: data, networks, length of a cycle, seeds."""
+"""The sizes of the experiments: data, networks, length of a cycle, seeds."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Scale:
     #: a hill far narrower than one step: C5 says it has no effect
     narrow: float = 1e2
     strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
     published: Mapping[tuple[float, float], tuple[float, float]] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class Scale:
 
     def runs(self, cycles: float = 4, **fields: Any) -> list[Run]:
         """One setting for every network and seed."""
-        lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": -(-self.cycle // 3)}
+        lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.lr_step or -(-self.cycle // 3)}
         return [make_run(**(network | lengths | fields), seed=seed) for network in self.networks for seed in self.seeds]
 
 
@@ -70,5 +71,12 @@ SCALES = {
         tuple(CIFAR10 | {"model": model} for model in ("mobilenetv2", "resnet32")),
         cycle=150,
         seeds=(0, 1, 2),
+    ),
+    "thesis-resnet34": Scale(
+        "CIFAR-10, ResNet-34: the earlier runs of the author's notes",
+        (CIFAR10 | {"model": "resnet34", "lr": 0.001},),
+        cycle=100,
+        seeds=(0, 1, 2),
+        lr_step=50,
     ),
 }

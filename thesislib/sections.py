@@ -163,11 +163,11 @@ def explore(scale: Scale, **fields: Any) -> Groups:
 
 
 def claims(scale: Scale) -> Groups:
-    """9: every run of the other sections; C1 to C14 look them up by section and label."""
+    """9: every run of the sections that a claim is about; C1 to C14 look them up by section and label."""
     return {
         f"{name}: {label}": runs
         for name, section in SECTIONS.items()
-        if section not in (claims, explore)
+        if section not in (claims, explore, interaction)
         for label, runs in section(scale).items()
     }
 

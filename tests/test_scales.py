@@ -1,0 +1,42 @@
+"""The full grids can be described, built and begun, though training them takes a cluster."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from thesislib import sections
+from thesislib.train import Trainer
+
+BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}
+
+
+def begun(scale):
+    """Every setting of a scale, cut down to its first two steps with a hill from the start."""
+    runs = (r for s in sections.SECTIONS for group in sections.groups(s, scale).values() for r in group)
+    return list(dict.fromkeys(run.but(**BEGIN, init_seed=None) for run in runs))
+
+
+@pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar-small"])
+def test_every_setting_takes_two_steps(scale, folders):
+    (folders / "data").mkdir()
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 4, dtype=np.uint8)
+    np.savez(folders / "data" / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    runs = begun(scale)
+    networks = {run.model for run in runs}
+    assert len(runs) > 45 * len(networks)
+    for run in runs:
+        trainer = Trainer(run)
+        before = trainer.flat.theta.clone()
+        row = trainer.epoch()
+        assert math.isfinite(row["train_loss"]), run
+        assert not torch.equal(trainer.flat.theta, before), run
+        assert row["d_0"] > 0
+        assert (row["term"] > 0) == (run.strength > 0)
+
+
+def test_the_notes_runs():
+    runs = sections.groups("5_warm_restarts", "thesis-resnet34")["step"]
+    assert {(r.model, r.lr, r.lr_step, r.epochs) for r in runs} == {("resnet34", 0.001, 50, 400)}
