@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, log_loss
+import torch
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from torchmetrics.classification import MulticlassCalibrationError
 
 from thesislib import ensembles, launch, metrics
 from thesislib.config import UserError
@@ -24,6 +26,55 @@ def test_huge_logits_stay_finite():
 def test_agreement_by_hand():
     assert metrics.agreement(np.array([[0, 1, 2, 3], [0, 1, 2, 0], [0, 1, 1, 3]])) == 0.5
     assert metrics.agreement(np.array([[0, 1, 2]])) == 1
+
+
+def test_brier_is_sklearns_and_by_hand():
+    log_probabilities = metrics.log_softmax(LOGITS)
+    expected = brier_score_loss(LABELS, np.exp(log_probabilities), labels=range(10), scale_by_half=False)
+    assert metrics.brier(log_probabilities, LABELS) == pytest.approx(expected)
+    assert metrics.brier(np.log([[0.8, 0.2]]), np.array([1])) == pytest.approx(0.8**2 + 0.8**2)
+
+
+def test_ece_is_torchmetrics():
+    log_probabilities = metrics.log_softmax(LOGITS)
+    theirs = MulticlassCalibrationError(10, n_bins=15, norm="l1")
+    expected = theirs(torch.from_numpy(np.exp(log_probabilities)), torch.from_numpy(LABELS)).item()
+    assert metrics.ece(log_probabilities, LABELS) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ece_by_hand():
+    """Two images of confidence .8 of which one is right, one of confidence .6 that is right."""
+    log_probabilities = np.log([[0.8, 0.2], [0.8, 0.2], [0.4, 0.6]])
+    assert metrics.ece(log_probabilities, np.array([0, 1, 1])) == pytest.approx((2 * 0.3 + 0.4) / 3)
+
+
+def test_diversity_by_hand():
+    classes = np.array([[0, 1, 2, 3], [0, 1, 2, 0], [0, 1, 1, 3]])
+    assert metrics.disagreement(classes) == pytest.approx((1 / 4 + 1 / 4 + 2 / 4) / 3)
+    assert metrics.disagreement(classes[:1]) == 0
+    sure = np.log(np.array([[[1 - 1e-12, 1e-12]], [[1e-12, 1 - 1e-12]]]))
+    assert metrics.mutual_information(sure) == pytest.approx(np.log(2)), "two that are sure of different things"
+    assert metrics.mutual_information(np.log(np.full((2, 1, 2), 0.5))) == pytest.approx(0), "two that do not know"
+
+
+def test_identical_members_have_no_diversity():
+    log_probabilities = metrics.log_softmax(np.stack([LOGITS] * 3))
+    assert metrics.mutual_information(log_probabilities) == pytest.approx(0, abs=1e-12)
+    assert metrics.disagreement(log_probabilities.argmax(-1)) == 0
+    assert metrics.agreement(log_probabilities.argmax(-1)) == 1
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
+def test_temperature_is_recovered(true):
+    """Labels drawn from softmax(z); the network says z T: the T is found again."""
+    rng = np.random.default_rng(1)
+    logits = 2 * rng.normal(size=(20_000, 5))
+    labels = (metrics.log_softmax(logits) + rng.gumbel(size=logits.shape)).argmax(1)
+    said = metrics.log_softmax(logits * true)
+    assert metrics.temperature(said, labels) == pytest.approx(true, rel=0.03)
+    assert metrics.scaled(metrics.nll, said, labels) == pytest.approx(
+        metrics.nll(metrics.log_softmax(logits), labels), rel=0.01
+    )
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])

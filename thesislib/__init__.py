@@ -22,6 +22,9 @@ ROOMS = (
     "vectors",  # distance and push, each one pass over memory
     "minima",  # the visited minima and the distance term
     "train",  # the loop
+    "probe",  # loss and predictions at any weights
+    "landscape",  # lines, curves and planes between minima
+    "matching",  # is it the same network, its units permuted?
     "launch",  # many runs
     "plan",  # what a scale takes
     "cluster",  # many runs through Slurm

@@ -1,0 +1,127 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from thesislib import landscape
+from thesislib.config import Run
+from thesislib.landscape import Plane
+from thesislib.minima import Minima
+from thesislib.probe import Point, Probe
+from thesislib.train import Trainer
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A probe and three minima of a tiny run."""
+    run = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, minima_every=2, minima="multiple", strength=5)
+    trainer = Trainer(run)
+    for _ in range(6):
+        trainer.epoch()
+    return Probe(run), [row.clone() for row in trainer.minima.visited]
+
+
+class Bowl:
+    """A convex toy loss in place of a network."""
+
+    def at(self, theta):
+        loss = (theta**2).sum().item()
+        return Point(loss, 0.0, loss, 0.0)
+
+
+def test_the_probe_measures_what_training_does(trained):
+    probe, _ = trained
+    trainer = Trainer(probe.run)
+    row = trainer.epoch()
+    point = probe.at(trainer.flat.theta)
+    assert point.test_loss == pytest.approx(row["test_loss"], rel=1e-5)
+    assert point.test_accuracy == row["accuracy"]
+    assert np.allclose(probe.logits(trainer.flat.theta), trainer.logits, atol=1e-5)
+
+
+def test_statistics_are_collected_anew(folders):
+    """At weights a factor larger BatchNorm's old statistics would give another network; new ones give the same."""
+    (folders / "data").mkdir()
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
+    np.savez(folders / "data" / "cifar10.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+    probe = Probe(Run(data="cifar10", model="resnet20", batch_size=16), batch_size=32)
+    theta = probe.flat.theta.clone()
+    first = probe.logits(theta)
+    scaled = theta.clone()
+    scaled[: 16 * 3 * 9] *= 3  # the stem, whose output BatchNorm scales back
+    assert np.allclose(probe.logits(scaled), first, atol=1e-3)
+
+
+def test_a_line_from_a_network_to_itself_is_flat(trained):
+    probe, (a, *_) = trained
+    along = landscape.line(probe, a, a, points=5)
+    assert along["train_loss"].max() - along["train_loss"].min() < 1e-6
+    assert landscape.barrier(along) < 1e-6
+
+
+def test_a_line_ends_where_its_ends_are(trained):
+    probe, (a, b, _) = trained
+    along = landscape.line(probe, a, b, points=5)
+    assert along.iloc[0, 1:].tolist() == pytest.approx(list(probe.at(a)))
+    assert along.iloc[-1, 1:].tolist() == pytest.approx(list(probe.at(b)))
+    assert along["t"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_a_convex_loss_has_no_barrier():
+    along = landscape.line(Bowl(), torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 0.5]), points=11)
+    assert landscape.barrier(along) == 0
+
+
+def test_a_barrier_by_hand():
+    along = pd.DataFrame({"t": [0.0, 0.5, 1.0], "train_loss": [1.0, 5.0, 3.0]})
+    assert landscape.barrier(along) == 3
+
+
+def test_a_curve_whose_middle_lies_on_the_line_is_the_line(trained):
+    probe, (a, b, _) = trained
+    straight, bent = landscape.line(probe, a, b, 5), landscape.curve(probe, [a, torch.lerp(a, b, 0.5), b], 5)
+    assert np.allclose(straight, bent, atol=1e-5)
+
+
+def test_bezier_is_the_polynomial():
+    a, m, b = torch.randn(3, 7, dtype=torch.float64)
+    for t in (0.0, 0.3, 1.0):
+        expected = (1 - t) ** 2 * a + 2 * t * (1 - t) * m + t**2 * b
+        assert torch.allclose(landscape.bezier([a, m, b], t), expected)
+
+
+def test_a_trained_curve_is_lower_than_the_line(trained):
+    probe, (a, _, c) = trained
+    far = a + 3 * (c - a)  # a barrier to go round
+    middle = landscape.connect(probe, a, far, epochs=10)
+    line, curve = landscape.line(probe, a, far, 9), landscape.curve(probe, [a, middle, far], 9)
+    assert curve["train_loss"].mean() < line["train_loss"].mean()
+    assert torch.equal(landscape.connect(probe, a, far, epochs=1), landscape.connect(probe, a, far, epochs=1))
+
+
+def test_the_three_minima_lie_in_their_plane(trained):
+    _, minima = trained
+    plane = Plane(*minima)
+    for minimum in minima:
+        assert (plane.at(*plane.coordinates(minimum)) - minimum).norm() < 1e-5 * minimum.norm()
+    (x0, y0), (x1, y1), (x2, y2) = map(plane.coordinates, minima)
+    assert (x0, y0) == (0, 0)
+    assert (x1, y1) == pytest.approx(((minima[1] - minima[0]).double().norm().item(), 0), abs=1e-6)
+    assert y2 > 0
+    assert np.hypot(x2, y2) == pytest.approx((minima[2] - minima[0]).double().norm().item())
+    with pytest.raises(ValueError, match="line"):
+        Plane(minima[0], minima[1], torch.lerp(minima[0], minima[1], 0.5))
+
+
+def test_hills_are_the_distance_term(trained):
+    probe, minima = trained
+    plane, term = Plane(*minima), Minima(probe.run.kernel, probe.run.width, "multiple")
+    off = minima[0] + torch.randn_like(minima[0])  # not in the plane
+    for minimum in (*minima, off):
+        term.add(minimum)
+    xs, ys = np.array([-1.0, 0.5]), np.array([0.0, 2.0])
+    drawn = landscape.hills(plane, [*minima, off], xs, ys, probe.run)
+    for (j, y), (i, x) in ((p, q) for p in enumerate(ys) for q in enumerate(xs)):
+        expected, _ = term.gradient(plane.at(x, y), probe.run.strength)
+        assert drawn[j, i] == pytest.approx(expected.item(), rel=1e-4)

@@ -1,0 +1,68 @@
+"""Loss and predictions of a run's network at any weights: what the landscape between its minima is measured with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+
+from thesislib.batches import Images, splits
+from thesislib.config import Run
+from thesislib.flat import FlatParameters
+from thesislib.models import build
+
+
+class Point(NamedTuple):
+    """Cross-entropy and accuracy at some weights."""
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+class Probe:
+    """A run's network and data, without augmentation; weights are vectors theta [P].
+
+    BatchNorm's statistics belong to the weights they were collected at: at any other weights they are collected anew,
+    over the training images, or the numbers would be wrong (Izmailov et al. 2018).
+    """
+
+    def __init__(self, run: Run, train_images: int = 10_000, batch_size: int = 500) -> None:
+        self.run, self.batch_size = run, batch_size
+        self.train, self.test = splits(run, torch.device("cpu"))
+        self.count = min(train_images, len(self.train))
+        self.model = build(run.model, run.seed, run.classes)
+        self.flat = FlatParameters(self.model)
+        self.has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
+
+    def at(self, theta: Tensor | np.ndarray) -> Point:
+        """Loss and accuracy at theta [P] on the first `train_images` training images and on all test images."""
+        self._go(theta)
+        numbers = []
+        for images, count in ((self.train, self.count), (self.test, len(self.test))):
+            logits, labels = self._logits(images, count), images.labels[:count]
+            numbers += [F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()]
+        return Point(*numbers)
+
+    def logits(self, theta: Tensor | np.ndarray) -> np.ndarray:
+        """Test logits [N, C] at theta [P]."""
+        self._go(theta)
+        return self._logits(self.test, len(self.test)).numpy()
+
+    def _go(self, theta: Tensor | np.ndarray) -> None:
+        self.flat.theta.copy_(torch.as_tensor(theta))
+        if self.has_statistics:
+            update_bn(self._batches(self.train, self.count), self.model)
+        self.model.eval()
+
+    def _batches(self, images: Images, count: int) -> list[Tensor]:
+        return [images.take(index)[0] for index in torch.arange(count).split(self.batch_size)]
+
+    @torch.inference_mode()
+    def _logits(self, images: Images, count: int) -> Tensor:
+        return torch.cat([self.model(batch) for batch in self._batches(images, count)])
