@@ -131,3 +131,29 @@ def test_results_are_tables(tiny):
     values = [r.summary["accuracy"] for r in found["a"]]
     assert table["accuracy"][0] == f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
     assert list(table["n"]) == [2, 1]
+
+
+def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
+    """Rows of epochs that are trained again are there once."""
+    run = tiny.but(dense_steps=6)
+    monkeypatch.setattr(launch, "CHECKPOINT_SECONDS", -1)
+    whole = launch.execute(run).steps
+    assert len(whole) == 2 * 6
+    other = run.but(seed=1)
+    twin = launch.execute(other).steps
+    (launch.load(other).folder / "done.json").unlink()
+    from thesislib.train import Trainer
+
+    trainer = Trainer(other)
+    with store.writing(other) as writer:  # as if killed after four epochs, the last checkpoint after three
+        writer.resume()
+        for epoch in range(1, 5):
+            visited = len(trainer.minima.visited)
+            writer.row(trainer.epoch())
+            writer.steps(trainer.dense)
+            if len(trainer.minima.visited) > visited:
+                writer.minimum(visited, trainer.snapshot())
+            if epoch == 3:
+                writer.checkpoint(epoch, trainer.state())
+    assert launch.execute(other).steps.equals(twin)
+    assert launch.execute(tiny).steps.empty

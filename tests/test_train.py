@@ -189,3 +189,45 @@ def test_batchnorm_statistics_travel(tiny, monkeypatch, folders):
     resumed.restore(1, state, [minimum])
     resumed.epoch()
     assert same(resumed.snapshot(), whole.snapshot())
+
+
+def test_the_steps_after_each_minimum_are_logged(tiny):
+    """Eight steps an epoch of four: two epochs after each minimum, which come every third epoch."""
+    run = tiny.but(minima_every=3, epochs=7, dense_steps=7, strength=5)
+    trainer, plain = Trainer(run), Trainer(run.but(dense_steps=0))
+    rows, dense = [], []
+    for _ in range(run.epochs):
+        rows.append(trainer.epoch())
+        dense += trainer.dense
+    assert [(row["minimum"], row["step"], row["epoch"]) for row in dense] == [
+        (k, step, 3 * (k + 1) + 1 + step // 4) for k in (0, 1) for step in range(7 if k == 0 else 4)
+    ]
+    same = [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    assert str(same) == str(rows_of(plain, run.epochs)), "looking changes nothing"
+    first = dense[0]
+    assert (first["d"], first["term_norm"], first["term_cosine"]) == (0, 0, 0), "flat on the very top"
+    assert first["term"] == run.strength
+    by_step = [row["d"] for row in dense if row["minimum"] == 0]
+    assert by_step == sorted(by_step)
+    assert all(-1 <= row["term_cosine"] <= 1 for row in dense)
+
+
+def test_logged_angles_are_autograds(tiny):
+    run = tiny.but(minimum_at_start=True, minima="single", dense_steps=2, train_size=256, epochs=1, strength=50, lr=0.5)
+    trainer, twin = Trainer(run), Trainer(run)
+    generator = torch.Generator().manual_seed(run.seed)
+    (x0, y0), (x1, y1) = twin.train_images.shuffled(run.batch_size, generator)
+    trainer.epoch()
+    parameters = list(twin.model.parameters())
+
+    def gradient(x, y):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(F.cross_entropy(twin.model(x), y), parameters)])
+
+    first = gradient(x0, y0)
+    twin.flat.theta.sub_(run.lr * (first + run.weight_decay * twin.flat.theta))
+    second, (_, push) = gradient(x1, y1), twin.minima.gradient(twin.flat.theta, run.strength)
+    row = trainer.dense[1]
+    assert row["grad_norm"] == pytest.approx(second.norm().item(), rel=1e-4)
+    assert row["term_norm"] == pytest.approx(push.norm().item(), rel=1e-3)
+    assert row["term_cosine"] == pytest.approx(F.cosine_similarity(second, push, dim=0).item(), abs=1e-4)
+    assert row["grad_cosine"] == pytest.approx(F.cosine_similarity(first, second + push, dim=0).item(), abs=1e-4)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
-LATER = frozenset({"augmented_test"})
+LATER = frozenset({"augmented_test", "dense_steps"})
 
 #: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
 REVISION = 1
@@ -75,6 +75,7 @@ class Run(BaseModel):
     # minima and the distance term
     minima: Literal["single", "multiple", "merge"] = Field("single", description="which minima become hills")
     minima_every: Size | None = Field(None, description="store a minimum after every so many epochs")
+    dense_steps: Count = Field(0, description="log the gradients of the first so many steps after each minimum")
     minimum_at_start: bool = Field(False, description="the weights of step 0 are the first minimum")
     merge: Literal["recursive", "mean", "widen"] = Field(
         "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"

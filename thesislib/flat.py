@@ -22,9 +22,13 @@ class FlatParameters:
         if not self.parameters:
             raise ValueError("the network has no trainable parameters")
         self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
-        pieces = self.theta.split([p.numel() for p in self.parameters])
-        for piece, p in zip(pieces, self.parameters, strict=True):
-            p.data = piece.view_as(p)
+        for piece, p in zip(self.pieces(self.theta), self.parameters, strict=True):
+            p.data = piece
+
+    def pieces(self, vector: Tensor) -> list[Tensor]:
+        """Views into a vector [P], shaped as the parameters."""
+        parts = vector.split([p.numel() for p in self.parameters])
+        return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
     def clear_gradients(self) -> None:
         """Forget the gradients, so that autograd's next ones are kept as they are instead of added up."""

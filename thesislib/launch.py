@@ -75,6 +75,7 @@ def _train(run: Run) -> None:
             if writer is None:
                 continue
             writer.row(row)
+            writer.steps(trainer.dense)
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
             if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:

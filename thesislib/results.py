@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from thesislib.config import Run, UserError
 from thesislib.files import broken, read_arrays, read_json, read_metrics
-from thesislib.store import COLUMNS, SUMMARY, Groups, run_id, runs_folder
+from thesislib.store import COLUMNS, STEPS, SUMMARY, Groups, run_id, runs_folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,17 @@ class Result:
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
         return read_metrics(self.folder / "metrics.csv", COLUMNS, self.summary["epochs"])
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a step just after a minimum, columns as in store.STEPS; empty unless the run has dense_steps."""
+        path = self.folder / "steps.csv"
+        if not self.run.dense_steps:
+            return pd.DataFrame(columns=list(STEPS))
+        try:
+            return pd.read_csv(path, dtype=float)[list(STEPS)]
+        except (OSError, ValueError, KeyError) as error:
+            raise broken(path, error) from None
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.

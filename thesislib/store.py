@@ -2,6 +2,7 @@
 
 runs/<id>/config.json              the run, its data's fingerprint, REVISION
           metrics.csv              one row an epoch
+          steps.csv                one row a step just after a minimum, if the run asks for it (dense_steps)
           minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
           final.safetensors        the same at the end, and the test labels [N]
           checkpoint.safetensors   while it trains
@@ -32,6 +33,10 @@ COLUMNS = (
     *("epoch", "train_loss", "term", "test_loss", "accuracy", "lr", "strength"),
     *("grad_norm", "term_norm", "grad_cosine", "train_seconds", "seconds", "d_init"),
 )
+
+#: What every row of steps.csv has: `step` steps after minimum `minimum`; norms of the cross-entropy's and the term's
+#: gradient, cosines of the angles between the two and to the last step's gradient, squared distance to the minimum.
+STEPS = (*("epoch", "minimum", "step", "loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d"),)
 
 #: What done.json has.
 SUMMARY = ("id", "status", "epochs", "accuracy", "nll", "squared_distances", "seconds", "finished", "versions")
@@ -109,6 +114,8 @@ class Writer:
             if len(lines) < epoch:  # rows were lost, as after a power cut: only the beginning is sure
                 epoch, state, minima, lines = 0, {}, [], []
         write(self.folder / "metrics.csv", "".join([self._header, *lines]).encode())
+        if self.run.dense_steps:
+            write(self.folder / "steps.csv", self._steps_until(epoch).encode())
         # Imported here: it costs more than a second, and only writers need it.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -130,6 +137,18 @@ class Writer:
         for name in values.keys() - {"epoch"}:
             self._board.add_scalar(name, values[name], values["epoch"])
 
+    def steps(self, rows: list[dict[str, float]]) -> None:
+        """Log steps just after a minimum."""
+        if rows:
+            with (self.folder / "steps.csv").open("a", newline="") as file:
+                csv.DictWriter(file, STEPS, lineterminator="\n").writerows(rows)
+
+    def _steps_until(self, epoch: int) -> str:
+        """Header and rows of steps.csv of the epochs that will not be trained again."""
+        path, header = self.folder / "steps.csv", ",".join(STEPS) + "\n"
+        lines = path.read_text().splitlines(keepends=True)[1:] if epoch and path.is_file() else []
+        return header + "".join(line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= epoch)
+
     def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the minimum with that number."""
         write_arrays(self.folder / f"minimum-{number}.safetensors", arrays)
@@ -139,6 +158,9 @@ class Writer:
         self._board.flush()
         with (self.folder / "metrics.csv").open("a") as file:
             os.fsync(file.fileno())  # the checkpoint counts on its rows
+        if self.run.dense_steps:
+            with (self.folder / "steps.csv").open("a") as file:
+                os.fsync(file.fileno())
         write_arrays(self.folder / "checkpoint.safetensors", state | {"epoch": np.array([epoch])})
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:

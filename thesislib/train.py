@@ -49,6 +49,7 @@ class Trainer:
         self.finished_epochs = 0
         self.diverged = False
         self.logits = torch.empty(0)
+        self.dense: list[dict[str, float]] = []  # rows of steps.csv of the last epoch
         if run.minimum_at_start:
             self.evaluate()
             self.minima.add(self.flat.theta)
@@ -73,47 +74,68 @@ class Trainer:
         return row | {"train_seconds": trained - begin, "seconds": time.perf_counter() - begin}
 
     def _steps(self, lr: float, strength: float) -> dict[str, float]:
-        """One pass over the training data; means over its steps."""
+        """One pass over the training data; means over its steps. Fills `dense`."""
         run, flat = self.run, self.flat
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        every = max(1, len(self.train_images) // run.batch_size // MEASURED_STEPS)
-        nothing = torch.zeros((), device=self.device)
-        losses, measured, gradients = [], [], []
+        steps = len(self.train_images) // run.batch_size
+        every, begin = max(1, steps // MEASURED_STEPS), self._since_minimum(steps)
+        zero = torch.zeros((), device=self.device)
+        losses, measured, dense, gradients = [], [], [], []
         batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
         for step, (images, labels) in enumerate(batches):
-            measure = step % every == every - 1
+            is_dense, is_measured = begin + step < run.dense_steps, step % every == every - 1
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
-            last, gradients = (gradients if measure else []), []
+            last, gradients = (gradients if is_dense or is_measured else []), []
             flat.clear_gradients()
             loss = F.cross_entropy(self._predict(images), labels)
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
             parallel.average(gradients)
-            grad_norm = get_total_norm(gradients) if measure else nothing
-            term = term_norm = nothing
+            looked = self._look(gradients, strength) if is_dense or is_measured else ()
+            term = zero
             if strength > 0 and self.minima.hills:
-                if measure:
-                    term_norm = torch.linalg.vector_norm(self.minima.gradient(flat.theta, strength)[1])
                 term = self.minima.add_gradient(flat.theta, strength, gradients)
             losses.append(torch.stack((loss.detach(), term)))
-            if measure:
+            if looked:
                 # Where the step wants to go now, against where the one before went; no angle at the first step.
-                cosine = cosine_of(gradients, last) if last else nothing + math.nan
-                measured.append(torch.stack((grad_norm, term_norm, cosine)))
+                looked = torch.stack((*looked, cosine_of(gradients, last) if last else zero + math.nan))
+            if is_measured:
+                measured.append(looked)
+            if is_dense:
+                d = squared_distances(flat.theta, self.minima.visited[-1:])
+                dense.append(torch.cat((losses[-1], looked, d)))
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
             self.optimizer.step()
         means = torch.stack(losses).double().mean(0)
         parallel.average([means])
         loss, term = means.tolist()
-        grad_norm, term_norm, cosine = torch.stack(measured).double().nanmean(0).tolist()
+        grad_norm, term_norm, _, cosine = torch.stack(measured).double().nanmean(0).tolist()
+        where = {"epoch": self.finished_epochs + 1, "minimum": len(self.minima.visited) - 1}
+        names = ("loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d")
+        self.dense = [
+            where | {"step": begin + k} | dict(zip(names, row.tolist(), strict=True)) for k, row in enumerate(dense)
+        ]
         return {
             "train_loss": loss, "term": term, "grad_norm": grad_norm, "term_norm": term_norm,
             "grad_cosine": cosine,
         }  # fmt: skip
+
+    def _since_minimum(self, steps: int) -> float:
+        """Steps since the last minimum, at so many an epoch; infinite before the first."""
+        reached = [epoch for epoch in self.run.minimum_epochs if epoch <= self.finished_epochs]
+        return (self.finished_epochs - reached[-1]) * steps if reached else math.inf
+
+    def _look(self, gradients: list[torch.Tensor], strength: float) -> tuple[torch.Tensor, ...]:
+        """Norms of the cross-entropy's and the term's gradient, and the cosine between the two; each []."""
+        norm, zero = get_total_norm(gradients), torch.zeros((), device=self.device)
+        if not (strength > 0 and self.minima.hills):
+            return norm, zero, zero
+        push = self.flat.pieces(self.minima.gradient(self.flat.theta, strength)[1])
+        return norm, get_total_norm(push), cosine_of(gradients, push)
 
     @torch.inference_mode()
     def evaluate(self, batch_size: int = 500) -> tuple[float, float]:
