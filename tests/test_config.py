@@ -25,7 +25,7 @@ def test_id_knows_every_field_and_the_data():
         "weight_decay": 0.0, "cross_entropy": False, "cycle": 11, "lr_schedule": "step", "lr_step": 5,
         "lr_gamma": 0.2, "offset": 1, "strength_schedule": "pulse", "pulse": 2, "minima": "multiple",
         "minima_every": 3, "minimum_at_start": True, "merge": "mean", "kernel": "tanh", "strength": 2.0,
-        "width": 0.1, "share": False, "precision": "bf16", "dense_steps": 3,
+        "width": 0.1, "share": False, "precision": "bf16", "dense_steps": 3, "swa_from": 9,
     }  # fmt: skip
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
     cifar = Run(data="cifar10", model="resnet20")

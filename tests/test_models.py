@@ -108,8 +108,7 @@ def test_bf16_is_fp32_rounded(name):
 
     run = Run(train_size=128, test_size=4)
     trainer = Trainer(run.but(precision="bf16"))
-    trainer.model, x = with_statistics(build(name, 0)), torch.randn(16, 3, 32, 32)
-    rounded = trainer._predict(x)
-    exact = trainer.model(x)
+    model, x = with_statistics(build(name, 0)), torch.randn(16, 3, 32, 32)
+    rounded, exact = trainer._predict(model, x), model(x)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from thesislib.config import Run
 from thesislib.models import build
+from thesislib.probe import Probe
 from thesislib.store import COLUMNS
 from thesislib.train import Trainer
 
@@ -231,3 +233,39 @@ def test_logged_angles_are_autograds(tiny):
     assert row["term_norm"] == pytest.approx(push.norm().item(), rel=1e-3)
     assert row["term_cosine"] == pytest.approx(F.cosine_similarity(second, push, dim=0).item(), abs=1e-4)
     assert row["grad_cosine"] == pytest.approx(F.cosine_similarity(first, second + push, dim=0).item(), abs=1e-4)
+
+
+def test_swa_is_the_mean_of_the_weights(tiny):
+    run = tiny.but(minima_every=None, swa_from=3, epochs=6)
+    trainer, plain = Trainer(run), Trainer(run.but(swa_from=None))
+    weights = []
+    for epoch in range(1, 7):
+        row, live = trainer.epoch(), plain.epoch()
+        assert torch.equal(trainer.flat.theta, plain.flat.theta), "averaging changes nothing of the training"
+        assert (row["test_loss"] == live["test_loss"]) == (epoch <= 3), "the mean of one is itself"
+        weights += [trainer.flat.theta.clone()] if epoch >= 3 else []
+    mean = torch.stack(weights).mean(0)
+    assert np.allclose(trainer.snapshot()["theta"], mean, atol=1e-6)
+    plain.flat.theta.copy_(mean)
+    assert plain.evaluate()[0] == pytest.approx(row["test_loss"], rel=1e-4)
+
+
+def test_swa_resumes_to_the_bit(tiny):
+    run = tiny.but(minima_every=None, swa_from=2, epochs=6)
+    whole, resumed = Trainer(run), Trainer(run)
+    rows_of(whole, 4)
+    resumed.restore(4, copied(whole.state()), [])
+    assert rows_of(resumed, 2) == rows_of(whole, 2)
+    assert same(resumed.snapshot(), whole.snapshot())
+
+
+def test_swa_collects_batchnorm_statistics_of_the_mean(folders):
+    (folders / "data").mkdir()
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
+    np.savez(folders / "data" / "cifar10.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+    run = Run(data="cifar10", model="resnet20", batch_size=32, swa_from=1, epochs=2)
+    trainer = Trainer(run)
+    rows_of(trainer, 2)
+    probe = Probe(run, batch_size=32)
+    assert np.allclose(probe.logits(trainer.snapshot()["theta"]), trainer.logits, atol=1e-4)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
-LATER = frozenset({"augmented_test", "dense_steps"})
+LATER = frozenset({"augmented_test", "dense_steps", "swa_from"})
 
 #: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
 REVISION = 1
@@ -59,6 +59,9 @@ class Run(BaseModel):
     weight_decay: NonNegative = Field(1e-3, description="L2, in the optimiser")
     cross_entropy: bool = Field(True, description="off: the distance term alone, flat at the very top of a hill")
 
+    swa_from: Size | None = Field(
+        None, description="stochastic weight averaging: evaluate the mean of the weights after this and later epochs"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; bf16 is autocast, weights stay fp32")
 
     # schedules, in epochs
@@ -93,6 +96,10 @@ class Run(BaseModel):
             raise ValueError(f"augment and augmented_test are for CIFAR, not for {self.data}")
         if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
+        if self.swa_from and (self.minima_every or self.minimum_at_start):
+            raise ValueError("swa_from evaluates averaged weights, which are no minima: leave out minima_every")
+        if self.swa_from and self.swa_from > self.epochs:
+            raise ValueError(f"swa_from ({self.swa_from}) is after the last epoch ({self.epochs})")
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
         return self

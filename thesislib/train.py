@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import get_total_norm, parameters_to_vector
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from thesislib import parallel, schedules
 from thesislib.batches import splits
@@ -48,6 +49,7 @@ class Trainer:
         self.minima = Minima(run.kernel, run.width, run.minima, run.merge, run.share)
         self.finished_epochs = 0
         self.diverged = False
+        self.swa = AveragedModel(self.model) if run.swa_from else None
         self.logits = torch.empty(0)
         self.dense: list[dict[str, float]] = []  # rows of steps.csv of the last epoch
         if run.minimum_at_start:
@@ -61,8 +63,10 @@ class Trainer:
         strength = schedules.strength(self.run, self.finished_epochs)
         means = self._steps(lr, strength)
         trained = time.perf_counter()
-        test_loss, accuracy = self.evaluate()
         self.finished_epochs += 1
+        if self.run.swa_from and self.finished_epochs >= self.run.swa_from:
+            self._average()
+        test_loss, accuracy = self.evaluate()
         theta = self.flat.theta
         row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
         row |= means | {"strength": strength, "d_init": squared_distances(theta, [self.initial]).item()}
@@ -89,7 +93,7 @@ class Trainer:
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
             last, gradients = (gradients if is_dense or is_measured else []), []
             flat.clear_gradients()
-            loss = F.cross_entropy(self._predict(images), labels)
+            loss = F.cross_entropy(self._predict(self.model, images), labels)
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
@@ -143,33 +147,49 @@ class Trainer:
 
         Without augmentation, unless the run says otherwise.
         """
-        self.model.eval()
+        model = self.evaluated.eval()
         # Thesis: evaluated with the training augmentation switched on.
         crops = None
         if self.run.augmented_test:
             crops = torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
-        logits = torch.cat([self._predict(images) for images in self.test_images.in_order(batch_size, crops)])
+        logits = torch.cat([self._predict(model, images) for images in self.test_images.in_order(batch_size, crops)])
         self.logits, labels = parallel.gather(logits, len(self.test_images)), self.test_images.labels
         return (
             F.cross_entropy(self.logits, labels).item(),
             (self.logits.argmax(1) == labels).double().mean().item(),
         )
 
-    def _predict(self, images: torch.Tensor) -> torch.Tensor:
+    def _predict(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Logits [B, C] in fp32, products and convolutions in the run's precision."""
         if self.run.precision == "fp32":
-            return self.model(images)
+            return model(images)
         # Convolutions in bf16 are fastest with the channels innermost; the weights stay as theta has them.
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.model(images).float()
+            return model(images).float()
+
+    @property
+    def evaluated(self) -> torch.nn.Module:
+        """The network that is evaluated and stored: the one that trains, or the average of its weights."""
+        return self.swa.module if self.swa and self.swa.n_averaged > 0 else self.model
+
+    def _average(self) -> None:
+        """Take the weights into the average, and collect the BatchNorm statistics that belong to it (SWA)."""
+        self.swa.update_parameters(self.model)
+        if any(isinstance(module, torch.nn.BatchNorm2d) for module in self.swa.modules()):
+            self.swa.train()
+            update_bn(self.train_images.in_order(self.run.batch_size), self.swa, self.device)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers.
 
         On the CPU these are views of what training goes on to change: store them, or copy them, at once.
         """
-        return {"theta": _array(self.flat.theta), "logits": _array(self.logits)} | self._buffers()
+        theta = self.flat.theta
+        if self.evaluated is not self.model:
+            theta = parameters_to_vector(self.evaluated.parameters())
+        buffers = {f"buffer.{name}": _array(buffer) for name, buffer in self.evaluated.named_buffers()}
+        return {"theta": _array(theta), "logits": _array(self.logits)} | buffers
 
     def labels(self) -> np.ndarray:
         """True classes of the test images, [N]."""
@@ -181,7 +201,8 @@ class Trainer:
         return (
             {"theta": _array(self.flat.theta), "generator": self.generator.get_state().numpy()}
             | {f"optimizer.{p}.{n}": _array(v) for p in slots for n, v in slots[p].items() if v is not None}
-            | self._buffers()
+            | {f"buffer.{name}": _array(buffer) for name, buffer in self.model.named_buffers()}
+            | {f"swa.{name}": _array(value) for name, value in (self.swa.state_dict() if self.swa else {}).items()}
         )
 
     def restore(self, epoch: int, state: Arrays, minima: list[Arrays]) -> None:
@@ -194,6 +215,9 @@ class Trainer:
                 slots.setdefault(int(parameter), {})[name] = _tensor(array)
         if slots:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        if self.swa:
+            swa = {name.removeprefix("swa."): _tensor(a) for name, a in state.items() if name.startswith("swa.")}
+            self.swa.load_state_dict(swa)
         self.generator.set_state(_tensor(state["generator"]))
         self.minima = Minima(self.run.kernel, self.run.width, self.run.minima, self.run.merge, self.run.share)
         for minimum in minima:
@@ -204,9 +228,6 @@ class Trainer:
         self.flat.theta.copy_(_tensor(arrays["theta"]))
         for name, buffer in self.model.named_buffers():
             buffer.copy_(_tensor(arrays[f"buffer.{name}"]))
-
-    def _buffers(self) -> dict[str, np.ndarray]:
-        return {f"buffer.{name}": _array(buffer) for name, buffer in self.model.named_buffers()}
 
 
 def _optimizer(run: Run, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
