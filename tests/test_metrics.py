@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
@@ -77,21 +78,31 @@ def test_temperature_is_recovered(true):
     )
 
 
-@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@pytest.mark.parametrize("average", ["probabilities", "logits", "votes"])
 def test_an_ensemble_of_one_is_its_member(average):
-    assert ensembles.combine(LOGITS[None], average) == pytest.approx(metrics.log_softmax(LOGITS))
-    assert ensembles.combine(np.stack([LOGITS] * 4), average) == pytest.approx(metrics.log_softmax(LOGITS))
+    alone = metrics.log_softmax(LOGITS)
+    for members in (LOGITS[None], np.stack([LOGITS] * 4)):
+        whole = ensembles.combine(members, average)
+        assert np.array_equal(whole.argmax(1), LOGITS.argmax(1))
+        assert np.exp(whole).sum(1) == pytest.approx(1)
+        assert average == "votes" or whole == pytest.approx(alone)
+
+
+def test_votes_by_hand():
+    logits = np.log([[[0.9, 0.05, 0.05]], [[0.3, 0.4, 0.3]], [[0.3, 0.4, 0.3]]])
+    assert ensembles.combine(logits, "votes").argmax() == 1, "two votes beat one, however sure that one is"
+    assert ensembles.combine(logits[:2], "votes").argmax() == 0, "a tie goes to the higher mean probability"
 
 
 def test_an_unknown_average_is_refused():
-    with pytest.raises(UserError, match="probabilities, logits"):
+    with pytest.raises(UserError, match="probabilities, logits, votes"):
         ensembles.combine(LOGITS[None], "logit")
 
 
 def test_a_diverged_end_is_no_member(tiny):
     result = launch.execute(tiny.but(lr=30, minima_every=1, minimum_at_start=True, epochs=40))
     assert result.diverged
-    assert np.isfinite(ensembles.member_logits(result)).all()
+    assert np.isfinite(ensembles.snapshots(result)).all()
 
 
 def test_averages_by_hand():
@@ -103,11 +114,11 @@ def test_averages_by_hand():
 
 def test_members_are_the_minima_and_the_end_once(tiny):
     at_end = launch.execute(tiny)
-    assert len(ensembles.member_logits(at_end)) == 3
+    assert len(ensembles.snapshots(at_end)) == 3
     past = launch.execute(tiny.but(epochs=7))
-    logits = ensembles.member_logits(past)
+    logits = ensembles.snapshots(past)
     assert len(logits) == 4
-    scores = ensembles.scores(past)
+    scores = ensembles.scores(logits, past.arrays("final", "labels")["labels"])
     assert scores["accuracy_last"] == pytest.approx(past.summary["accuracy"])
     assert scores["nll_last"] == pytest.approx(past.summary["nll"], rel=1e-5)
     assert scores["nll_ensemble"] <= scores["nll_mean"], "Jensen: averaging probabilities never hurts the mean NLL"
@@ -118,3 +129,54 @@ def test_growth_ends_in_the_whole_ensemble(tiny):
     growth = ensembles.growth(results)
     assert list(growth["members"]) == [1, 2, 3]
     assert growth["accuracy"].iloc[-1] == ensembles.table(results)["accuracy_ensemble"].iloc[0]
+
+
+def test_scores_of_identical_members_are_the_members():
+    scores = ensembles.scores(np.stack([LOGITS] * 3), LABELS)
+    for name in ensembles.SCORES:
+        assert scores[f"{name}_ensemble"] == pytest.approx(scores[f"{name}_last"]) == scores[f"{name}_mean"]
+    assert (scores["members"], scores["agreement"], scores["disagreement"]) == (3, 1, 0)
+    assert scores["nll_ensemble_scaled"] < scores["nll_ensemble"], "logits without meaning are overconfident"
+
+
+def test_independent_runs_are_members_of_one_ensemble(tiny):
+    short = tiny.but(epochs=1, minima_every=None)
+    results = launch.results({"independent": [short.but(seed=s + 1000 * m) for s in (0, 1) for m in (0, 1, 2)]})
+    table = ensembles.table(results)
+    assert list(table["members"]) == [3, 3]
+    assert list(table["seed"]) == [0, 1]
+    finals = [r.arrays("final", "logits")["logits"] for r in results["independent"][:3]]
+    (_, logits), _ = ensembles.members(results["independent"])
+    assert np.array_equal(logits, np.stack(finals))
+
+
+def test_only_the_last_snapshots(tiny):
+    result = launch.execute(tiny)
+    ((_, logits),) = ensembles.members([result], last=2)
+    assert np.array_equal(logits, ensembles.snapshots(result)[-2:])
+
+
+def test_comparisons_are_paired_by_seed():
+    table = pd.DataFrame(
+        [
+            {"label": label, "seed": seed, "accuracy_ensemble": 0.9 + 0.01 * seed + gain, "nll_ensemble": 1 - gain}
+            for label, gain in (("plain", 0.0), ("better", 0.002), ("same", 0.0))
+            for seed in range(5)
+        ]
+    )
+    table.loc[table["label"] == "same", "accuracy_ensemble"] += [0.001, -0.001, 0.001, -0.001, 0.0]
+    for column in ("accuracy_ensemble", "nll_ensemble"):
+        rows = ensembles.compared(table, "plain", column).set_index("label")
+        assert rows.loc["better", "verdict"] == "wins"
+        assert rows.loc["same", "verdict"] == "ties"
+        assert rows.loc["better", "n"] == 5
+        against = ensembles.compared(table, "better", column).set_index("label")
+        assert against.loc["plain", "verdict"] == "loses"
+
+
+def test_deep_ensemble_equivalent():
+    independent = np.array([0.5, 0.4, 0.35, 0.36])
+    assert ensembles.equivalent(0.4, independent) == 2
+    assert ensembles.equivalent(0.45, independent) == pytest.approx(1.5)
+    assert ensembles.equivalent(0.9, independent) == 1
+    assert ensembles.equivalent(0.1, independent) == 4

@@ -28,8 +28,8 @@ ROOMS = (
     "launch",  # many runs
     "plan",  # what a scale takes
     "cluster",  # many runs through Slurm
-    "ensembles",  # snapshots as one predictor
     "verdicts",  # from effects over seeds to a verdict
+    "ensembles",  # several networks as one predictor
     "claims",  # C1 ... C14
     "style",  # one look for all figures
     "figures",  # the recurring plots
