@@ -23,6 +23,7 @@ from handwritten import DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp
 from measure import interleaved, with_threads
 
 from thesislib import datasets, launch, models, store
+from thesislib.batches import Images
 from thesislib.config import Run, make_run
 from thesislib.results import Results
 from thesislib.train import Trainer
@@ -56,6 +57,8 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     cases["b, evaluation, logging, storing"] = lambda: _logged_epoch(logged)
     cases["b0, bf16"] = _training_part(engine(0, data="mnist", model="mlp", precision="bf16"))
     cases["c"] = lambda: _products(len(train[0]) // 128)
+    rows = list(torch.randn(max(HILLS), logged.flat.theta.numel()))
+    cases["reading"] = lambda: _reading(rows, len(train[0]) // 128)
     images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
     for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0))):
         cases[name] = lambda model=model: tensor_loop(images, labels.long(), model)
@@ -83,6 +86,14 @@ def _products(steps: int) -> float:
     return time.perf_counter() - begin
 
 
+def _reading(rows: list[torch.Tensor], steps: int) -> float:
+    """The least that one minimum can cost: so many steps that read a vector twice which was last read long ago."""
+    begin = time.perf_counter()
+    for step in range(2 * steps):
+        rows[step % len(rows)].sum()
+    return time.perf_counter() - begin
+
+
 def _logged_epoch(trainer: Trainer) -> float:
     """What an epoch costs beside its steps: evaluation, a row of metrics and a checkpoint."""
     with (
@@ -106,7 +117,17 @@ def conv_steps(repetitions: int) -> pd.Series:
             fields = {"data": "cifar10", "augment": True, "model": model, "precision": precision}
             trainer = engine(hills, **fields, train_size=256, test_size=100)
             cases[f"{model}, {hills} minima, {precision}"] = _training_part(trainer, steps=2)
+    images, generator = trainer.train_images, torch.Generator().manual_seed(0)
+    cases["batching and augmentation"] = lambda: _batches(images, generator) / 2
     return interleaved(cases, repetitions)
+
+
+def _batches(images: Images, generator: torch.Generator) -> float:
+    """Seconds of an epoch that only takes its batches, cropped and flipped."""
+    begin = time.perf_counter()
+    for _ in images.shuffled(128, generator, augment=True):
+        pass
+    return time.perf_counter() - begin
 
 
 #: A process that trains 16 runs on embedded digits by so many processes and prints the seconds, their start included.
