@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures reference runs test lint bench lab clean clean-runs
+.PHONY: help setup figures reference restore runs test lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,9 +25,12 @@ setup: $(READY)  ## create .venv with the pinned packages (the others do it them
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
 	@$(PY) -m thesislib figures --scale $(scale) $(if $(section),--section $(section)) $(foreach x,$(p),-p $(x))
 
-reference: figures  ## the same, then keep .pgf, .png, .json and .csv in figures/reference/<scale>/
-	@mkdir -p figures/reference/$(scale)
+reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs' records in figures/reference/<scale>/
+	@$(PY) -m thesislib pack --scale $(scale) --file figures/reference/$(scale)/runs.zip
 	@cd "$${THESIS_FIGURES:-figures}/$(scale)" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$(scale)/"
+
+restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: figures without training
+	@$(PY) -m thesislib unpack figures/reference/$(scale)/runs.zip
 
 runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale $(scale)

@@ -146,32 +146,48 @@ def test_independent_runs_are_members_of_one_ensemble(tiny):
     assert list(table["members"]) == [3, 3]
     assert list(table["seed"]) == [0, 1]
     finals = [r.arrays("final", "logits")["logits"] for r in results["independent"][:3]]
-    (_, logits), _ = ensembles.members(results["independent"])
+    logits = ensembles.members(next(ensembles.grouped(results))[1])
     assert np.array_equal(logits, np.stack(finals))
 
 
 def test_only_the_last_snapshots(tiny):
     result = launch.execute(tiny)
-    ((_, logits),) = ensembles.members([result], last=2)
+    logits = ensembles.members([result], last=2)
     assert np.array_equal(logits, ensembles.snapshots(result)[-2:])
 
 
 def test_comparisons_are_paired_by_seed():
     table = pd.DataFrame(
         [
-            {"label": label, "seed": seed, "accuracy_ensemble": 0.9 + 0.01 * seed + gain, "nll_ensemble": 1 - gain}
+            {
+                "label": label,
+                "model": "mlp",
+                "seed": seed,
+                "accuracy_ensemble": 0.9 + 0.01 * seed + gain,
+                "nll_ensemble": 1 - gain,
+            }
             for label, gain in (("plain", 0.0), ("better", 0.002), ("same", 0.0))
             for seed in range(5)
         ]
     )
     table.loc[table["label"] == "same", "accuracy_ensemble"] += [0.001, -0.001, 0.001, -0.001, 0.0]
     for column in ("accuracy_ensemble", "nll_ensemble"):
-        rows = ensembles.compared(table, "plain", column).set_index("label")
+        rows = ensembles.compared(table, "plain", [column]).set_index("label")
         assert rows.loc["better", "verdict"] == "wins"
         assert rows.loc["same", "verdict"] == "ties"
         assert rows.loc["better", "n"] == 5
-        against = ensembles.compared(table, "better", column).set_index("label")
+        against = ensembles.compared(table, "better", [column]).set_index("label")
         assert against.loc["plain", "verdict"] == "loses"
+
+
+def test_independent_networks_are_worth_themselves(tiny):
+    short = tiny.but(epochs=1, minima_every=None)
+    results = launch.results({"independent": [short.but(seed=1000 * m) for m in range(3)], "one": [short]})
+    growth = ensembles.growth(results)
+    rows = ensembles.equivalents(ensembles.table(results), growth).set_index("label")["equivalent"]
+    falling = np.minimum.accumulate(growth["nll_scaled"][:3])
+    assert rows["independent"] == pytest.approx(1 + int(falling.argmin()))
+    assert rows["one"] == 1
 
 
 def test_deep_ensemble_equivalent():

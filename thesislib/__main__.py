@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | clean."""
+"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | clean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
@@ -109,6 +110,23 @@ def _launch(options: argparse.Namespace) -> int:
     return 1 if cluster.watch(waiting) else 0
 
 
+def _pack(options: argparse.Namespace) -> int:
+    from thesislib import export, records
+
+    path = options.file or export.figures_folder(options.scale) / "runs.zip"
+    packed, runs = records.pack(_runs(options), path), len({store.run_id(run) for run in _runs(options)})
+    print(f"{packed} of {runs} runs in {path}, {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from thesislib import records
+
+    new, runs = records.unpack(options.file)
+    print(f"{runs} runs in {options.file}: {new} are new in {store.runs_folder()}")
+    return 0
+
+
 def _runs(options: argparse.Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
     chosen = options.section or sections.SECTIONS
@@ -142,6 +160,7 @@ def _clean(options: argparse.Namespace) -> int:
         return 1
     for path in runs:
         shutil.rmtree(path)
+    shutil.rmtree(folder / "beginnings", ignore_errors=True)
     print(f"deleted {len(runs)} runs")
     return 0
 
@@ -167,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         ("figures", _figures, "train what is missing and execute the notebooks"),
         ("plan", _plan, "what a scale takes: runs, epochs, disk, and hours by the measured time of a step"),
         ("launch", _launch, "send the missing runs to Slurm, or to processes that outlive the terminal"),
+        ("pack", _pack, "put what figures need of finished runs, no weights, into one small file"),
     ):
         command = add(name, function, about)
         command.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
@@ -189,6 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     launch("--partition", help="Slurm's partition", metavar="X")
     launch("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
     launch("--no-wait", dest="wait", action="store_false", help="send, show no progress")
+    parsers["pack"].add_argument("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
+    command = add("unpack", _unpack, "put such a file's runs among those here")
+    command.add_argument("file", type=Path, metavar="X.zip")
     command = add("run", _run, "train one run, or say what came out if it was trained before")
     command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     for name, field in Run.model_fields.items():

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
-from thesislib import metrics
+from thesislib import derived, metrics
 from thesislib.config import UserError
 from thesislib.results import Result, Results
+from thesislib.sections import MEMBER
 from thesislib.verdicts import interval
 
 Average = Literal["probabilities", "logits", "votes"]
 
-#: Under one label, runs whose seeds are equal modulo this are the members of one ensemble of independent networks.
-MEMBER = 1000
-
 SCORES = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
 
 
-def snapshots(result: Result) -> np.ndarray:
-    """Test logits [K, N, C] of a run's minima, and of its end if no minimum was stored there."""
+def snapshots(result: Result, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
+    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there."""
     epochs = result.minimum_epochs
-    stored = [result.arrays(k, "logits")["logits"] for k in range(len(epochs))]
+    stored = [result.arrays(k, what)[what] for k in range(len(epochs))]
     at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
     if not stored or not (at_end or result.diverged):  # a diverged end predicts nothing
-        stored.append(result.arrays("final", "logits")["logits"])
+        stored.append(result.arrays("final", what)[what])
     return np.stack(stored)
 
 
-def members(group: list[Result], last: int | None = None) -> Iterator[tuple[Result, np.ndarray]]:
-    """Each ensemble of a label, as its first run and its members' test logits [K, N, C]; only the `last` snapshots."""
-    ensembles: dict[int, list[Result]] = {}
-    for result in group:
-        ensembles.setdefault(result.run.seed % MEMBER, []).append(result)
-    for runs in ensembles.values():
-        independent = [snapshots(run)[-1] for run in runs]
-        yield runs[0], np.stack(independent) if len(runs) > 1 else snapshots(runs[0])[-last if last else None :]
+def grouped(results: Results) -> Iterator[tuple[str, list[Result]]]:
+    """Every ensemble with its label: a run whose snapshots are the members, or one run a member (MEMBER)."""
+    for label, group in results.items():
+        ensembles: dict[tuple[str, int], list[Result]] = {}
+        for result in group:
+            ensembles.setdefault((result.run.model, result.run.seed % MEMBER), []).append(result)
+        for runs in ensembles.values():
+            yield label, runs
+
+
+def members(runs: list[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
+    """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
+    if len(runs) > 1:
+        return np.stack([snapshots(run, what)[-1] for run in runs])
+    return snapshots(runs[0], what)[-last if last else None :]
 
 
 def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarray:
@@ -86,47 +92,90 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
 
 def table(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
     """`scores` of every ensemble, one row each, with label, model and seed."""
-    return pd.DataFrame(
-        [
-            {"label": label, "model": first.run.model, "seed": first.run.seed} | scores(logits, _labels(first), average)
-            for label, group in results.items()
-            for first, logits in members(group, last)
-        ]
-    )
+    rows = []
+    for label, runs in grouped(results):
+        compute = partial(_scores, runs, average, last)
+        found = derived.numbers("ensemble", runs, compute, average=average, last=last, version=1)
+        rows.append({"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed} | found)
+    return pd.DataFrame(rows)
+
+
+def _scores(runs: list[Result], average: Average, last: int | None) -> dict[str, float]:
+    return scores(members(runs, last), _labels(runs[0]), average)
 
 
 def growth(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
-    """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    rows = []
-    for label, group in results.items():
-        for first, logits in members(group, last):
-            labels = _labels(first)
-            for k in range(1, len(logits) + 1):
-                whole = combine(logits[:k], average)
-                row = {"label": label, "model": first.run.model, "seed": first.run.seed, "members": k}
-                row |= {"accuracy": metrics.accuracy(whole, labels), "nll": metrics.nll(whole, labels)}
-                rows.append(row)
-    return pd.DataFrame(rows)
+    """Ensemble accuracy and NLL (also scaled) after each further member, one row an ensemble and number of members."""
+    tables = []
+    for label, runs in grouped(results):
+        compute = partial(_growth, runs, average, last)
+        found = pd.DataFrame(derived.arrays("growth", runs, compute, average=average, last=last, version=1))
+        tables.append(found.assign(label=label, model=runs[0].run.model, seed=runs[0].run.seed))
+    return pd.concat(tables, ignore_index=True)
 
 
-def compared(table: pd.DataFrame, reference: str, column: str = "accuracy_ensemble") -> pd.DataFrame:
-    """Each label against a reference one, paired by seed: mean difference, 95 % interval (Student), n, verdict.
+def _growth(runs: list[Result], average: Average, last: int | None) -> derived.Arrays:
+    logits, labels = members(runs, last), _labels(runs[0])
+    whole = [combine(logits[:k], average) for k in range(1, len(logits) + 1)]
+    return {
+        "members": np.arange(1, len(logits) + 1),
+        "accuracy": np.array([metrics.accuracy(x, labels) for x in whole]),
+        "nll": np.array([metrics.nll(x, labels) for x in whole]),
+        "nll_scaled": np.array([metrics.scaled(metrics.nll, x, labels) for x in whole]),
+    }
 
-    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better) or ties.
+
+#: What the table of ensembles shows, and its headings.
+SHOWN = {
+    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
+    "brier_ensemble_scaled": "Brier", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
+    "disagreement": "two disagree", "mutual_information": "mutual information", "equivalent": "equivalent",
+}  # fmt: skip
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
+    groups = table.groupby(["label", "model"], sort=False)
+    shown = {title: groups[c].agg(lambda v: f"{v.mean():.4f} ± {v.std(ddof=1):.4f}") for c, title in SHOWN.items()}
+    return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
+def compared(
+    table: pd.DataFrame, reference: str, columns: Iterable[str] = ("accuracy_ensemble", "nll_ensemble_scaled")
+) -> pd.DataFrame:
+    """Each label against a reference one in some scores, paired by seed: mean difference, 95 % interval, n, verdict.
+
+    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better) or ties. One row a
+    score, label and network.
     """
-    wide = table.pivot(index="seed", columns="label", values=column)
-    better = 1 if column.startswith("accuracy") else -1
     rows = []
-    for label in dict.fromkeys(table["label"]):
-        if label == reference:
-            continue
-        difference = (wide[label] - wide[reference]).dropna().to_numpy()
-        low, high = interval(difference)
-        verdict = "wins" if better * (low if better > 0 else high) > 0 else "ties"
-        verdict = "loses" if better * (high if better > 0 else low) < 0 else verdict
-        row = {"label": label, "against": reference, "score": column, "difference": difference.mean()}
-        rows.append(row | {"low": low, "high": high, "n": len(difference), "verdict": verdict})
+    for column in columns:
+        sign = 1 if column.startswith("accuracy") else -1
+        wide = table.pivot(index=["model", "seed"], columns="label", values=column)
+        for label in dict.fromkeys(table["label"]):
+            differences = (wide[label] - wide[reference]).dropna()
+            for model, values in differences.groupby(level="model") if label != reference else ():
+                low, high = interval(values.to_numpy())
+                least, most = sorted((sign * low, sign * high))
+                verdict = "wins" if least > 0 else "loses" if most < 0 else "ties"
+                row = {"score": column, "label": label, "model": model, "against": reference}
+                row |= {"difference": values.mean(), "low": low, "high": high, "n": len(values)}
+                rows.append(row | {"verdict": verdict})
     return pd.DataFrame(rows)
+
+
+def equivalents(table: pd.DataFrame, growth: pd.DataFrame, independent: str = "independent") -> pd.DataFrame:
+    """`equivalent` of every ensemble in a `table`, against the `growth` of the independent networks of its seed.
+
+    One row an ensemble: label, model, seed, equivalent.
+    """
+    curves = growth[growth["label"] == independent].groupby(["model", "seed"])["nll_scaled"]
+    rows = table[["label", "model", "seed"]].copy()
+    rows["equivalent"] = [
+        equivalent(row.nll_ensemble_scaled, curves.get_group((row.model, row.seed)).to_numpy())
+        for row in table.itertuples()
+    ]
+    return rows
 
 
 def equivalent(nll: float, independent: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,8 +55,10 @@ class Result:
 
         "final" also has labels [N], the true classes of the test images.
 
-        Raises UserError if there is no such minimum.
+        Raises UserError if there is no such minimum, or the run came without weights (`records`).
         """
+        if not (self.folder / "final.safetensors").is_file():
+            raise UserError(f"run {self.id} came without its weights: delete {self.folder} to train it here")
         path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
         if not path.is_file():
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
@@ -107,10 +110,18 @@ class Results(dict[str, list[Result]]):
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """All rows of all runs, with the columns label, model, seed and id in front."""
+        """All rows of all runs, with the columns label, model, seed and id."""
+        return self._together(lambda result: result.history)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """All rows of the runs' steps.csv, with the same columns."""
+        return self._together(lambda result: result.steps)
+
+    def _together(self, read: Callable[[Result], pd.DataFrame]) -> pd.DataFrame:
         return pd.concat(
             [
-                result.history.assign(label=label, model=result.run.model, seed=result.run.seed, id=result.id)
+                read(result).assign(label=label, model=result.run.model, seed=result.run.seed, id=result.id)
                 for label, group in self.items()
                 for result in group
             ],

@@ -1,0 +1,115 @@
+"""Finished runs without their weights in one small file, so that others draw the figures without training.
+
+A record has what a figure reads: configuration, metrics, summary, and what was derived from weights and predictions
+(`derived`). data.json names the exact datasets, without which a run's id means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+
+from pydantic import ValidationError
+
+from thesislib import datasets, store
+from thesislib.config import Run, UserError
+from thesislib.files import make_writable, write
+from thesislib.results import load
+
+#: What of a run's folder is in its record; done.json last, because it says that the rest is there.
+_FILES = re.compile(r"config\.json|metrics\.csv|steps\.csv|derived-[\w.-]+\.safetensors|done\.json")
+
+
+def pack(runs: Iterable[Run], path: Path) -> int:
+    """Write the records of all these runs that are finished to a zip file; how many there are.
+
+    The same runs give the same file, byte for byte. Raises UserError if none is finished.
+    """
+    done = {store.run_id(run): run for run in runs if store.is_done(run)}
+    if not done:
+        raise UserError(f"none of these runs is finished in {store.runs_folder()}: nothing to pack")
+    make_writable(path.parent, "records", "THESIS_FIGURES")
+    prints = {name: datasets.fingerprint(name) for name in sorted({run.data for run in done.values()})}
+    temporary = path.with_name(f".{path.name}")
+    with ZipFile(temporary, "w") as file:
+        _add(file, "data.json", json.dumps(prints).encode())
+        for identity in sorted(done):
+            for part in sorted(load(done[identity]).folder.iterdir()):
+                if _FILES.fullmatch(part.name):
+                    _add(file, f"{identity}/{part.name}", part.read_bytes())
+    temporary.replace(path)
+    return len(done)
+
+
+def _add(file: ZipFile, name: str, content: bytes) -> None:
+    file.writestr(ZipInfo(name), content, ZIP_DEFLATED, 9)  # ZipInfo's date is fixed: 1980
+
+
+def unpack(path: Path) -> tuple[int, int]:
+    """Put the records of a zip file among the runs; how many came, and how many there are in it.
+
+    A run that is finished here stays as it is. Raises UserError, before anything is written, if the file is not what
+    `pack` writes, or was made with other data than those here.
+    """
+    try:
+        with ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        records = _by_run(parts)
+        prints = json.loads(parts["data.json"])
+        for identity, record in records.items():
+            config = json.loads(record["config.json"])
+            if Run(**config["run"]).digest(config["data"]) != identity or not {"metrics.csv", "done.json"} <= set(
+                record
+            ):
+                raise ValueError(f"{identity} is not what its name says")
+    except (OSError, BadZipFile, KeyError, ValueError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} holds no records of runs ({reason})") from None
+    _agree_on_data(prints)
+    make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
+    return sum(_place(identity, record) for identity, record in records.items()), len(records)
+
+
+def _by_run(parts: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
+    records: dict[str, dict[str, bytes]] = {}
+    for name, content in parts.items():
+        identity, slash, part = name.partition("/")
+        if slash and re.fullmatch(r"[0-9a-f]{12}", identity) and _FILES.fullmatch(part):
+            records.setdefault(identity, {})[part] = content
+        elif name != "data.json":
+            raise ValueError(f"{name} does not belong there")
+    return records
+
+
+def _agree_on_data(prints: dict[str, str]) -> None:
+    """Note which datasets the runs saw where there are none; raise UserError where there are others."""
+    folder = datasets.data_folder()
+    absent = {}
+    for name, theirs in prints.items():
+        note = folder / f"{name}.sha256.json"
+        if name != "mnist5k" and not (folder / f"{name}.npz").is_file() and not note.is_file():
+            absent[note] = theirs
+        elif datasets.fingerprint(name) != theirs:
+            raise UserError(
+                f"these runs saw another copy of {name} ({theirs}) than the one in {folder} "
+                f"({datasets.fingerprint(name)}): set THESIS_DATA to an empty folder to use them"
+            )
+    for note, theirs in absent.items():
+        make_writable(folder, "the names of the data", "THESIS_DATA")
+        write(note, json.dumps({"sha256": theirs}).encode())
+
+
+def _place(identity: str, record: dict[str, bytes]) -> bool:
+    """Write one record unless the run is finished here, then it keeps its own and only gets what was derived."""
+    config = json.loads(record["config.json"])
+    with store.writing(Run(**config["run"])) as writer:
+        done = writer.done
+        for name in sorted(record, key=lambda name: name == "done.json"):
+            if not done or (name.startswith("derived-") and not (writer.folder / name).is_file()):
+                write(writer.folder / name, record[name])
+        if not done:
+            (writer.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return not done
