@@ -7,8 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,7 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     trained = time.perf_counter()
     # Runs are there: a notebook only reads and draws, in its own kernel.
     ready = [section for section in chosen if section not in errors]
-    pool = ProcessPoolExecutor(launch.cores(), get_context("spawn"), initializer=launch.prepare_worker)
-    with pool, launch.stopped_by_interrupt(pool):
+    with launch.pool_of(launch.cores()) as pool, launch.stopped_by_interrupt(pool):
         futures = {
             pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in ready
         }

@@ -11,12 +11,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.sharedctypes import Synchronized
 from time import monotonic
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from thesislib import store
+from thesislib import beginnings, store
 from thesislib.config import Run, UserError
 from thesislib.files import make_writable
 from thesislib.results import Result, Results, load, load_id
@@ -25,11 +26,20 @@ from thesislib.results import Result, Results, load, load_id
 CHECKPOINT_SECONDS = 5.0
 
 
+#: Number of this process among the workers of its pool.
+_worker = 0
+
+
 def device() -> str:
-    """Where runs train: a GPU if torch sees one (the one that torchrun gave this process), else the CPU."""
+    """Where runs train: the CPU, or one of the GPUs that torch sees.
+
+    Under torchrun the one of this process' local rank; the workers of a pool take turns.
+    """
     import torch
 
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', _worker)) % torch.cuda.device_count()}"
 
 
 def execute(run: Run) -> Result:
@@ -59,10 +69,14 @@ def _train(run: Run) -> None:
     from thesislib.train import Trainer
 
     trainer = Trainer(run, device(), _start_arrays(run) if run.start else None)
+
+    def whole_state() -> dict[str, np.ndarray]:
+        return trainer.state() | {"processes": np.array([parallel.size()])}
+
     with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
         if parallel.from_first(writer and writer.done):  # another process finished it while we waited
             return
-        epoch, state, minima = parallel.from_first(writer and writer.resume())
+        epoch, state, minima = parallel.from_first(writer and _begin(run, writer, parallel.size()))
         if state:
             _check_processes(run, int(state.pop("processes", np.ones(1))[0]), parallel.size())
             trainer.restore(epoch, state, minima)
@@ -78,14 +92,21 @@ def _train(run: Run) -> None:
             writer.steps(trainer.dense)
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
+                if before == 0:
+                    beginnings.keep(run, writer, whole_state(), trainer.snapshot(), parallel.size())
             if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:
-                state = trainer.state() | {"processes": np.array([parallel.size()])}
-                writer.checkpoint(trainer.finished_epochs, state)
+                writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
             versions = {"python": platform.python_version(), "torch": version("torch")}
             final = trainer.snapshot() | {"labels": trainer.labels()}
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
+
+
+def _begin(run: Run, writer: store.Writer, processes: int) -> tuple[int, dict[str, np.ndarray], list]:
+    """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it."""
+    resumed = writer.resume()
+    return resumed if resumed[1] else beginnings.adopt(run, writer, processes)
 
 
 def _check_processes(run: Run, before: int, now: int) -> None:
@@ -128,10 +149,8 @@ def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
-    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    workers = min(workers or cores(), len(todo))
     with (
-        ProcessPoolExecutor(workers, get_context("spawn"), initializer=prepare_worker) as pool,
+        pool_of(min(workers or cores(), len(todo))) as pool,
         tqdm(total=len(todo), desc="training", unit="run") as bar,
         stopped_by_interrupt(pool),
     ):
@@ -143,6 +162,13 @@ def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
                     failures[reason] = failures.get(reason, 0) + 1
     if failures:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+
+
+def pool_of(workers: int) -> ProcessPoolExecutor:
+    """A pool of so many processes, which die with this one."""
+    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+    context = get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(context.Value("i", 0),))
 
 
 @contextmanager
@@ -179,8 +205,12 @@ def _execute(run: Run) -> None:
     execute(run)
 
 
-def prepare_worker() -> None:
+def _prepare_worker(turns: Synchronized) -> None:
     """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
+    global _worker
+    with turns.get_lock():
+        _worker = turns.value
+        turns.value += 1
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "SIGUSR2"):  # a cluster's notice is for the parent, which then ends us
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

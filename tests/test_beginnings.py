@@ -1,0 +1,83 @@
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from thesislib import beginnings, launch
+from thesislib.config import Run
+from thesislib.train import Trainer
+
+
+def epochs_trained(monkeypatch):
+    """A list that grows with every epoch that is trained, not adopted."""
+    trained, epoch = [], Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda self: trained.append(1) or epoch(self))
+    return trained
+
+
+def same(one, two):
+    drop = ["seconds", "train_seconds"]
+    pd.testing.assert_frame_equal(one.history.drop(columns=drop), two.history.drop(columns=drop), check_exact=True)
+    for which in ("final", *range(len(one.minimum_epochs))):
+        a, b = one.arrays(which), two.arrays(which)
+        assert all(np.array_equal(a[key], b[key]) for key in a.keys() | b.keys())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"strength": 7.0, "width": 0.1, "kernel": "tanh"},
+        {"strength": 0, "epochs": 3},
+        {"minima": "merge", "merge": "widen", "share": False},
+        {"minima": "single", "strength_schedule": "pulse", "strength": 3, "cycle": 4},
+        {"dense_steps": 5, "lr_schedule": "cosine"},
+    ],
+)
+def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
+    # What does not belong to the term is the same in both.
+    first = tiny.but(**{k: v for k, v in other.items() if k not in beginnings.WITHOUT_EFFECT})
+    run = tiny.but(**other)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
+    alone = launch.execute(run)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
+    launch.execute(first)
+    trained = epochs_trained(monkeypatch)
+    together = launch.execute(run)
+    assert len(trained) == run.epochs - 2, "the two epochs before the first minimum were there"
+    same(together, alone)
+    if run.dense_steps:
+        pd.testing.assert_frame_equal(together.steps, alone.steps)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.2}, {"weight_decay": 0}, {"minima_every": 3}, {"momentum": 0}])
+def test_what_matters_from_the_start_is_not_shared(tiny, monkeypatch, other):
+    launch.execute(tiny)
+    trained = epochs_trained(monkeypatch)
+    run = tiny.but(**other)
+    launch.execute(run)
+    assert len(trained) == run.epochs
+
+
+def test_a_run_that_ends_at_its_first_minimum_is_whole(tiny):
+    launch.execute(tiny)
+    result = launch.execute(tiny.but(epochs=2))
+    assert result.arrays("final", "logits")["logits"].shape == (250, 10)
+
+
+def test_every_field_was_thought_of():
+    """A new field matters unless somebody says it does not."""
+    assert set(Run.model_fields) > beginnings.WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize("other", [{"minima_every": None}, {"minimum_at_start": True}, {"minima_every": 50}])
+def test_runs_without_a_beginning(tiny, other):
+    launch.execute(tiny.but(**other))
+    assert not beginnings.folder().exists()
+
+
+def test_a_finished_grid_may_lose_them(tiny, folders):
+    launch.execute(tiny)
+    assert len(list(beginnings.folder().iterdir())) == 1
+    shutil.rmtree(beginnings.folder())
+    assert launch.execute(tiny.but(strength=2)).summary["epochs"] == 6
