@@ -41,7 +41,7 @@ def curves(
         for label, rows in shown.groupby("label", sort=False):
             # A logarithmic axis has no 0: the epoch of the minimum itself is left out there.
             rows = rows[rows[name] > 0] if name in log else rows
-            _mean_and_band(axis, rows, name, label, palette[label])
+            _mean_and_band(axis, rows, "epoch", name, label, palette[label])
         _mark_minima(axis, results)
         if name == "accuracy":
             _skip_beginning(axis, shown)
@@ -53,14 +53,46 @@ def curves(
     return figure
 
 
-def _mean_and_band(axis: Axes, rows: pd.DataFrame, name: str, label: str, colour: tuple[float, ...]) -> None:
+def lines(table: pd.DataFrame, x: str, columns: Sequence[str], log: Sequence[str] = (), height: float = 2.5) -> Figure:
+    """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
+
+    `log` names the axes, `x` among them, that are logarithmic; one row a network.
+    """
+    models = list(table["model"].unique())
+    figure, axes = grid(len(models), len(columns), height)
+    palette = palette_of(list(table["label"].unique()))
+    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
+        axis, shown = axes[row, column], table[table["model"] == model]
+        for label, rows in shown.groupby("label", sort=False):
+            _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, palette[label])
+        scales = {"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log}
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], **scales)
+        if len(models) > 1 and column == 0:
+            axis.set_title(model)
+    legend_below(figure, axes[0, 0])
+    return figure
+
+
+def steps(results: Results, columns: Sequence[str], points: int = 60, height: float = 2.3) -> Figure:
+    """Gradients step by step after a minimum, on a logarithmic axis: each point the mean of as many steps as it spans.
+
+    `columns` are of store.STEPS; one row a network.
+    """
+    table = results.steps
+    edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
+    table = table.assign(bin=np.digitize(table["step"], edges))
+    table = table.groupby(["label", "model", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
+    return lines(table, "step", columns, log=["step"], height=height)
+
+
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, colour: tuple[float, ...]) -> None:
     rows = rows.dropna(subset=[name])
     if rows.empty:
         axis.plot([], [], color=colour, label=label)
     else:
         # A single seed has no deviation, and the empty band would trip matplot2tikz.
-        band = "sd" if rows["id"].nunique() > 1 else None
-        sns.lineplot(rows, x="epoch", y=name, errorbar=band, color=colour, label=label, ax=axis, legend=False)
+        band = "sd" if rows["seed"].nunique() > 1 else None
+        sns.lineplot(rows, x=x, y=name, errorbar=band, color=colour, label=label, ax=axis, legend=False)
 
 
 def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
@@ -100,7 +132,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
             axis.remove()
             continue
         for name in names:
-            _mean_and_band(axis, rows, name, f"to minimum {int(name[2:]) + 1}", palette[name])
+            _mean_and_band(axis, rows, "epoch", name, f"to minimum {int(name[2:]) + 1}", palette[name])
         _mark_minima(axis, {label: results[label]})
         axis.set(title=label, xlabel="epoch", ylabel="squared distance")
     legend_below(figure, axes[0, 0])
@@ -183,11 +215,44 @@ def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) ->
     palette = palette_of(labels)
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
         for place, label in enumerate(labels):
-            values = table.loc[table["label"] == label, name]
+            values = table.loc[table["label"] == label, name].dropna()
+            if values.empty:
+                continue
             axis.plot(values, np.full(len(values), place), "o", color=palette[label], alpha=0.6)
             axis.plot(values.mean(), place, "|", color=palette[label], markersize=14, markeredgewidth=2)
         axis.set(xlabel=title, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
         axis.set_yticklabels(labels if axis is axes[0, 0] else [" "] * len(labels))
+    return figure
+
+
+def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
+    """A dot an ensemble, coloured by label; one row a network."""
+    models = list(table["model"].unique())
+    figure, axes = grid(len(models), 1, height)
+    palette = palette_of(list(table["label"].unique()))
+    for axis, model in zip(axes.flat, models, strict=True):
+        for label, rows in table[table["model"] == model].groupby("label", sort=False):
+            axis.plot(rows[x], rows[y], "o", color=palette[label], label=label, alpha=0.7)
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=model if len(models) > 1 else "")
+    legend_below(figure, axes[0, 0])
+    return figure
+
+
+def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
+    """A plane through three minima (stars): training loss and distance term as shades, the projected walk as a line.
+
+    `arrays` are those of `valleys.plane`; axes in units of weight space.
+    """
+    figure, axes = grid(1, 2, height)
+    shades = {"training loss": np.log10(arrays["train_loss"]), "distance term": arrays["hills"]}
+    values = (arrays["train_loss"], arrays["hills"])
+    for axis, (title, shade), value in zip(axes.flat, shades.items(), values, strict=True):
+        axis.pcolormesh(arrays["xs"], arrays["ys"], shade, cmap="viridis", shading="nearest")
+        x, y, _ = arrays["path"].T
+        axis.plot(x, y, "-", color="white", linewidth=0.8)
+        axis.plot(*arrays["minima"].T, "*", color="C3", markersize=8)
+        ends = [(values[0], values[-1]) for values in (arrays["xs"], arrays["ys"])]
+        axis.set(xlim=ends[0], ylim=ends[1], title=f"{title}, {value.min():.2g} (dark) to {value.max():.2g}")
     return figure
 
 

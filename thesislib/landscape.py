@@ -84,6 +84,11 @@ class Plane:
         offset = theta.double() - self.origin
         return (offset @ self.u).item(), (offset @ self.v).item()
 
+    def distance(self, theta: Tensor) -> float:
+        """Distance (not squared) of theta [P] from the plane."""
+        x, y = self.coordinates(theta)
+        return max(0.0, (theta.double() - self.origin).square().sum().item() - x * x - y * y) ** 0.5
+
     def at(self, x: float, y: float) -> Tensor:
         """The weights [P] at (x, y)."""
         return (self.origin + x * self.u + y * self.v).float()
@@ -99,8 +104,7 @@ def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray
     total = np.zeros((len(ys), len(xs)))
     for minimum in minima:
         x, y = plane.coordinates(minimum)
-        off = ((minimum.double() - plane.origin).square().sum().item()) - x * x - y * y
-        d = (xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + max(off, 0.0)
+        d = (xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + plane.distance(minimum) ** 2
         value, _ = KERNELS[run.kernel](torch.from_numpy(d), run.width)
         total += run.strength / (len(minima) if run.share else 1) * value.numpy()
     return total

@@ -32,19 +32,19 @@ class Probe:
     over the training images, or the numbers would be wrong (Izmailov et al. 2018).
     """
 
-    def __init__(self, run: Run, train_images: int = 10_000, batch_size: int = 500) -> None:
+    def __init__(self, run: Run, images: int | None = None, batch_size: int = 500) -> None:
         self.run, self.batch_size = run, batch_size
         self.train, self.test = splits(run, torch.device("cpu"))
-        self.count = min(train_images, len(self.train))
+        self.counts = tuple(min(images or len(split), len(split)) for split in (self.train, self.test))
         self.model = build(run.model, run.seed, run.classes)
         self.flat = FlatParameters(self.model)
         self.has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
 
     def at(self, theta: Tensor | np.ndarray) -> Point:
-        """Loss and accuracy at theta [P] on the first `train_images` training images and on all test images."""
+        """Loss and accuracy at theta [P] on the first `images` training images and as many test images (None: all)."""
         self._go(theta)
         numbers = []
-        for images, count in ((self.train, self.count), (self.test, len(self.test))):
+        for images, count in zip((self.train, self.test), self.counts, strict=True):
             logits, labels = self._logits(images, count), images.labels[:count]
             numbers += [F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()]
         return Point(*numbers)
@@ -57,7 +57,7 @@ class Probe:
     def _go(self, theta: Tensor | np.ndarray) -> None:
         self.flat.theta.copy_(torch.as_tensor(theta))
         if self.has_statistics:
-            update_bn(self._batches(self.train, self.count), self.model)
+            update_bn(self._batches(self.train, self.counts[0]), self.model)
         self.model.eval()
 
     def _batches(self, images: Images, count: int) -> list[Tensor]:

@@ -52,6 +52,12 @@ LABELS = {
     "train_seconds": "seconds of training an epoch",
     "members": "members",
     "nll": "NLL",
+    "accuracy_mean": "mean accuracy of the members",
+    "disagreement": "disagreement of two members",
+    "t": "position $t$ between minima",
+    "test_accuracy": "test accuracy",
+    "step": "step after the minimum",
+    "term_cosine": "cosine, term and CE",
 }
 
 

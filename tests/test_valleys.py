@@ -1,0 +1,101 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from thesislib import launch, valleys
+from thesislib.results import Results
+
+
+@pytest.fixture
+def walk(tiny):
+    return launch.results({"s = 5": [tiny.but(strength=5)]})
+
+
+def test_lines_end_at_the_minima(walk):
+    along = valleys.lines(walk, images=None, points=3)
+    history = walk.history.set_index("epoch")
+    assert list(along["pair"]) == [0] * 3 + [1] * 3
+    for pair, (first, last) in enumerate(((2, 4), (4, 6))):
+        rows = along[along["pair"] == pair]
+        assert rows["test_loss"].iloc[0] == pytest.approx(history["test_loss"][first], rel=1e-5)
+        assert rows["test_accuracy"].iloc[-1] == history["accuracy"][last]
+
+
+def test_a_second_look_computes_nothing(walk, monkeypatch):
+    tables = [(valleys.lines(walk), valleys.bent(walk, epochs=1), valleys.disguises(walk), valleys.plane(walk, 250, 3))]
+    for name in ("Probe", "Trainer"):
+        monkeypatch.setattr(valleys, name, None)
+    again = (valleys.lines(walk), valleys.bent(walk, epochs=1), valleys.disguises(walk), valleys.plane(walk, 250, 3))
+    for before, after in zip(tables[0], again, strict=True):
+        for name in before:
+            assert np.array_equal(before[name], after[name])
+    with pytest.raises(TypeError):
+        valleys.lines(walk, points=5)
+
+
+def test_the_rise_is_above_the_line_between_two_minima(walk):
+    ((result,),) = walk.values()
+    path = result.folder / "metrics.csv"
+    table = pd.read_csv(path, float_precision="round_trip")
+    table["train_loss"] = [9.0, 1.0, 3.0, 2.0, 1.0, 0.5]  # over the line: 1.5 at epoch 3, -0.25 at epoch 5
+    table.to_csv(path, index=False)
+    (result,) = Results.load({"x": [result.run]})["x"]
+    assert valleys.rise(result) == pytest.approx((1.5 + 0) / 2)
+
+
+def test_barriers_and_verdicts(walk):
+    t = np.linspace(0, 1, 3)
+    flat, hill = np.array([1.0, 1.5, 2.0]), np.array([1.0, 2.5, 2.0])
+    front = {"label": "s = 5", "model": "mlp-tiny", "seed": 0}
+    pairs = [
+        pd.DataFrame({**front, "pair": k, "t": t, "train_loss": x, "test_loss": flat})
+        for k, x in enumerate((flat, hill))
+    ]
+    (row,) = valleys.barriers(walk, pd.concat(pairs)).to_dict("records")
+    assert (row["barrier"], row["barrier_test"]) == pytest.approx((0.5, 0))
+    table = pd.DataFrame(
+        [
+            {"label": label, "model": "mlp", "seed": seed, "barrier": barrier + 0.001 * seed, "rise": rise}
+            for label, barrier, rise in (("high", 1.0, 0.0), ("low", 0.01, np.nan), ("near", valleys.JUMP, 0.0))
+            for seed in (-1, 0, 1)
+        ]
+    )
+    found = valleys.verdicts(table).set_index("label")
+    assert dict(found["barrier_says"]) == {"high": "jump", "low": "valley", "near": "undecided"}
+    assert dict(found["rise_says"]) == {"high": "valley", "low": "-", "near": "valley"}
+
+
+def test_a_curve_has_the_ends_of_the_line(walk):
+    bent = valleys.bent(walk, images=None, epochs=1, points=5).groupby("label")["train_loss"]
+    assert bent.first()["s = 5, line"] == bent.first()["s = 5, curve"]
+    assert bent.last()["s = 5, line"] == bent.last()["s = 5, curve"]
+    assert bent.nth(2).nunique() == 2
+
+
+def test_the_walk_in_the_plane_passes_through_the_minima(walk):
+    arrays = valleys.plane(walk, images=100, points=4)
+    assert arrays["path"].shape == (6, 3)
+    for minimum, epoch in zip(arrays["minima"], (2, 4, 6), strict=True):
+        assert arrays["path"][epoch - 1, :2] == pytest.approx(minimum, abs=1e-4)
+        assert arrays["path"][epoch - 1, 2] < 1e-2
+    assert arrays["path"][0, 2] > 1e-2
+    ((x0, y0), (_, y1), (_, y2)) = arrays["minima"]
+    assert (x0, y0) == pytest.approx((0, 0), abs=1e-6)
+    assert y1 == pytest.approx(0, abs=1e-6)
+    assert y2 > 0
+    assert arrays["train_loss"].shape == arrays["hills"].shape == (4, 4)
+
+
+def test_aligning_never_takes_networks_apart(walk, tiny):
+    independent = launch.results({"independent": [tiny.but(seed=1000 * m, minima_every=None) for m in (0, 1)]})
+    for results in (walk, independent):
+        (row,) = valleys.disguises(results).to_dict("records")
+        assert row["d_aligned"] <= row["d"] * (1 + 1e-6)
+    ((result,),) = walk.values()
+    (row,) = valleys.disguises(walk).to_dict("records")
+    assert row["d"] == pytest.approx(result.history["d_0"].iloc[-1], rel=1e-4)
+
+
+def test_the_strongest_walk(tiny):
+    results = launch.results({f"s = {s}": [tiny.but(strength=s, epochs=2)] for s in (1, 7, 3)})
+    assert list(valleys.strongest(results)) == ["s = 7"]

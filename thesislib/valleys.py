@@ -1,0 +1,199 @@
+"""Does the walk follow valleys or jump, and are its minima different networks? Section 6, measured on finished runs.
+
+Everything is computed once and kept beside the runs (`derived`); loss is cross-entropy in nats. Between two minima:
+the *barrier* of the straight line, and the *rise* of the loss along the walk itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from thesislib import derived, landscape, matching
+from thesislib.derived import Arrays
+from thesislib.ensembles import grouped, members
+from thesislib.landscape import Plane
+from thesislib.models import build
+from thesislib.probe import Probe
+from thesislib.results import Result, Results
+from thesislib.train import Trainer
+from thesislib.verdicts import interval
+
+#: Nats by which the loss must rise between two minima to count as a jump out of one valley into another: a
+#: twentieth of what knowing nothing costs, ln 10.
+JUMP = 0.05 * np.log(10)
+
+
+def lines(results: Results, images: int | None = 2000, points: int = 11) -> pd.DataFrame:
+    """Loss and accuracy on the straight lines between consecutive members of every ensemble (see `ensembles`).
+
+    One row a point: label, model, seed, pair, t, and the fields of probe.Point.
+    """
+
+    def compute(runs: list[Result]) -> Arrays:
+        probe, thetas = Probe(runs[0].run, images), torch.from_numpy(members(runs, what="theta"))
+        tables = [
+            landscape.line(probe, a, b, points).assign(pair=k)
+            for k, (a, b) in enumerate(zip(thetas[:-1], thetas[1:], strict=True))
+        ]
+        return _arrays(pd.concat(tables))
+
+    return _table(results, "lines", compute, images=images, points=points)
+
+
+def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
+    """Means over the pairs of `lines`: label, model, seed, barrier, barrier_test, and rise along the walk.
+
+    Independent networks have no walk between them: their rise is NaN.
+    """
+    rows = []
+    walks = {(label, runs[0].run.model, runs[0].run.seed): runs for label, runs in grouped(results)}
+    for key, table in along.groupby(["label", "model", "seed"], sort=False):
+        pairs = [pair for _, pair in table.groupby("pair")]
+        row = dict(zip(("label", "model", "seed"), key, strict=True))
+        row["barrier"] = np.mean([landscape.barrier(pair) for pair in pairs])
+        row["barrier_test"] = np.mean([landscape.barrier(pair, "test_loss") for pair in pairs])
+        rows.append(row | {"rise": rise(walks[key][0]) if len(walks[key]) == 1 else np.nan})
+    return pd.DataFrame(rows)
+
+
+def rise(result: Result) -> float:
+    """Mean over consecutive minima of how far an epoch's training loss rises above the line between theirs."""
+    loss = result.history["train_loss"].to_numpy()
+    epochs = result.minimum_epochs
+    rises = []
+    for first, last in zip(epochs[:-1], epochs[1:], strict=True):
+        between = loss[first - 1 : last]
+        rises.append((between - np.linspace(between[0], between[-1], len(between))).max())
+    return float(np.mean(rises)) if rises else np.nan
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Valley or jump, a label and network: mean and 95 % interval of barrier and rise, and what they say.
+
+    "jump" if a loss rises by more than JUMP, "valley" if by less, "undecided" if the interval does not carry it.
+    """
+
+    def outcome(values: np.ndarray) -> str:
+        low, high = interval(values)
+        return "jump" if low > JUMP else "valley" if high < JUMP else "undecided"
+
+    rows = []
+    for (label, model), some in table.groupby(["label", "model"], sort=False):
+        row: dict[str, object] = {"label": label, "network": model, "n": len(some)}
+        for name in ("barrier", "rise"):
+            values = some[name].dropna().to_numpy()
+            low, high = interval(values)
+            row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
+            row[f"{name}_says"] = outcome(values) if len(values) else "-"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def bent(results: Results, images: int | None = 2000, epochs: int = 5, points: int = 21) -> pd.DataFrame:
+    """The line and a trained quadratic Bezier curve between the first two members of each label's first ensemble.
+
+    One row a point: label ("..., line" or "..., curve"), model, seed, t and the fields of probe.Point.
+    """
+
+    def compute(runs: list[Result]) -> Arrays:
+        probe, (a, b, *_) = Probe(runs[0].run, images), torch.from_numpy(members(runs, what="theta"))
+        middle = landscape.connect(probe, a, b, epochs, runs[0].run.seed, runs[0].run.lr)
+        paths = {0: landscape.line(probe, a, b, points), 1: landscape.curve(probe, [a, middle, b], points)}
+        return _arrays(pd.concat(path.assign(path=number) for number, path in paths.items()))
+
+    first = Results({label: next(grouped(Results({label: group})))[1] for label, group in results.items()})
+    table = _table(first, "bent", compute, images=images, epochs=epochs, points=points)
+    return table.assign(label=table["label"] + table.pop("path").map({0: ", line", 1: ", curve"}))
+
+
+def strongest(results: Results) -> Results:
+    """The first run of the label whose hills are highest."""
+    label = max(results, key=lambda label: results[label][0].run.strength)
+    return Results({label: results[label][:1]})
+
+
+def plane(results: Results, images: int | None = 2000, points: int = 15, margin: float = 0.25) -> Arrays:
+    """The plane through the first three minima of the one run in `results`, with the walk projected onto it.
+
+    xs [X], ys [Y]; train_loss, test_loss and the distance term of the three, `hills`, [Y, X]; minima [3, 2];
+    path [E, 3]: x, y and the distance from the plane after each epoch, from training the run once more.
+    """
+    ((result,),) = results.values()
+    return derived.arrays(
+        "plane", [result], partial(_plane, result, images, points, margin), images=images, points=points, version=1
+    )
+
+
+def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
+    three = torch.from_numpy(members([result], what="theta")[:3])
+    through = Plane(*three)
+    minima = np.array([through.coordinates(theta) for theta in three])
+    path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in _walk(result)])
+    low, high = minima.min(0), minima.max(0)
+    room = margin * (high - low).max()
+    xs, ys = (np.linspace(low[k] - room, high[k] + room, points) for k in (0, 1))
+    table = landscape.surface(Probe(result.run, images), through, xs, ys)
+    grids = {name: table[name].to_numpy().reshape(points, points) for name in ("train_loss", "test_loss")}
+    return {
+        "xs": xs, "ys": ys, "minima": minima, "path": path,
+        "hills": landscape.hills(through, list(three), xs, ys, result.run),
+    } | grids  # fmt: skip
+
+
+def _walk(result: Result) -> Iterator[torch.Tensor]:
+    """The weights [P] after each epoch up to the third minimum, trained once more: to the bit on the same machine."""
+    trainer = Trainer(result.run)
+    for _ in range(result.minimum_epochs[2]):
+        trainer.epoch()
+        yield trainer.flat.theta.clone()
+
+
+def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
+    """The first and the last member of every ensemble, as they are and with the last one's units permuted (`matching`).
+
+    One row an ensemble: label, model, seed, d and d_aligned (squared distances), barrier and barrier_aligned, both NaN
+    where the network is convolutional: its units are not matched.
+    """
+
+    def compute(runs: list[Result]) -> Arrays:
+        first, *_, last = members(runs, what="theta")
+        probe = Probe(runs[0].run, images)
+
+        def between(theta: np.ndarray) -> tuple[float, float]:
+            along = landscape.line(probe, torch.from_numpy(first), torch.from_numpy(theta), 11)
+            return ((theta - first) ** 2).sum(), landscape.barrier(along)
+
+        connected = runs[0].run.model.startswith("mlp")
+        aligned = between(matching.align(last, first, _sizes(runs[0]))) if connected else (np.nan, np.nan)
+        names = ("d", "barrier", "d_aligned", "barrier_aligned")
+        return {name: np.array([v]) for name, v in zip(names, (*between(last), *aligned), strict=True)}
+
+    return _table(results, "disguises", compute, images=images)
+
+
+def _sizes(result: Result) -> tuple[int, ...]:
+    """Sizes of a fully connected network, from the images to the classes."""
+    layers = [m for m in build(result.run.model, 0, result.run.classes).modules() if isinstance(m, nn.Linear)]
+    return (layers[0].in_features, *(layer.out_features for layer in layers))
+
+
+def _table(
+    results: Results, name: str, compute: Callable[[list[Result]], Arrays], **parameters: object
+) -> pd.DataFrame:
+    """`compute` of every ensemble as rows behind label, model and seed."""
+    tables = []
+    for label, runs in grouped(results):
+        table = pd.DataFrame(derived.arrays(name, runs, partial(compute, runs), version=1, **parameters))
+        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
+        tables.append(pd.DataFrame(front, index=table.index).join(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _arrays(table: pd.DataFrame) -> Arrays:
+    return {str(name): np.ascontiguousarray(column) for name, column in table.items()}
