@@ -10,7 +10,10 @@ ROOMS = (
     "metrics",  # scores of predictions
     "files",  # whole files or none
     "store",  # run folders: find, lock, resume, write
+    "beginnings",  # the epochs that runs share
     "results",  # finished runs as tables
+    "derived",  # what was computed from them, kept on disk
+    "records",  # finished runs in one small file, without weights
     "scales",  # the sizes of the experiments
     "sections",  # the thesis' grids
     "fidelity",  # the thesis' printed numbers beside ours
@@ -30,6 +33,7 @@ ROOMS = (
     "cluster",  # many runs through Slurm
     "verdicts",  # from effects over seeds to a verdict
     "ensembles",  # several networks as one predictor
+    "valleys",  # what lies between the minima of finished runs
     "claims",  # C1 ... C14
     "style",  # one look for all figures
     "figures",  # the recurring plots

@@ -17,10 +17,16 @@ class Scale:
     networks: tuple[dict[str, Any], ...]
     cycle: int
     seeds: tuple[int, ...]
+    #: of the ensembles, whose differences are small; None: as many as elsewhere
+    ensemble_seeds: tuple[int, ...] | None = None
     widths: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
     #: a hill far narrower than one step: C5 says it has no effect
     narrow: float = 1e2
     strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    many_strengths: tuple[float, ...] = (1.0, 10.0, 100.0)  # of runs with a minimum every cycle
+    restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
+    hills: int = 10  # of the cost's runs
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -30,10 +36,14 @@ class Scale:
         """That many cycles in epochs, at least one."""
         return max(1, round(cycles * self.cycle))
 
-    def runs(self, cycles: float = 4, **fields: Any) -> list[Run]:
-        """One setting for every network and seed."""
+    def runs(self, cycles: float = 4, seeds: tuple[int, ...] | None = None, **fields: Any) -> list[Run]:
+        """One setting for every network and seed (the scale's own seeds if none are given)."""
         lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.lr_step or -(-self.cycle // 3)}
-        return [make_run(**(network | lengths | fields), seed=seed) for network in self.networks for seed in self.seeds]
+        return [
+            make_run(**(network | lengths | fields), seed=seed)
+            for network in self.networks
+            for seed in seeds or self.seeds
+        ]
 
 
 CIFAR10 = {"data": "cifar10", "augment": True, "lr": 0.01}
@@ -52,6 +62,7 @@ SCALES = {
         ({"data": "mnist5k", "model": "mlp", "lr": 0.05},),
         cycle=10,
         seeds=(0, 1, 2),
+        ensemble_seeds=(0, 1, 2, 3, 4),
     ),
     "mnist": Scale(
         "all of MNIST, the thesis' MLP and settings",
@@ -61,10 +72,16 @@ SCALES = {
         published={(0.0, 0.1): (0.981, 19.0), (1.0, 0.1): (0.981, 69.0), (1.0, 0.01): (0.981, 339.0)},
     ),
     "cifar-small": Scale(
-        "10,000 CIFAR-10 images, ResNet-20: hours",
-        (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20"},),
-        cycle=10,
+        "10,000 CIFAR-10 images, ResNet-20 in bf16: three hours on two cores",
+        (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20", "precision": "bf16"},),
+        cycle=3,
         seeds=(0, 1),
+        widths=(1e-2, 1e-3, 1e-4),
+        strengths=(1.0, 10.0, 100.0),
+        rates=(1e-2, 1e-1),
+        many_strengths=(1.0, 100.0),
+        restart_widths=(1e-2,),
+        hills=5,
     ),
     "thesis": Scale(
         "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis",

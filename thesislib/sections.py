@@ -18,6 +18,12 @@ from thesislib.store import Groups
 FIRST = 2 / 3
 #: In front of the labels of runs that are for a table of numbers, not for curves.
 PUBLISHED = "published: "
+#: In front of the labels of section 6's runs that log the first so many steps after each minimum ...
+DENSE, DENSE_STEPS = "steps: ", 300
+#: ... and of those between whose minima it looks.
+BETWEEN = "between: "
+#: Under one label, runs whose seeds are equal modulo this are the members of one ensemble of independent networks.
+MEMBER = 1000
 
 
 def _single(scale: Scale, **fields: Any) -> list[Run]:
@@ -50,10 +56,8 @@ def width(scale: Scale, widths: Iterable[float] | None = None, strength: float =
 def _published(scale: Scale) -> Groups:
     """The settings whose end the thesis prints in numbers, under labels that begin with PUBLISHED."""
     every = {"cycles": 2, "minima": "single", "minima_every": scale.cycle}
-    return {
-        f"{PUBLISHED}{f'w = {w:g}' if s else 'no term'}": scale.runs(strength=s, width=w, **every)
-        for s, w in scale.published
-    }
+    runs = {f"w = {w:g}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published}
+    return _prefixed(PUBLISHED, runs)
 
 
 def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float = 1e-3) -> Groups:
@@ -75,11 +79,11 @@ def interaction(
     }
 
 
-def learning_rate(scale: Scale, rates: Iterable[float] = (1e-3, 1e-2, 1e-1, 1.0)) -> Groups:
+def learning_rate(scale: Scale, rates: Iterable[float] | None = None) -> Groups:
     """3.1: does the term stabilise a wrong learning rate? The thesis' rates at every scale, cosine restarts."""
     return {
         f"lr = {rate:g}{', term' if s else ''}": _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
-        for rate in rates
+        for rate in rates or scale.rates
         for s in (0, 1)
     }
 
@@ -93,9 +97,9 @@ def epochs(scale: Scale) -> Groups:
     }
 
 
-def multiple(scale: Scale, strengths: Iterable[float] = (1.0, 10.0, 100.0), weight_decay: float = 1e-3) -> Groups:
+def multiple(scale: Scale, strengths: Iterable[float] | None = None, weight_decay: float = 1e-3) -> Groups:
     """4.1: a minimum every cycle; also without L2."""
-    strengths = (0.0, *strengths)
+    strengths = (0.0, *(strengths or scale.many_strengths))
     with_l2 = {_name(s): _every_cycle(scale, strength=s, weight_decay=weight_decay) for s in strengths}
     return with_l2 | {f"{_name(s)}, no L2": _every_cycle(scale, strength=s, weight_decay=0) for s in strengths}
 
@@ -113,7 +117,7 @@ def merged(scale: Scale, strength: float = 10.0, width: float = 1e-3) -> Groups:
     }
 
 
-def warm_restarts(scale: Scale, widths: Iterable[float] = (1e-2, 1e-1)) -> Groups:
+def warm_restarts(scale: Scale, widths: Iterable[float] | None = None) -> Groups:
     """5: schedules with and without the term, and the term as a warm restart.
 
     Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill.
@@ -127,7 +131,8 @@ def warm_restarts(scale: Scale, widths: Iterable[float] = (1e-2, 1e-1)) -> Group
         "cosine, single": _every_cycle(scale, minima="single", **cosine),
         "cosine, multiple": _every_cycle(scale, **cosine),
     }
-    groups |= {f"cosine, multiple, w = {w:g}": _every_cycle(scale, width=w, **cosine) for w in widths}
+    for w in widths or scale.restart_widths:
+        groups[f"cosine, multiple, w = {w:g}"] = _every_cycle(scale, width=w, **cosine)
     restart = {"strength": 100, "minima": "multiple"}
     return groups | {
         "term as restart": _every_cycle(scale, **restart, strength_schedule="pulse", pulse=scale.of(0.1)),
@@ -136,22 +141,47 @@ def warm_restarts(scale: Scale, widths: Iterable[float] = (1e-2, 1e-1)) -> Group
 
 
 def gradients(scale: Scale) -> Groups:
-    """6: size and direction of the gradient, on runs of other sections."""
-    return _rbf_baseline(scale) | {
+    """6: size and direction of the gradient, on runs of other sections; step by step after minima; where minima lie.
+
+    Labels that begin with DENSE are of runs that log single steps, those with BETWEEN are section 7's.
+    """
+    by_epoch = _rbf_baseline(scale) | {
         label: runs for label, runs in strength(scale).items() if label in ("s = 10", "s = 100")
     } | {"cosine": _every_cycle(scale, strength=0, lr_schedule="cosine")}  # fmt: skip
+    dense = {"cycles": 2, "dense_steps": DENSE_STEPS}
+    by_step = {
+        "no term": _every_cycle(scale, strength=0, **dense),
+        "cosine": _every_cycle(scale, strength=0, lr_schedule="cosine", **dense),
+    } | {f"s = {s:g}": _every_cycle(scale, strength=s, **dense) for s in scale.many_strengths}
+    walks = {label: runs for label, runs in ensembles(scale).items() if label not in ("FGE", "SWA")}
+    return by_epoch | _prefixed(DENSE, by_step) | _prefixed(BETWEEN, walks)
 
 
-def ensembles(scale: Scale, strengths: Iterable[float] = (1.0, 10.0, 100.0)) -> Groups:
-    """7: snapshots of one run as an ensemble: five cycles, five members."""
+def _prefixed(prefix: str, groups: Groups) -> Groups:
+    return {prefix + label: runs for label, runs in groups.items()}
+
+
+def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
+    """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.
+
+    SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones.
+    """
+    runs = {"cycles": 5, "seeds": scale.ensemble_seeds, "strength": 0}
+    cosine = {"lr_schedule": "cosine"}
+    short = scale.of(1 / 5)
+    one_cycle = scale.runs(**runs | cosine | {"cycles": 1})
     return {
-        "constant": _every_cycle(scale, cycles=5, strength=0),
-        "cosine": _every_cycle(scale, cycles=5, strength=0, lr_schedule="cosine"),
-    } | {f"s = {s:g}": _every_cycle(scale, cycles=5, strength=s) for s in strengths}
+        "constant": _every_cycle(scale, **runs),
+        "cosine": _every_cycle(scale, **runs | cosine),
+        "FGE": _every_cycle(scale, **runs | cosine, cycle=short, minima_every=short, offset=scale.of(4)),
+        "SWA": scale.runs(**runs, swa_from=scale.of(4) + 1),
+        "independent": [run.but(seed=run.seed + MEMBER * m) for run in one_cycle for m in range(5)],
+    } | {f"s = {s:g}": _every_cycle(scale, **runs | {"strength": s}) for s in strengths or scale.many_strengths}
 
 
-def cost(scale: Scale, hills: int = 10) -> Groups:
+def cost(scale: Scale, hills: int | None = None) -> Groups:
     """8: one more minimum after every second epoch, so that a run's own epochs show what each costs."""
+    hills = hills or scale.hills
     fields = {"epochs": 2 * (hills + 1), "minima_every": 2}
     return {_name(s): _every_cycle(scale, strength=s, **fields) for s in (0.0, 1.0)}
 
