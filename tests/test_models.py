@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from thesislib.models import Linear, build
+from thesislib.models import Linear, build, predict
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,7 @@ def test_mobilenet_is_torchvisions_with_two_strides_less():
 @pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])
 @torch.no_grad()
 def test_bf16_is_fp32_rounded(name):
-    from thesislib.config import Run
-    from thesislib.train import Trainer
-
-    run = Run(train_size=128, test_size=4)
-    trainer = Trainer(run.but(precision="bf16"))
     model, x = with_statistics(build(name, 0)), torch.randn(16, 3, 32, 32)
-    rounded, exact = trainer._predict(model, x), model(x)
+    rounded, exact = predict(model, x, "bf16"), model(x)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from thesislib.kernels import KERNELS
+from thesislib.models import predict
 from thesislib.probe import Probe
 
 
@@ -55,7 +56,7 @@ def connect(probe: Probe, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: 
             probe.flat.theta.copy_(bezier([a, middle, b], t))
             probe.model.train()
             probe.flat.clear_gradients()
-            F.cross_entropy(probe.model(images), labels).backward()
+            F.cross_entropy(predict(probe.model, images, run.precision), labels).backward()
             gradient = torch.cat([g.flatten() for g in probe.flat.gradients]) + run.weight_decay * probe.flat.theta
             velocity.mul_(0.9).add_(gradient, alpha=2 * t * (1 - t))  # d theta / d middle
             middle.sub_(velocity, alpha=rate)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
-from thesislib.models import build
+from thesislib.models import build, predict
 
 
 class Point(NamedTuple):
@@ -57,7 +57,8 @@ class Probe:
     def _go(self, theta: Tensor | np.ndarray) -> None:
         self.flat.theta.copy_(torch.as_tensor(theta))
         if self.has_statistics:
-            update_bn(self._batches(self.train, self.counts[0]), self.model)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.run.precision == "bf16"):
+                update_bn(self._batches(self.train, self.counts[0]), self.model)
         self.model.eval()
 
     def _batches(self, images: Images, count: int) -> list[Tensor]:
@@ -65,4 +66,4 @@ class Probe:
 
     @torch.inference_mode()
     def _logits(self, images: Images, count: int) -> Tensor:
-        return torch.cat([self.model(batch) for batch in self._batches(images, count)])
+        return torch.cat([predict(self.model, batch, self.run.precision) for batch in self._batches(images, count)])

@@ -27,6 +27,7 @@ class Scale:
     many_strengths: tuple[float, ...] = (1.0, 10.0, 100.0)  # of runs with a minimum every cycle
     restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
     hills: int = 10  # of the cost's runs
+    probe_images: int = 2000  # of each split, on which the landscape between minima is measured
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -82,6 +83,7 @@ SCALES = {
         many_strengths=(1.0, 100.0),
         restart_widths=(1e-2,),
         hills=5,
+        probe_images=500,
     ),
     "thesis": Scale(
         "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis",

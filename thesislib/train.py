@@ -17,7 +17,7 @@ from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters, cosine_of
 from thesislib.minima import Minima
-from thesislib.models import build
+from thesislib.models import build, predict
 from thesislib.vectors import squared_distances
 
 Arrays = Mapping[str, np.ndarray]
@@ -93,7 +93,7 @@ class Trainer:
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
             last, gradients = (gradients if is_dense or is_measured else []), []
             flat.clear_gradients()
-            loss = F.cross_entropy(self._predict(self.model, images), labels)
+            loss = F.cross_entropy(predict(self.model, images, run.precision), labels)
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
@@ -152,21 +152,14 @@ class Trainer:
         crops = None
         if self.run.augmented_test:
             crops = torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
-        logits = torch.cat([self._predict(model, images) for images in self.test_images.in_order(batch_size, crops)])
+        logits = torch.cat(
+            [predict(model, images, self.run.precision) for images in self.test_images.in_order(batch_size, crops)]
+        )
         self.logits, labels = parallel.gather(logits, len(self.test_images)), self.test_images.labels
         return (
             F.cross_entropy(self.logits, labels).item(),
             (self.logits.argmax(1) == labels).double().mean().item(),
         )
-
-    def _predict(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """Logits [B, C] in fp32, products and convolutions in the run's precision."""
-        if self.run.precision == "fp32":
-            return model(images)
-        # Convolutions in bf16 are fastest with the channels innermost; the weights stay as theta has them.
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return model(images).float()
 
     @property
     def evaluated(self) -> torch.nn.Module:
