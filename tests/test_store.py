@@ -5,6 +5,7 @@ import pytest
 
 from thesislib import launch, results, store
 from thesislib.config import UserError
+from thesislib.files import read_arrays, write_arrays
 
 
 def test_a_finished_run_reads_back(tiny):
@@ -157,3 +158,14 @@ def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
                 writer.checkpoint(epoch, trainer.state())
     assert launch.execute(other).steps.equals(twin)
     assert launch.execute(tiny).steps.empty
+
+
+def test_arrays_in_any_memory_order_read_back(tmp_path):
+    x = np.arange(6.0).reshape(2, 3)
+    write_arrays(tmp_path / "x", {"c": x, "f": np.asfortranarray(x), "t": x.T, "one": x[:, ::2], "scalar": np.array(7)})
+    back = read_arrays(tmp_path / "x")
+    assert np.array_equal(back["c"], x)
+    assert np.array_equal(back["f"], x)
+    assert np.array_equal(back["t"], x.T)
+    assert np.array_equal(back["one"], x[:, ::2])
+    assert back["scalar"] == 7

@@ -37,7 +37,8 @@ def write(path: Path, content: bytes) -> None:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory."""
     temporary = _temporary(path)
-    save_file(arrays, temporary)
+    # safetensors writes memory as it lies: an array in another order would come back shuffled.
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)
     _publish(temporary, path)
 
 
