@@ -53,10 +53,18 @@ def curves(
     return figure
 
 
-def lines(table: pd.DataFrame, x: str, columns: Sequence[str], log: Sequence[str] = (), height: float = 2.5) -> Figure:
+def lines(
+    table: pd.DataFrame,
+    x: str,
+    columns: Sequence[str],
+    log: Sequence[str] = (),
+    same_scale: bool = False,
+    height: float = 2.5,
+) -> Figure:
     """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
 
-    `log` names the axes, `x` among them, that are logarithmic; one row a network.
+    `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; one row a
+    network.
     """
     models = list(table["model"].unique())
     figure, axes = grid(len(models), len(columns), height)
@@ -67,6 +75,10 @@ def lines(table: pd.DataFrame, x: str, columns: Sequence[str], log: Sequence[str
             _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, palette[label])
         scales = {"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log}
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], **scales)
+        if same_scale:
+            values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
+            room = 1.1 if name in log else 1.0
+            axis.set_ylim(values.min().min() / room, values.max().max() * room)
         if len(models) > 1 and column == 0:
             axis.set_title(model)
     legend_below(figure, axes[0, 0])
@@ -244,9 +256,10 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     `arrays` are those of `valleys.plane`; axes in units of weight space.
     """
     figure, axes = grid(1, 2, height)
-    shades = {"training loss": np.log10(arrays["train_loss"]), "distance term": arrays["hills"]}
-    values = (arrays["train_loss"], arrays["hills"])
-    for axis, (title, shade), value in zip(axes.flat, shades.items(), values, strict=True):
+    # Worse than knowing nothing, ln 10, is all alike: the walls around a valley are no news.
+    loss = np.minimum(arrays["train_loss"], np.log(10))
+    shades = {"training loss": np.log10(loss), "distance term": arrays["hills"]}
+    for axis, (title, shade), value in zip(axes.flat, shades.items(), (loss, arrays["hills"]), strict=True):
         axis.pcolormesh(arrays["xs"], arrays["ys"], shade, cmap="viridis", shading="nearest")
         x, y, _ = arrays["path"].T
         axis.plot(x, y, "-", color="white", linewidth=0.8)

@@ -56,6 +56,8 @@ LABELS = {
     "disagreement": "disagreement of two members",
     "t": "position $t$ between minima",
     "test_accuracy": "test accuracy",
+    "line": "training loss, line",
+    "curve": "training loss, curve",
     "step": "step after the minimum",
     "term_cosine": "cosine, term and CE",
 }

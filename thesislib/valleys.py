@@ -98,18 +98,17 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 def bent(results: Results, images: int | None = 2000, epochs: int = 5, points: int = 21) -> pd.DataFrame:
     """The line and a trained quadratic Bezier curve between the first two members of each label's first ensemble.
 
-    One row a point: label ("..., line" or "..., curve"), model, seed, t and the fields of probe.Point.
+    One row a point: label, model, seed, t, and the training loss on both, `line` and `curve`.
     """
 
     def compute(runs: list[Result]) -> Arrays:
         probe, (a, b, *_) = Probe(runs[0].run, images), torch.from_numpy(members(runs, what="theta"))
         middle = landscape.connect(probe, a, b, epochs, runs[0].run.seed, runs[0].run.lr)
-        paths = {0: landscape.line(probe, a, b, points), 1: landscape.curve(probe, [a, middle, b], points)}
-        return _arrays(pd.concat(path.assign(path=number) for number, path in paths.items()))
+        line, curve = landscape.line(probe, a, b, points), landscape.curve(probe, [a, middle, b], points)
+        return _arrays(line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"]))
 
     first = Results({label: next(grouped(Results({label: group})))[1] for label, group in results.items()})
-    table = _table(first, "bent", compute, images=images, epochs=epochs, points=points)
-    return table.assign(label=table["label"] + table.pop("path").map({0: ", line", 1: ", curve"}))
+    return _table(first, "bent", compute, images=images, epochs=epochs, points=points)
 
 
 def strongest(results: Results) -> Results:
@@ -118,7 +117,7 @@ def strongest(results: Results) -> Results:
     return Results({label: results[label][:1]})
 
 
-def plane(results: Results, images: int | None = 2000, points: int = 15, margin: float = 0.25) -> Arrays:
+def plane(results: Results, images: int | None = 2000, points: int = 21, margin: float = 0.25) -> Arrays:
     """The plane through the first three minima of the one run in `results`, with the walk projected onto it.
 
     xs [X], ys [Y]; train_loss, test_loss and the distance term of the three, `hills`, [Y, X]; minima [3, 2];
