@@ -54,7 +54,7 @@ def test_the_contract_of_run(folders):
         ("figures --section 2-1_width -p widths=[]", "list of numbers"),
         ("figures --section 2-1_width -p widths=[-1]", "--width"),
         ("figures --section 3-1_learning_rate -p rates=[true]", "list of numbers"),
-        ("figures --section 8_cost -p hills=many", "hills must be like 10"),
+        ("figures --section 8_cost -p hills=many", "hills must be a whole number"),
         ("run --width 0.1", "--minima-every"),
         ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),

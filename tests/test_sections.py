@@ -14,9 +14,20 @@ def ids(groups):
 @pytest.mark.parametrize("section", sections.SECTIONS)
 def test_every_section_at_every_scale(scale, section):
     groups, size = sections.groups(section, scale), sections.SCALES[scale]
-    assert all(len(runs) == len(size.networks) * len(size.seeds) for runs in groups.values())
-    for runs in groups.values():
-        assert [run.seed for run in runs] == [*size.seeds] * len(size.networks)
+    for label, runs in groups.items():
+        of_ensembles = section == "7_ensembles" or "7_ensembles: " in label or sections.BETWEEN in label
+        seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
+        members = [sections.MEMBER * m for m in range(5)] if label.endswith("independent") else [0]
+        assert [run.seed for run in runs] == [seed + m for seed in seeds for m in members] * len(size.networks)
+
+
+def test_ensembles_cost_the_same():
+    """Five members for five cycles, whoever they are; FGE's and SWA's come from the last one."""
+    groups = sections.groups("7_ensembles", "laptop")
+    assert {label: sum(run.epochs for run in runs) for label, runs in groups.items()} == dict.fromkeys(groups, 5 * 50)
+    assert groups["FGE"][0].minimum_epochs[-5:] == [42, 44, 46, 48, 50]
+    assert groups["FGE"][0].offset == 40
+    assert groups["SWA"][0].swa_from == 41
 
 
 def test_the_thesis_settings():
@@ -58,3 +69,6 @@ def test_parameters():
         sections.groups("1_baseline", "smoke", depth=3)
     with pytest.raises(UserError, match="--width"):
         sections.groups("1_baseline", "smoke", width=-1)
+    for hills in ("many", 0, 2.5, True):
+        with pytest.raises(UserError, match="parameter hills must be a whole number from 1"):
+            sections.groups("8_cost", "smoke", hills=hills)

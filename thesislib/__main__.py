@@ -160,7 +160,6 @@ def _clean(options: argparse.Namespace) -> int:
         return 1
     for path in runs:
         shutil.rmtree(path)
-    shutil.rmtree(folder / "beginnings", ignore_errors=True)
     print(f"deleted {len(runs)} runs")
     return 0
 

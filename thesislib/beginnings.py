@@ -4,7 +4,7 @@ Runs that differ in nothing but the term (strength, width, kernel, what becomes 
 what they log are the same run up to there, to the bit. The first of them keeps its state beside the runs, the others go
 on from it: in most sections a sixth to a quarter of all epochs need not be trained.
 
-runs/beginnings/<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
+runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def folder() -> Path:
-    """Where beginnings are kept."""
-    return store.runs_folder() / "beginnings"
-
-
-def _path(run: Run, processes: int) -> Path | None:
+def _name(run: Run, processes: int) -> str | None:
+    """Name of the file that every run with this beginning could use; None if there is nothing to share."""
     if not run.minimum_epochs or run.minimum_at_start:
         return None
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     # Another torch, or another number of processes, rounds differently.
     key = [shared, fingerprint(run.data), REVISION, version("torch"), processes]
-    return folder() / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+    return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+
+
+def _find(name: str | None) -> Path | None:
+    return next(store.runs_folder().glob(f"*/{name}"), None) if name else None
 
 
 def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, processes: int) -> None:
     """Keep what the run has just reached, its first minimum, for others; nothing if one of them was faster."""
-    path = _path(run, processes)
-    if path is None or path.is_file():
+    name = _name(run, processes)
+    if name is None or _find(name):
         return
     metrics = read_metrics(writer.folder / "metrics.csv", store.COLUMNS)[[*store.COLUMNS, "d_0"]]
     parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
-    path.parent.mkdir(exist_ok=True)
-    write_arrays(path, {f"{part}/{name}": array for part, some in parts.items() for name, array in some.items()})
+    arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
+    write_arrays(writer.folder / name, arrays)
 
 
 def adopt(run: Run, writer: store.Writer, processes: int) -> tuple[int, Arrays, list[Arrays]]:
@@ -59,9 +59,9 @@ def adopt(run: Run, writer: store.Writer, processes: int) -> tuple[int, Arrays, 
 
     Writes that run's rows and minimum as this one's. `seconds` stay those of the run that trained them.
     """
-    path = _path(run, processes)
+    path = _find(_name(run, processes))
     # A run that ends there has to be evaluated itself.
-    if path is None or not path.is_file() or run.minimum_epochs[0] == run.epochs:
+    if path is None or run.minimum_epochs[0] == run.epochs:
         return 0, {}, []
     parts: dict[str, Arrays] = {"state": {}, "minimum": {}, "metrics": {}}
     for key, array in read_arrays(path).items():

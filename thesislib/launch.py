@@ -50,18 +50,25 @@ def execute(run: Run) -> Result:
     if store.is_done(run):
         return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
-    import torch
-
     from thesislib import parallel
 
-    # One thread, always: two runs side by side use two cores better than one run does, and a sum's order,
-    # so its last bit, depends on the number of threads.
-    torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
+    make_repeatable()
     with parallel.together(device()):
         _train(run)
         parallel.from_first(None)  # wait until it is written
     return load(run)
+
+
+def make_repeatable() -> None:
+    """Let torch compute the same bits every time, on one thread.
+
+    Two runs side by side use two cores better than one run does, and a sum's order, so its last bit, depends on the
+    number of threads.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
 
 
 def _train(run: Run) -> None:

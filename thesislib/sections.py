@@ -233,12 +233,14 @@ def groups(section: str, scale: str, **parameters: Any) -> Groups:
     if unknown:
         raise UserError(f"section {section} has no parameter {', '.join(sorted(unknown))}")
     for name, value in given.items():
-        _check_list(name, value, inspect.signature(SECTIONS[section]).parameters.get(name))
+        _check(name, value, inspect.signature(SECTIONS[section]).parameters.get(name))
     return SECTIONS[section](SCALES[scale], **given)
 
 
-def _check_list(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
-    """Raise UserError if a parameter that takes several numbers is given anything else."""
+def _check(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
+    """Raise UserError if a parameter that takes several numbers, or a count, is given anything else."""
+    if parameter is not None and parameter.annotation == "int | None" and (type(value) is not int or value < 1):
+        raise UserError(f"parameter {name} must be a whole number from 1, not {value!r}")
     if parameter is not None and "Iterable" in parameter.annotation:
         numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
         if not numbers or not value:

@@ -5,6 +5,7 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           steps.csv                one row a step just after a minimum, if the run asks for it (dense_steps)
           minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
           final.safetensors        the same at the end, and the test labels [N]
+          beginning-*.safetensors  what other runs can go on from (`beginnings`)
           derived-*.safetensors    what was computed from these files later (`derived`)
           checkpoint.safetensors   while it trains
           events.*                 TensorBoard

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from thesislib import derived, landscape, matching
+from thesislib import derived, landscape, launch, matching
 from thesislib.derived import Arrays
 from thesislib.ensembles import grouped, members
 from thesislib.landscape import Plane
@@ -130,6 +130,7 @@ def plane(results: Results, images: int | None = 2000, points: int = 21, margin:
 
 
 def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
+    launch.make_repeatable()
     three = torch.from_numpy(members([result], what="theta")[:3])
     through = Plane(*three)
     minima = np.array([through.coordinates(theta) for theta in three])
