@@ -81,3 +81,10 @@ def test_a_finished_grid_may_lose_them(tiny, folders):
     assert not list(second.folder.glob("beginning-*")), "one is enough"
     shutil.rmtree(first.folder)
     assert launch.execute(tiny.but(strength=3)).summary["epochs"] == 6
+
+
+def test_shared_epochs_are_counted_once(tiny):
+    siblings = [tiny, tiny.but(strength=2), tiny.but(strength=3, epochs=4)]
+    assert beginnings.epochs([tiny, tiny.but(seed=1)]) == 12
+    assert beginnings.epochs(siblings) == 6 + 4 + 2
+    assert beginnings.epochs([*siblings, tiny.but(epochs=2)]) == 12 + 2, "one that ends there is trained itself"

@@ -97,6 +97,19 @@ def test_list_counts(tiny, capsys):
     assert "3 runs    0 done    3 missing" in capsys.readouterr().out
 
 
+def test_plan_counts_what_is_left(tiny, capsys):
+    from thesislib import launch, sections
+
+    arguments = ["plan", "--scale", "smoke", "--section", "1_baseline"]
+    assert main(arguments) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    # Three runs of eight epochs; two of them need not train the one before the first minimum.
+    assert row[:6] == ["mlp-tiny", "mnist5k", "fp32", "3", "3", "22"]
+    launch.train_missing(run for group in sections.groups("1_baseline", "smoke").values() for run in group)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["0", "0"]
+
+
 def test_clean_asks_first(tiny, folders, capsys, monkeypatch):
     from thesislib import launch
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,3 +75,15 @@ def adopt(run: Run, writer: store.Writer, processes: int) -> tuple[int, Arrays, 
         writer.row(row | {"epoch": epoch, "strength": schedules.strength(run, epoch - 1)})
     writer.minimum(0, parts["minimum"])
     return epoch, parts["state"], [parts["minimum"]]
+
+
+def epochs(runs: Iterable[Run]) -> int:
+    """Epochs that these runs take on one device, shared ones counted once."""
+    total, seen = 0, set()
+    for run in sorted(runs, key=lambda run: -run.epochs):
+        name = _name(run, 1)
+        total += run.epochs
+        if name in seen and run.minimum_epochs[0] < run.epochs:
+            total -= run.minimum_epochs[0]
+        seen.update({name} - {None})
+    return total

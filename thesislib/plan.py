@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from thesislib import datasets, launch
+from thesislib import beginnings, datasets, launch
 from thesislib.config import Run
 
 #: Steps that are timed, three times.
@@ -24,14 +24,17 @@ class Cost(NamedTuple):
 
 
 def table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a network and dataset: runs, done, epochs left, ms a step, hours one after another, GB on disk."""
+    """One row a network and dataset: runs, missing, epochs, ms a step, hours one after another, GB on disk.
+
+    Epochs are those left to train, shared ones counted once.
+    """
     todo = set(launch.missing(runs))
     kinds: dict[tuple[str, str, str], set[Run]] = {}
     for run in runs:
         kinds.setdefault((run.model, run.data, run.precision), set()).add(run)
     rows = []
     for (model, data, precision), group in kinds.items():
-        cost, epochs = measure(next(iter(group))), sum(run.epochs for run in group & todo)
+        cost, epochs = measure(next(iter(group))), beginnings.epochs(group & todo)
         minima = sum(len(run.minimum_epochs) + 1 for run in group)
         rows.append(
             {
