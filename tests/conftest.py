@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from thesislib import launch
 from thesislib.config import Run
+from thesislib.results import Results
+from thesislib.store import Groups
 
 torch.set_num_threads(1)
 
@@ -28,6 +31,11 @@ def folders(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny() -> Run:
     return TINY
+
+
+def trained(groups: Groups) -> Results:
+    """`launch.results` in this process: starting a pool takes longer than training tiny runs."""
+    return Results({label: [launch.execute(run) for run in runs] for label, runs in groups.items()})
 
 
 def thesislib(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import trained
 from PIL import Image
 
-from thesislib import export, figures, launch, style
+from thesislib import export, figures, style
 from thesislib.config import UserError
 from thesislib.pgf import PREAMBLE
 
@@ -17,9 +18,7 @@ needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflate
 
 @pytest.fixture
 def results(tiny):
-    return launch.results(
-        {"no term": [tiny.but(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.but(seed=1)]}
-    )
+    return trained({"no term": [tiny.but(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.but(seed=1)]})
 
 
 def test_every_figure_comes_in_four_files(chapter):
@@ -69,7 +68,7 @@ def test_smoothing(results):
 
 
 def test_diverged_runs_still_draw(tiny, folders):
-    results = launch.results({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
+    results = trained({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
     for figure in (figures.curves(results), figures.distances(results), figures.lengths(results, 2)):
         assert export.save(figure, "diverged", "smoke", results).exists()
 

@@ -99,7 +99,7 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
         records.unpack(tmp_path / "runs.zip")
 
 
-@pytest.mark.parametrize("damage", ["no zip", "cut", "renamed", "foreign", "lacking"])
+@pytest.mark.parametrize("damage", ["no zip", "cut", "renamed", "foreign", "lacking", "other data", "list"])
 def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
     launch.execute(tiny)
     path = tmp_path / "runs.zip"
@@ -113,6 +113,10 @@ def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
         parts["../evil"] = b""
     elif damage == "lacking":
         del parts[f"{run}/metrics.csv"]
+    elif damage == "other data":
+        parts["data.json"] = json.dumps({"mnist5k": "0" * 16}).encode()
+    elif damage == "list":
+        parts["data.json"] = b"[]"
     if damage == "no zip":
         path.write_text("nonsense")
     elif damage == "cut":

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import trained
 
 from thesislib import launch, results, store
 from thesislib.config import UserError
@@ -125,7 +126,7 @@ def test_a_diverged_run_keeps_its_rows(tiny):
 
 def test_results_are_tables(tiny):
     groups = {"a": [tiny, tiny.but(seed=1)], "b": [tiny.but(strength=0)]}
-    found = launch.results(groups)
+    found = trained(groups)
     assert len(found.history) == 18
     assert list(found.final["label"]) == ["a", "a", "b"]
     table = found.table("accuracy")
@@ -158,6 +159,11 @@ def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
                 writer.checkpoint(epoch, trainer.state())
     assert launch.execute(other).steps.equals(twin)
     assert launch.execute(tiny).steps.empty
+
+
+def test_a_disk_that_refuses_arrays_is_an_oserror(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        write_arrays(tmp_path / "nowhere" / "x", {"x": np.zeros(1)})
 
 
 def test_arrays_in_any_memory_order_read_back(tmp_path):

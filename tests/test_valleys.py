@@ -1,14 +1,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import trained
 
-from thesislib import launch, valleys
+from thesislib import valleys
+from thesislib.config import UserError
 from thesislib.results import Results
 
 
 @pytest.fixture
 def walk(tiny):
-    return launch.results({"s = 5": [tiny.but(strength=5)]})
+    return trained({"s = 5": [tiny.but(strength=5)]})
 
 
 def test_lines_end_at_the_minima(walk):
@@ -86,7 +89,7 @@ def test_the_walk_in_the_plane_passes_through_the_minima(walk):
 
 
 def test_aligning_never_takes_networks_apart(walk, tiny):
-    independent = launch.results({"independent": [tiny.but(seed=1000 * m, minima_every=None) for m in (0, 1)]})
+    independent = trained({"independent": [tiny.but(seed=1000 * m, minima_every=None) for m in (0, 1)]})
     for results in (walk, independent):
         (row,) = valleys.disguises(results).to_dict("records")
         assert row["d_aligned"] <= row["d"] * (1 + 1e-6)
@@ -96,5 +99,27 @@ def test_aligning_never_takes_networks_apart(walk, tiny):
 
 
 def test_the_strongest_walk(tiny):
-    results = launch.results({f"s = {s}": [tiny.but(strength=s, epochs=2)] for s in (1, 7, 3)})
+    results = trained({f"s = {s}": [tiny.but(strength=s)] for s in (1, 7, 3)})
+    results |= trained({"short": [tiny.but(strength=9, epochs=4)]})
     assert list(valleys.strongest(results)) == ["s = 7"]
+    with pytest.raises(UserError, match="three minima"):
+        valleys.strongest(Results({"short": results["short"]}))
+
+
+def test_runs_that_diverged_are_left_out(walk, tiny):
+    """An absurd learning rate: no second minimum, no finite weights."""
+    lost = trained({"lost": [tiny.but(lr=1e6)], "both": [tiny.but(lr=1e6), tiny.but(seed=1000)]})
+    assert lost["lost"][0].diverged
+    along = valleys.lines(Results(walk | lost), points=3)
+    assert set(along["label"]) == {"s = 5"}
+    assert set(valleys.disguises(Results(walk | lost))["label"]) == {"s = 5"}
+    with pytest.raises(UserError, match="two minima"):
+        valleys.lines(lost)
+
+
+def test_a_walk_that_leads_elsewhere_here_is_not_drawn(walk, monkeypatch):
+    monkeypatch.setattr(valleys, "_walk", lambda result: iter([torch.zeros(12730)] * 6))
+    assert valleys.plane(walk, images=100, points=3)["path"].shape == (0, 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(valleys, "LONGEST_WALK", 0)
+    assert valleys.plane(walk, images=100, points=2)["path"].shape == (0, 3)

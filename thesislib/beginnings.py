@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from thesislib import schedules, store
-from thesislib.config import REVISION, Run
+from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import read_arrays, read_metrics, write_arrays
 
@@ -30,13 +30,13 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def _name(run: Run, processes: int) -> str | None:
+def _name(run: Run, device: str) -> str | None:
     """Name of the file that every run with this beginning could use; None if there is nothing to share."""
     if not run.minimum_epochs or run.minimum_at_start:
         return None
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
-    # Another torch, or another number of processes, rounds differently.
-    key = [shared, fingerprint(run.data), REVISION, version("torch"), processes]
+    # Another torch or device, or another number of processes, rounds differently.
+    key = [shared, fingerprint(run.data), REVISION, version("torch"), device]
     return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
 
 
@@ -44,9 +44,12 @@ def _find(name: str | None) -> Path | None:
     return next(store.runs_folder().glob(f"*/{name}"), None) if name else None
 
 
-def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, processes: int) -> None:
-    """Keep what the run has just reached, its first minimum, for others; nothing if one of them was faster."""
-    name = _name(run, processes)
+def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device: str) -> None:
+    """Keep what the run has just reached, its first minimum, for others; nothing if one of them was faster.
+
+    `device` says on what it was trained.
+    """
+    name = _name(run, device)
     if name is None or _find(name):
         return
     metrics = read_metrics(writer.folder / "metrics.csv", store.COLUMNS)[[*store.COLUMNS, "d_0"]]
@@ -55,17 +58,21 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, process
     write_arrays(writer.folder / name, arrays)
 
 
-def adopt(run: Run, writer: store.Writer, processes: int) -> tuple[int, Arrays, list[Arrays]]:
-    """What `store.Writer.resume` returns, from what another run kept; (0, {}, []) if none did.
+def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, list[Arrays]]:
+    """What `store.Writer.resume` returns, from what another run kept; (0, {}, []) if none did, or it is broken.
 
     Writes that run's rows and minimum as this one's. `seconds` stay those of the run that trained them.
     """
-    path = _find(_name(run, processes))
+    path = _find(_name(run, device))
     # A run that ends there has to be evaluated itself.
     if path is None or run.minimum_epochs[0] == run.epochs:
         return 0, {}, []
     parts: dict[str, Arrays] = {"state": {}, "minimum": {}, "metrics": {}}
-    for key, array in read_arrays(path).items():
+    try:
+        arrays = read_arrays(path)
+    except UserError:  # the run is then trained from its start
+        return 0, {}, []
+    for key, array in arrays.items():
         part, _, name = key.partition("/")
         parts[part][name] = array
     columns = [*store.COLUMNS, "d_0"]
@@ -81,7 +88,7 @@ def epochs(runs: Iterable[Run]) -> int:
     """Epochs that these runs take on one device, shared ones counted once."""
     total, seen = 0, set()
     for run in sorted(runs, key=lambda run: -run.epochs):
-        name = _name(run, 1)
+        name = _name(run, "any")
         total += run.epochs
         if name in seen and run.minimum_epochs[0] < run.epochs:
             total -= run.minimum_epochs[0]

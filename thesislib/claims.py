@@ -146,7 +146,7 @@ def _parts(book: Book) -> Iterator[Part]:
 
 def _ensemble_parts(book: Book) -> Iterator[Part]:
     section = "7_ensembles: "
-    scores = ensembles.table(Results({k: v for k, v in book.results.items() if k.startswith(section)}))
+    scores = ensembles.table(Results({k: v for k, v in book.results.items() if k.startswith(section)}), last=5)
     by = {
         label.removeprefix(section): 100 * rows
         for label, rows in scores.set_index("label").drop(columns="model").groupby(level=0)

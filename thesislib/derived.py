@@ -30,7 +30,7 @@ def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], 
     if path.is_file():
         return dict(sorted(read_arrays(path).items()))
     computed = dict(sorted(compute().items()))  # the order in which they will be read back
-    with contextlib.suppress(PermissionError):  # a folder that may only be read costs time, not correctness
+    with contextlib.suppress(OSError):  # a folder that may only be read costs time, not correctness
         write_arrays(path, computed)
     return computed
 

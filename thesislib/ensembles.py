@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Literal, get_args
@@ -105,7 +106,7 @@ def _scores(runs: list[Result], average: Average, last: int | None) -> dict[str,
 
 
 def growth(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
-    """Ensemble accuracy and NLL (also scaled) after each further member, one row an ensemble and number of members."""
+    """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
     tables = []
     for label, runs in grouped(results):
         compute = partial(_growth, runs, average, last)
@@ -121,7 +122,6 @@ def _growth(runs: list[Result], average: Average, last: int | None) -> derived.A
         "members": np.arange(1, len(logits) + 1),
         "accuracy": np.array([metrics.accuracy(x, labels) for x in whole]),
         "nll": np.array([metrics.nll(x, labels) for x in whole]),
-        "nll_scaled": np.array([metrics.scaled(metrics.nll, x, labels) for x in whole]),
     }
 
 
@@ -164,18 +164,33 @@ def compared(
     return pd.DataFrame(rows)
 
 
-def equivalents(table: pd.DataFrame, growth: pd.DataFrame, independent: str = "independent") -> pd.DataFrame:
-    """`equivalent` of every ensemble in a `table`, against the `growth` of the independent networks of its seed.
+def equivalents(table: pd.DataFrame, independent: list[Result]) -> pd.DataFrame:
+    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
 
     One row an ensemble: label, model, seed, equivalent.
     """
-    curves = growth[growth["label"] == independent].groupby(["model", "seed"])["nll_scaled"]
+    curves = {}
+    for _, runs in grouped(Results({"independent": independent})):
+        found = derived.arrays("subsets", runs, partial(_subsets, runs), version=1)
+        curves[runs[0].run.model, runs[0].run.seed] = found["nll_scaled"]
     rows = table[["label", "model", "seed"]].copy()
     rows["equivalent"] = [
-        equivalent(row.nll_ensemble_scaled, curves.get_group((row.model, row.seed)).to_numpy())
-        for row in table.itertuples()
+        equivalent(row.nll_ensemble_scaled, curves[row.model, row.seed]) for row in table.itertuples()
     ]
     return rows
+
+
+def _subsets(runs: list[Result]) -> derived.Arrays:
+    """Scaled NLL of ensembles of 1 to K of these K runs, each the mean over all choices of them."""
+    logits, labels = members(runs), _labels(runs[0])
+    return {
+        "nll_scaled": np.array(
+            [
+                np.mean([metrics.scaled(metrics.nll, combine(logits[[*some]]), labels) for some in choices])
+                for choices in (itertools.combinations(range(len(logits)), k + 1) for k in range(len(logits)))
+            ]
+        )
+    }
 
 
 def equivalent(nll: float, independent: np.ndarray) -> float:

@@ -71,10 +71,11 @@ def lines(
     palette = palette_of(list(table["label"].unique()))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], table[table["model"] == model]
+        # Before drawing: on a logarithmic axis means and deviations are the logarithm's.
+        axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         for label, rows in shown.groupby("label", sort=False):
             _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, palette[label])
-        scales = {"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log}
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], **scales)
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
@@ -90,7 +91,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
 
     `columns` are of store.STEPS; one row a network.
     """
-    table = results.steps
+    table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
     table = table.assign(bin=np.digitize(table["step"], edges))
     table = table.groupby(["label", "model", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
@@ -221,19 +222,21 @@ def _error_lines(table: pd.DataFrame, x: str, columns: Sequence[str], height: fl
 
 
 def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) -> Figure:
-    """One value a run as dots, their mean as a bar, by label; a panel a column, `columns` gives its title."""
-    figure, axes = grid(1, len(columns), height)
-    labels = list(table["label"].unique())
-    palette = palette_of(labels)
+    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels and their titles."""
+    several = table["model"].nunique() > 1
+    groups = list(table.groupby(["label", "model"], sort=False))
+    figure, axes = grid(1, len(columns), max(height, 0.2 * len(groups) + 0.7))
+    palette = palette_of(list(table["label"].unique()))
+    names = [f"{label}, {model}" if several else label for (label, model), _ in groups]
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
-        for place, label in enumerate(labels):
-            values = table.loc[table["label"] == label, name].dropna()
+        for place, ((label, _), rows) in enumerate(groups):
+            values = rows[name].dropna()
             if values.empty:
                 continue
             axis.plot(values, np.full(len(values), place), "o", color=palette[label], alpha=0.6)
             axis.plot(values.mean(), place, "|", color=palette[label], markersize=14, markeredgewidth=2)
-        axis.set(xlabel=title, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
-        axis.set_yticklabels(labels if axis is axes[0, 0] else [" "] * len(labels))
+        axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
+        axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
     return figure
 
 

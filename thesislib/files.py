@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -38,7 +39,10 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory."""
     temporary = _temporary(path)
     # safetensors writes memory as it lies: an array in another order would come back shuffled.
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)
+    try:
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)
+    except SafetensorError as error:  # it has no kind of its own for a full disk or a folder that may only be read
+        raise OSError(errno.EIO, str(error), str(path)) from None
     _publish(temporary, path)
 
 

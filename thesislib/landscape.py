@@ -46,6 +46,7 @@ def connect(probe: Probe, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: 
     Trained by SGD on the loss at uniformly drawn t, one a step, from the middle of the straight line; the ends stay.
     """
     generator = torch.Generator().manual_seed(seed)
+    a, b = a.to(probe.device), b.to(probe.device)
     middle = torch.lerp(a, b, 0.5)
     velocity = torch.zeros_like(middle)
     run = probe.run
@@ -60,7 +61,7 @@ def connect(probe: Probe, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: 
             gradient = torch.cat([g.flatten() for g in probe.flat.gradients]) + run.weight_decay * probe.flat.theta
             velocity.mul_(0.9).add_(gradient, alpha=2 * t * (1 - t))  # d theta / d middle
             middle.sub_(velocity, alpha=rate)
-    return middle
+    return middle.cpu()
 
 
 class Plane:

@@ -75,7 +75,7 @@ def _train(run: Run) -> None:
     from thesislib import parallel
     from thesislib.train import Trainer
 
-    trainer = Trainer(run, device(), _start_arrays(run) if run.start else None)
+    trainer = Trainer(run, device(), start_arrays(run) if run.start else None)
 
     def whole_state() -> dict[str, np.ndarray]:
         return trainer.state() | {"processes": np.array([parallel.size()])}
@@ -83,7 +83,7 @@ def _train(run: Run) -> None:
     with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
         if parallel.from_first(writer and writer.done):  # another process finished it while we waited
             return
-        epoch, state, minima = parallel.from_first(writer and _begin(run, writer, parallel.size()))
+        epoch, state, minima = parallel.from_first(writer and _begin(run, writer))
         if state:
             _check_processes(run, int(state.pop("processes", np.ones(1))[0]), parallel.size())
             trainer.restore(epoch, state, minima)
@@ -100,7 +100,7 @@ def _train(run: Run) -> None:
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
                 if before == 0:
-                    beginnings.keep(run, writer, whole_state(), trainer.snapshot(), parallel.size())
+                    beginnings.keep(run, writer, whole_state(), trainer.snapshot(), _hardware())
             if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
@@ -110,10 +110,16 @@ def _train(run: Run) -> None:
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
 
-def _begin(run: Run, writer: store.Writer, processes: int) -> tuple[int, dict[str, np.ndarray], list]:
+def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list]:
     """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it."""
     resumed = writer.resume()
-    return resumed if resumed[1] else beginnings.adopt(run, writer, processes)
+    return resumed if resumed[1] else beginnings.adopt(run, writer, _hardware())
+
+
+def _hardware() -> str:
+    from thesislib import parallel
+
+    return f"{parallel.size()} x {device().split(':')[0]}"
 
 
 def _check_processes(run: Run, before: int, now: int) -> None:
@@ -125,7 +131,7 @@ def _check_processes(run: Run, before: int, now: int) -> None:
         )
 
 
-def _start_arrays(run: Run) -> dict[str, np.ndarray]:
+def start_arrays(run: Run) -> dict[str, np.ndarray]:
     """Weights and buffers that the run's start, "ID:K", names. Raises UserError if they do not fit its network."""
     identity, which = run.start.split(":")
     parent = load_id(identity)

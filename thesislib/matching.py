@@ -40,9 +40,7 @@ def permuted(theta: np.ndarray, sizes: tuple[int, ...], permutations: list[np.nd
     return vector_of(out)
 
 
-def align(
-    theta: np.ndarray, target: np.ndarray, sizes: tuple[int, ...], seed: int = 0, rounds: int = 100
-) -> np.ndarray:
+def align(theta: np.ndarray, target: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """theta [P] with its hidden units permuted so that it lies near `target` [P].
 
     Coordinate descent: given the other layers' permutations, the best one of a layer is a linear assignment; layers

@@ -32,11 +32,11 @@ class Probe:
     over the training images, or the numbers would be wrong (Izmailov et al. 2018).
     """
 
-    def __init__(self, run: Run, images: int | None = None, batch_size: int = 500) -> None:
-        self.run, self.batch_size = run, batch_size
-        self.train, self.test = splits(run, torch.device("cpu"))
+    def __init__(self, run: Run, images: int | None = None, device: str = "cpu", batch_size: int = 500) -> None:
+        self.run, self.device, self.batch_size = run, torch.device(device), batch_size
+        self.train, self.test = splits(run, self.device)
         self.counts = tuple(min(images or len(split), len(split)) for split in (self.train, self.test))
-        self.model = build(run.model, run.seed, run.classes)
+        self.model = build(run.model, run.seed, run.classes).to(self.device)
         self.flat = FlatParameters(self.model)
         self.has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
 
@@ -52,17 +52,17 @@ class Probe:
     def logits(self, theta: Tensor | np.ndarray) -> np.ndarray:
         """Test logits [N, C] at theta [P]."""
         self._go(theta)
-        return self._logits(self.test, len(self.test)).numpy()
+        return self._logits(self.test, len(self.test)).cpu().numpy()
 
     def _go(self, theta: Tensor | np.ndarray) -> None:
         self.flat.theta.copy_(torch.as_tensor(theta))
         if self.has_statistics:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.run.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
                 update_bn(self._batches(self.train, self.counts[0]), self.model)
         self.model.eval()
 
     def _batches(self, images: Images, count: int) -> list[Tensor]:
-        return [images.take(index)[0] for index in torch.arange(count).split(self.batch_size)]
+        return [images.take(index)[0] for index in torch.arange(count, device=self.device).split(self.batch_size)]
 
     @torch.inference_mode()
     def _logits(self, images: Images, count: int) -> Tensor:

@@ -7,7 +7,9 @@ A record has what a figure reads: configuration, metrics, summary, and what was 
 from __future__ import annotations
 
 import json
+import os
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
@@ -19,6 +21,7 @@ from thesislib.config import Run, UserError
 from thesislib.files import make_writable, write
 from thesislib.results import load
 
+_DATASETS = ("mnist5k", *datasets.SHAPES)
 #: What of a run's folder is in its record; done.json last, because it says that the rest is there.
 _FILES = re.compile(r"config\.json|metrics\.csv|steps\.csv|derived-[\w.-]+\.safetensors|done\.json")
 
@@ -33,7 +36,7 @@ def pack(runs: Iterable[Run], path: Path) -> int:
         raise UserError(f"none of these runs is finished in {store.runs_folder()}: nothing to pack")
     make_writable(path.parent, "records", "THESIS_FIGURES")
     prints = {name: datasets.fingerprint(name) for name in sorted({run.data for run in done.values()})}
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with ZipFile(temporary, "w") as file:
         _add(file, "data.json", json.dumps(prints).encode())
         for identity in sorted(done):
@@ -58,14 +61,14 @@ def unpack(path: Path) -> tuple[int, int]:
         with ZipFile(path) as file:
             parts = {name: file.read(name) for name in file.namelist()}
         records = _by_run(parts)
-        prints = json.loads(parts["data.json"])
+        prints = {name: print_ for name, print_ in json.loads(parts["data.json"]).items() if name in _DATASETS}
         for identity, record in records.items():
             config = json.loads(record["config.json"])
-            if Run(**config["run"]).digest(config["data"]) != identity or not {"metrics.csv", "done.json"} <= set(
-                record
-            ):
+            whole = {"metrics.csv", "done.json"} <= set(record)
+            run = Run(**config["run"])
+            if not whole or run.digest(config["data"]) != identity or prints[run.data] != config["data"]:
                 raise ValueError(f"{identity} is not what its name says")
-    except (OSError, BadZipFile, KeyError, ValueError, TypeError, ValidationError) as error:
+    except (OSError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} holds no records of runs ({reason})") from None
     _agree_on_data(prints)

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thesislib import derived, landscape, launch, matching
+from thesislib.config import Run, UserError
 from thesislib.derived import Arrays
 from thesislib.ensembles import grouped, members
 from thesislib.landscape import Plane
@@ -23,6 +24,9 @@ from thesislib.probe import Probe
 from thesislib.results import Result, Results
 from thesislib.train import Trainer
 from thesislib.verdicts import interval
+
+#: Seconds that it may have taken to train a run which is trained once more for its path.
+LONGEST_WALK = 900.0
 
 #: Nats by which the loss must rise between two minima to count as a jump out of one valley into another: a
 #: twentieth of what knowing nothing costs, ln 10.
@@ -35,15 +39,12 @@ def lines(results: Results, images: int | None = 2000, points: int = 11) -> pd.D
     One row a point: label, model, seed, pair, t, and the fields of probe.Point.
     """
 
-    def compute(runs: list[Result]) -> Arrays:
-        probe, thetas = Probe(runs[0].run, images), torch.from_numpy(members(runs, what="theta"))
-        tables = [
-            landscape.line(probe, a, b, points).assign(pair=k)
-            for k, (a, b) in enumerate(zip(thetas[:-1], thetas[1:], strict=True))
-        ]
-        return _arrays(pd.concat(tables))
+    def compute(run: Run, thetas: Tensor) -> Arrays:
+        probe = Probe(run, images, launch.device())
+        pairs = enumerate(zip(thetas[:-1], thetas[1:], strict=True))
+        return _arrays(pd.concat([landscape.line(probe, a, b, points).assign(pair=k) for k, (a, b) in pairs]))
 
-    return _table(results, "lines", compute, images=images, points=points)
+    return _table(results, "lines", compute, version=2, images=images, points=points)
 
 
 def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
@@ -101,32 +102,41 @@ def bent(results: Results, images: int | None = 2000, epochs: int = 5, points: i
     One row a point: label, model, seed, t, and the training loss on both, `line` and `curve`.
     """
 
-    def compute(runs: list[Result]) -> Arrays:
-        probe, (a, b, *_) = Probe(runs[0].run, images), torch.from_numpy(members(runs, what="theta"))
-        middle = landscape.connect(probe, a, b, epochs, runs[0].run.seed, runs[0].run.lr)
+    def compute(run: Run, thetas: Tensor) -> Arrays:
+        probe, (a, b) = Probe(run, images, launch.device()), thetas[:2]
+        middle = landscape.connect(probe, a, b, epochs, run.seed, run.lr)
         line, curve = landscape.line(probe, a, b, points), landscape.curve(probe, [a, middle, b], points)
         return _arrays(line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"]))
 
-    first = Results({label: next(grouped(Results({label: group})))[1] for label, group in results.items()})
-    return _table(first, "bent", compute, images=images, epochs=epochs, points=points)
+    first: dict[tuple[str, str], list[Result]] = {}
+    for label, runs in grouped(results):
+        first.setdefault((label, runs[0].run.model), runs)
+    chosen = Results({label: [] for label, _ in first})
+    for (label, _), runs in first.items():
+        chosen[label] += runs
+    return _table(chosen, "bent", compute, version=3, images=images, epochs=epochs, points=points)
 
 
 def strongest(results: Results) -> Results:
-    """The first run of the label whose hills are highest."""
-    label = max(results, key=lambda label: results[label][0].run.strength)
-    return Results({label: results[label][:1]})
+    """The first run with three minima among those whose hills are highest. Raises UserError if there is none."""
+    walks = [(label, run) for label, group in results.items() for run in group if len(run.minimum_epochs) >= 3]
+    if not walks:
+        raise UserError("no run has three minima, which a plane takes")
+    label, run = max(walks, key=lambda walk: walk[1].run.strength)
+    return Results({label: [run]})
 
 
 def plane(results: Results, images: int | None = 2000, points: int = 21, margin: float = 0.25) -> Arrays:
     """The plane through the first three minima of the one run in `results`, with the walk projected onto it.
 
-    xs [X], ys [Y]; train_loss, test_loss and the distance term of the three, `hills`, [Y, X]; minima [3, 2];
-    path [E, 3]: x, y and the distance from the plane after each epoch, from training the run once more.
+    xs [X], ys [Y]; train_loss, test_loss and the distance term on the way to the third minimum, `hills`, [Y, X];
+    minima [3, 2]; path [E, 3]: x, y and the distance from the plane after each epoch, from training the run once more.
+    The path is empty if that takes longer than LONGEST_WALK, or here leads elsewhere: other processors round
+    differently.
     """
     ((result,),) = results.values()
-    return derived.arrays(
-        "plane", [result], partial(_plane, result, images, points, margin), images=images, points=points, version=1
-    )
+    compute = partial(_plane, result, images, points, margin)
+    return derived.arrays("plane", [result], compute, images=images, points=points, margin=margin, version=2)
 
 
 def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
@@ -134,24 +144,28 @@ def _plane(result: Result, images: int | None, points: int, margin: float) -> Ar
     three = torch.from_numpy(members([result], what="theta")[:3])
     through = Plane(*three)
     minima = np.array([through.coordinates(theta) for theta in three])
-    path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in _walk(result)])
     low, high = minima.min(0), minima.max(0)
+    path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in _walk(result)]).reshape(-1, 3)
     room = margin * (high - low).max()
+    if len(path) and not np.allclose(path[np.array(result.minimum_epochs[:3]) - 1, :2], minima, atol=room / 25):
+        path = path[:0]
     xs, ys = (np.linspace(low[k] - room, high[k] + room, points) for k in (0, 1))
-    table = landscape.surface(Probe(result.run, images), through, xs, ys)
+    table = landscape.surface(Probe(result.run, images, launch.device()), through, xs, ys)
     grids = {name: table[name].to_numpy().reshape(points, points) for name in ("train_loss", "test_loss")}
-    return {
-        "xs": xs, "ys": ys, "minima": minima, "path": path,
-        "hills": landscape.hills(through, list(three), xs, ys, result.run),
-    } | grids  # fmt: skip
+    hills = landscape.hills(through, list(three[:2]), xs, ys, result.run)
+    return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids
 
 
-def _walk(result: Result) -> Iterator[torch.Tensor]:
+def _walk(result: Result) -> Iterator[Tensor]:
     """The weights [P] after each epoch up to the third minimum, trained once more: to the bit on the same machine."""
-    trainer = Trainer(result.run)
-    for _ in range(result.minimum_epochs[2]):
+    last = result.minimum_epochs[2]
+    if result.history["seconds"][:last].sum() > LONGEST_WALK:
+        return
+    start = launch.start_arrays(result.run) if result.run.start else None
+    trainer = Trainer(result.run, launch.device(), start)
+    for _ in range(last):
         trainer.epoch()
-        yield trainer.flat.theta.clone()
+        yield trainer.flat.theta.cpu().clone()
 
 
 def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
@@ -161,38 +175,52 @@ def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
     where the network is convolutional: its units are not matched.
     """
 
-    def compute(runs: list[Result]) -> Arrays:
-        first, *_, last = members(runs, what="theta")
-        probe = Probe(runs[0].run, images)
+    def compute(run: Run, thetas: Tensor) -> Arrays:
+        probe, first, last = Probe(run, images, launch.device()), thetas[0], thetas[-1]
 
-        def between(theta: np.ndarray) -> tuple[float, float]:
-            along = landscape.line(probe, torch.from_numpy(first), torch.from_numpy(theta), 11)
-            return ((theta - first) ** 2).sum(), landscape.barrier(along)
+        def between(theta: Tensor) -> tuple[float, float]:
+            return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
 
-        connected = runs[0].run.model.startswith("mlp")
-        aligned = between(matching.align(last, first, _sizes(runs[0]))) if connected else (np.nan, np.nan)
+        aligned = (np.nan, np.nan)
+        if run.model.startswith("mlp"):
+            aligned = between(torch.from_numpy(matching.align(last.numpy(), first.numpy(), _sizes(run))))
         names = ("d", "barrier", "d_aligned", "barrier_aligned")
         return {name: np.array([v]) for name, v in zip(names, (*between(last), *aligned), strict=True)}
 
-    return _table(results, "disguises", compute, images=images)
+    return _table(results, "disguises", compute, version=2, images=images)
 
 
-def _sizes(result: Result) -> tuple[int, ...]:
+def _sizes(run: Run) -> tuple[int, ...]:
     """Sizes of a fully connected network, from the images to the classes."""
-    layers = [m for m in build(result.run.model, 0, result.run.classes).modules() if isinstance(m, nn.Linear)]
+    layers = [m for m in build(run.model, 0, run.classes).modules() if isinstance(m, nn.Linear)]
     return (layers[0].in_features, *(layer.out_features for layer in layers))
 
 
 def _table(
-    results: Results, name: str, compute: Callable[[list[Result]], Arrays], **parameters: object
+    results: Results, name: str, compute: Callable[[Run, Tensor], Arrays], version: int, **parameters: object
 ) -> pd.DataFrame:
-    """`compute` of every ensemble as rows behind label, model and seed."""
+    """`compute` of every ensemble, from its run and its members [K, P], as rows behind label, model and seed.
+
+    Members that diverged are left out, and ensembles of which less than two are left. Raise `version` when what is
+    computed changes.
+    """
+
+    def of_members(runs: list[Result]) -> Arrays:
+        launch.make_repeatable()
+        finished = [run for run in runs if not run.diverged]
+        if len(runs) > 1 and len(finished) < 2:
+            return {}
+        thetas = members(finished if len(runs) > 1 else runs, what="theta")
+        return compute(runs[0].run, torch.from_numpy(thetas)) if len(thetas) > 1 else {}
+
     tables = []
     for label, runs in grouped(results):
-        table = pd.DataFrame(derived.arrays(name, runs, partial(compute, runs), version=1, **parameters))
+        table = pd.DataFrame(derived.arrays(name, runs, partial(of_members, runs), version=version, **parameters))
         front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
         tables.append(pd.DataFrame(front, index=table.index).join(table))
-    return pd.concat(tables, ignore_index=True)
+    if all(table.empty for table in tables):
+        raise UserError("no run has two minima to look between")
+    return pd.concat([table for table in tables if not table.empty], ignore_index=True)
 
 
 def _arrays(table: pd.DataFrame) -> Arrays:
