@@ -297,7 +297,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     for name, colour, kind in (("by hand, autograd", "C3", "a"), ("thesislib", "C0", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], "o-", color=colour, label=name)
-    measured.set(xlabel="minima", ylabel="seconds an epoch (full MNIST)")
+    measured.set(xlabel="minima", ylabel="seconds an epoch")
     measured.set_ylim(bottom=0)
     legend_below(figure, own, measured)
     return figure
