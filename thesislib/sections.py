@@ -180,7 +180,10 @@ def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
 
 
 def cost(scale: Scale, hills: int | None = None) -> Groups:
-    """8: one more minimum after every second epoch, so that a run's own epochs show what each costs."""
+    """8: one more minimum after every second epoch: what each costs shows in the epochs after it.
+
+    The first two epochs may be another run's (`beginnings`), and so are their seconds.
+    """
     hills = hills or scale.hills
     fields = {"epochs": 2 * (hills + 1), "minima_every": 2}
     return {_name(s): _every_cycle(scale, strength=s, **fields) for s in (0.0, 1.0)}
