@@ -15,6 +15,13 @@ from thesislib.store import Groups
 
 torch.set_num_threads(1)
 
+
+def pytest_collection_modifyitems(items):
+    """Two processes share the tests (`make test`) by file, and all that reads the chapter goes to the same one."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("chapter" if "chapter" in item.fixturenames else item.path.stem))
+
+
 #: A run of a second: 512 digits, a network of 12,730 parameters, 4 steps an epoch.
 TINY = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, epochs=6, minima_every=2, minima="multiple")
 

@@ -11,7 +11,7 @@ SIZES = (1, 5, 4096, 4097, 100_003)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 3, 19])
 def test_squared_distances_are_torchs(size, count):
     a, *rows = torch.randn(1 + count, size, dtype=torch.float64)
     expected = torch.stack([((a - row) ** 2).sum() for row in rows])
@@ -23,7 +23,7 @@ def test_squared_distances_are_torchs(size, count):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 3, 19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_add_differences_is_torchs(size, count, dtype):
     a, out, *rows = torch.randn(2 + count, size, dtype=dtype)

@@ -1,65 +1,176 @@
 """The same network in disguise? Hidden units may be permuted without changing what a network computes.
 
-Weight matching (Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin", section 3.2): permute one network's units, layer by
-layer, until its weights lie as near to another's as they can.
+Weight matching (Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin", section 3.2): permute one network's units until its
+weights lie as near to another's as they can. Units are hidden neurons or channels. Which of them may change places, and
+what has to move with them, is read off the network's graph, so that shortcuts and BatchNorm need no special treatment.
 """
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
+from torch import fx, nn
+from torch.nn import functional as F
 
-Layers = list[tuple[np.ndarray, np.ndarray]]
+from thesislib.models import PadShortcut
 
-
-def layers_of(theta: np.ndarray, sizes: tuple[int, ...]) -> Layers:
-    """Weights [out, in] and biases [out] of a fully connected network of these sizes, from theta [P]."""
-    layers, start = [], 0
-    for n, m in zip(sizes[:-1], sizes[1:], strict=True):
-        weight = theta[start : start + n * m].reshape(m, n)
-        layers.append((weight, theta[start + n * m : start + n * m + m]))
-        start += n * m + m
-    if start != len(theta):
-        raise ValueError(f"{len(theta)} weights are not a fully connected network of sizes {sizes}")
-    return layers
+#: Labels of places that are no hidden unit: pixels and classes, which stay where they are, and zeros.
+_FIXED, _ZERO = -1, -2
+#: They treat each channel on its own and do not care which one it is.
+_CHANNELWISE = nn.ReLU | nn.ReLU6 | nn.BatchNorm2d | nn.AdaptiveAvgPool2d | nn.Flatten | nn.Identity | nn.Dropout
+_CHANNELWISE_FUNCTIONS = (torch.flatten, F.adaptive_avg_pool2d)
 
 
-def vector_of(layers: Layers) -> np.ndarray:
-    """theta [P] of layers."""
-    return np.concatenate([part.ravel() for layer in layers for part in layer])
+@dataclass(frozen=True)
+class Units:
+    """N hidden units that may change places: where each one sits in the parameters.
+
+    `places` holds a parameter's number, one of its axes, and the units' positions on it, [N, R].
+    """
+
+    places: tuple[tuple[int, int, np.ndarray], ...]
+
+    def __len__(self) -> int:
+        return len(self.places[0][2])
+
+    def likeness(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+        """Inner products [N, N] of all that belongs to each unit, in the parameters a (rows) and b (columns)."""
+        total = np.zeros((len(self), len(self)))
+        for k, axis, positions in self.places:
+            total += _rows(a[k], axis, positions) @ _rows(b[k], axis, positions).T
+        return total
+
+    def permute(self, parameters: list[np.ndarray], order: np.ndarray) -> None:
+        """Put unit order[i] where unit i is, in place."""
+        for k, axis, positions in self.places:
+            index = np.arange(parameters[k].shape[axis])
+            index[positions] = positions[order]
+            parameters[k] = parameters[k].take(index, axis)
 
 
-def permuted(theta: np.ndarray, sizes: tuple[int, ...], permutations: list[np.ndarray]) -> np.ndarray:
-    """theta [P] with the units of each hidden layer in another order; computes the same function."""
-    layers = layers_of(theta, sizes)
-    out = []
-    before = np.arange(sizes[0])
-    for (weight, bias), order in zip(layers, [*permutations, np.arange(sizes[-1])], strict=True):
-        out.append((weight[order][:, before], bias[order]))
-        before = order
-    return vector_of(out)
+def _rows(parameter: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """[N, everything of each unit]."""
+    return np.moveaxis(parameter.take(positions.ravel(), axis), axis, 0).reshape(len(positions), -1)
 
 
-def align(theta: np.ndarray, target: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """theta [P] with its hidden units permuted so that it lies near `target` [P].
+def hidden_units(model: nn.Module) -> list[Units]:
+    """The groups of units of a network that may change places among themselves, in the order of the network.
 
-    Coordinate descent: given the other layers' permutations, the best one of a layer is a linear assignment; layers
-    take turns in random order until nothing changes. Every change brings theta nearer to the target.
+    Units that an addition joins are one unit. With option-A shortcuts a stage's new channels are a group of their own,
+    for they may not change places with the old ones. Raises ValueError at a layer that it does not know.
+    """
+    axes = _label_axes(model)
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for key, labels in axes.items():
+        for unit in set(labels.tolist()) - {_FIXED, _ZERO}:
+            found[unit].append(key)
+    # Units may change places if they sit in the same parameters.
+    groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    for unit in sorted(found):
+        groups[tuple(found[unit])].append(unit)
+    return [
+        Units(tuple((*key, np.stack([np.flatnonzero(axes[key] == unit) for unit in units])) for key in keys))
+        for keys, units in groups.items()
+    ]
+
+
+def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
+    """For every parameter's number and axis: which unit, or _FIXED or _ZERO, sits at each of its positions."""
+    numbers = {name: k for k, (name, _) in enumerate(model.named_parameters())}
+    fresh = itertools.count()
+    axes: dict[tuple[int, int], np.ndarray] = {}
+    channels: dict[fx.Node, np.ndarray] = {}  # of what each step of the forward pass returns
+
+    def note(name: str, axis: int, labels: np.ndarray) -> None:
+        if name in numbers:
+            axes[numbers[name], axis] = labels
+
+    def rename(old: np.ndarray, new: np.ndarray) -> None:
+        names = dict(zip(old.tolist(), new.tolist(), strict=True))
+        for places in (axes, channels):
+            for key, labels in places.items():
+                places[key] = np.array([names.get(label, label) for label in labels.tolist()])
+
+    for node in _Tracer().trace(model).nodes:
+        what = model.get_submodule(node.target) if node.op == "call_module" else node.target
+        before = [channels[argument] for argument in node.args if isinstance(argument, fx.Node)]
+        if node.op == "placeholder":
+            channels[node] = np.array([_FIXED])
+        elif node.op == "output":
+            classes = before[0][before[0] >= 0]
+            rename(classes, np.full_like(classes, _FIXED))
+        elif isinstance(what, nn.Linear) or (isinstance(what, nn.Conv2d) and what.groups == 1):
+            outputs, inputs = what.weight.shape[:2]
+            channels[node] = np.array(list(itertools.islice(fresh, outputs)))
+            note(f"{node.target}.weight", 0, channels[node])
+            note(f"{node.target}.bias", 0, channels[node])
+            # Pixels of one channel are several inputs of a fully connected layer.
+            note(f"{node.target}.weight", 1, np.repeat(before[0], inputs // len(before[0])))
+        elif isinstance(what, _CHANNELWISE) or what in _CHANNELWISE_FUNCTIONS or _is_depthwise(what):
+            channels[node] = before[0]
+            note(f"{node.target}.weight", 0, before[0])
+            note(f"{node.target}.bias", 0, before[0])
+        elif isinstance(what, PadShortcut):
+            zeros = np.full(len(before[0]) // 2, _ZERO)
+            channels[node] = np.concatenate((zeros, before[0], zeros))
+        elif what in (operator.add, operator.iadd):
+            less, more = np.minimum(*before), np.maximum(*before)
+            joined = less != _ZERO  # what is joined with something fixed is fixed
+            channels[node] = np.where(joined, less, more)
+            rename(more[joined], less[joined])
+        else:
+            raise ValueError(f"cannot tell which units may change places in {node.target}: {what}")
+    return axes
+
+
+def _is_depthwise(layer: object) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return not list(module.children())
+
+
+def permuted(theta: np.ndarray, model: nn.Module, orders: Sequence[np.ndarray]) -> np.ndarray:
+    """theta [P] with each group of `hidden_units` in another order; computes the same function."""
+    parameters = _pieces(theta, model)
+    for units, order in zip(hidden_units(model), orders, strict=True):
+        units.permute(parameters, order)
+    return np.concatenate([piece.ravel() for piece in parameters])
+
+
+def align(theta: np.ndarray, target: np.ndarray, model: nn.Module, seed: int = 0) -> np.ndarray:
+    """theta [P] with its hidden units permuted so that it lies near `target` [P]; both are weights of `model`.
+
+    Coordinate descent: given the other groups' orders, the best one of a group is a linear assignment; groups take
+    turns in random order until nothing changes. Every change brings theta nearer to the target.
     """
     rng = np.random.default_rng(seed)
-    a, b = layers_of(target.astype(np.float64), sizes), layers_of(theta.astype(np.float64), sizes)
-    orders = [np.arange(m) for m in sizes[1:-1]]
-    while True:
+    a, b = (_pieces(vector.astype(np.float64), model) for vector in (target, theta))
+    groups, changed = hidden_units(model), True
+    while changed:
         changed = False
-        for k in rng.permutation(len(orders)):
-            before = orders[k - 1] if k > 0 else np.arange(sizes[0])
-            after = orders[k + 1] if k + 1 < len(orders) else np.arange(sizes[k + 2])
-            (weight_a, bias_a), (weight_b, bias_b) = a[k], b[k]
-            gain = weight_a @ weight_b[:, before].T + np.outer(bias_a, bias_b)
-            gain += a[k + 1][0].T @ b[k + 1][0][after]
-            _, order = linear_sum_assignment(gain, maximize=True)
-            units = np.arange(len(order))
-            if gain[units, order].sum() > gain[units, orders[k]].sum() + 1e-9:
-                orders[k], changed = order, True
-        if not changed:
-            return permuted(theta, sizes, orders)
+        for k in rng.permutation(len(groups)):
+            likeness = groups[k].likeness(a, b)
+            _, order = linear_sum_assignment(likeness, maximize=True)
+            if likeness[np.arange(len(order)), order].sum() > likeness.trace() + 1e-9:
+                groups[k].permute(b, order)
+                changed = True
+    return np.concatenate([piece.ravel() for piece in b]).astype(theta.dtype)
+
+
+def _pieces(theta: np.ndarray, model: nn.Module) -> list[np.ndarray]:
+    """theta [P], shaped as the parameters."""
+    shapes = [tuple(p.shape) for p in model.parameters()]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    if ends[-1] != len(theta):
+        raise ValueError(f"{len(theta)} weights are not those of a network with {ends[-1]}")
+    return [piece.reshape(shape) for piece, shape in zip(np.split(theta, ends[:-1]), shapes, strict=True)]

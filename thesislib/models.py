@@ -55,7 +55,7 @@ def mlp(*hidden: int, inputs: int = 784, classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers, Linear(sizes[-1], classes))
 
 
-class _PadShortcut(nn.Module):
+class PadShortcut(nn.Module):
     """Option A of He et al. (2016): every second pixel, new channels zero, no parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
         for block in range(blocks):
             shrinks = stage > 0 and block == 0
             before = channels // 2 if shrinks else channels
-            layers.append(BasicBlock(before, channels, 1 + shrinks, _PadShortcut() if shrinks else None))
+            layers.append(BasicBlock(before, channels, 1 + shrinks, PadShortcut() if shrinks else None))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 

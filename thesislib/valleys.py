@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thesislib import derived, landscape, launch, matching
 from thesislib.config import Run, UserError
@@ -171,8 +171,7 @@ def _walk(result: Result) -> Iterator[Tensor]:
 def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
     """The first and the last member of every ensemble, as they are and with the last one's units permuted (`matching`).
 
-    One row an ensemble: label, model, seed, d and d_aligned (squared distances), barrier and barrier_aligned, both NaN
-    where the network is convolutional: its units are not matched.
+    One row an ensemble: label, model, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
     """
 
     def compute(run: Run, thetas: Tensor) -> Arrays:
@@ -181,19 +180,12 @@ def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
         def between(theta: Tensor) -> tuple[float, float]:
             return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
 
-        aligned = (np.nan, np.nan)
-        if run.model.startswith("mlp"):
-            aligned = between(torch.from_numpy(matching.align(last.numpy(), first.numpy(), _sizes(run))))
+        model = build(run.model, 0, run.classes)
+        aligned = torch.from_numpy(matching.align(last.numpy(), first.numpy(), model))
         names = ("d", "barrier", "d_aligned", "barrier_aligned")
-        return {name: np.array([v]) for name, v in zip(names, (*between(last), *aligned), strict=True)}
+        return {name: np.array([v]) for name, v in zip(names, (*between(last), *between(aligned)), strict=True)}
 
     return _table(results, "disguises", compute, version=2, images=images)
-
-
-def _sizes(run: Run) -> tuple[int, ...]:
-    """Sizes of a fully connected network, from the images to the classes."""
-    layers = [m for m in build(run.model, 0, run.classes).modules() if isinstance(m, nn.Linear)]
-    return (layers[0].in_features, *(layer.out_features for layer in layers))
 
 
 def _table(

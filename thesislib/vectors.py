@@ -21,6 +21,8 @@ FUSED_DEVICES = ("cpu",)
 #: diverged run must be seen as such. Compiled once for each number of rows, then kept on disk.
 _COMPILED = {"fastmath": {"reassoc", "nsz", "contract"}, "nogil": True, "cache": True}
 _BLOCK = 4096
+#: More rows than this go in several passes: each number of rows is machine code of its own, 0.4 s and nearly 1 MB.
+_ROWS = 8
 
 
 @numba.njit(**_COMPILED)
@@ -55,7 +57,8 @@ def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
     if not rows:
         return a.new_zeros(0)
     if a.device.type in FUSED_DEVICES:
-        return torch.from_numpy(_squared_distances(a.numpy(), _arrays(rows))).to(a.dtype)
+        parts = [_squared_distances(a.numpy(), some) for some in _passes(rows)]
+        return torch.from_numpy(np.concatenate(parts)).to(a.dtype)
     return torch.stack([torch.dot(a - row, a - row) for row in rows])
 
 
@@ -68,11 +71,12 @@ def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], f
             for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
                 flat.addcmul_(piece, factor)
         return
-    start = 0
-    for flat in flats:
-        _add_differences(flat.numpy(), a.numpy(), _arrays(rows), factors.numpy(), start)
-        start += flat.numel()
+    for some, weights in zip(_passes(rows), factors.split(_ROWS), strict=True):
+        start = 0
+        for flat in flats:
+            _add_differences(flat.numpy(), a.numpy(), some, weights.numpy(), start)
+            start += flat.numel()
 
 
-def _arrays(rows: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
-    return tuple(row.numpy() for row in rows)
+def _passes(rows: Sequence[Tensor]) -> list[tuple[np.ndarray, ...]]:
+    return [tuple(row.numpy() for row in rows[k : k + _ROWS]) for k in range(0, len(rows), _ROWS)]
