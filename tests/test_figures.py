@@ -69,8 +69,9 @@ def test_smoothing(results):
 
 def test_diverged_runs_still_draw(tiny, folders):
     results = trained({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
-    for figure in (figures.curves(results), figures.distances(results), figures.lengths(results, 2)):
-        assert export.save(figure, "diverged", "smoke", results).exists()
+    for k, figure in enumerate((figures.curves(results), figures.distances(results), figures.lengths(results, 2))):
+        export.save(figure, f"diverged{k}", "smoke", results)
+        assert (export.figures_folder("smoke") / f"diverged{k}.png").exists()
 
 
 def compile_tex(folder: Path, name: str) -> str:

@@ -39,8 +39,8 @@ def make_folder(scale: str) -> Path:
     return folder
 
 
-def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
-    """Write `name`.pdf, .png, .pgf and .json into the scale's folder; returns the path of the .png."""
+def save(figure: Figure, name: str, scale: str, results: Results) -> None:
+    """Write `name`.pdf, .png, .pgf and .json into the scale's folder."""
     folder = make_folder(scale)
     data = {result.run.data for group in results.values() for result in group}
     for note in filter(None, sorted({datasets.variant(name) for name in data})):
@@ -49,14 +49,11 @@ def save(figure: Figure, name: str, scale: str, results: Results) -> Path:
         figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
     (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
     (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
-    return folder / f"{name}.png"
 
 
-def table(numbers: pd.DataFrame, name: str, scale: str) -> Path:
+def table(numbers: pd.DataFrame, name: str, scale: str) -> None:
     """Write a table as `name`.csv into the scale's folder, six digits a number."""
-    path = make_folder(scale) / f"{name}.csv"
-    write(path, numbers.to_csv(index=False, float_format="%.6g").encode())
-    return path
+    write(make_folder(scale) / f"{name}.csv", numbers.to_csv(index=False, float_format="%.6g").encode())
 
 
 def _provenance(scale: str, results: Results) -> dict[str, object]:
