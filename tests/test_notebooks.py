@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from conftest import thesislib
 
-from thesislib import sections
+from thesislib import sections, store
 from thesislib.chapter import notebooks_folder
 
 PATHS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -59,18 +59,28 @@ def test_a_second_time_nothing_is_trained(chapter):
     assert "training" not in again.stderr
 
 
+def test_a_scales_runs_are_those_of_its_figures(chapter):
+    """What `plan`, `launch` and `pack` count is what the notebooks ask for."""
+    drawn = {run for path in chapter.figures.glob("*.json") for group in provenance(path).values() for run in group}
+    known = {name: sections.groups(name, "smoke") for name in sections.SECTIONS}
+    assert drawn == {store.run_id(run) for groups in known.values() for runs in groups.values() for run in runs}
+
+
+def provenance(path):
+    return json.loads(path.read_text())["runs"]
+
+
 def test_a_parameter_changes_the_runs(chapter):
     arguments = ("figures", "--scale", "smoke", "--section", "2-1_width", "-p", "widths=[0.5]", "-p", "smoothing=2")
     changed = thesislib(*arguments, **chapter.environment)
     assert changed.returncode == 0, changed.stderr
-    provenance = json.loads((chapter.figures / "2-1_width.json").read_text())
-    assert "w = 0.5" in provenance["runs"]
+    assert "w = 0.5" in provenance(chapter.figures / "2-1_width.json")
 
 
 def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
     """A real failure: a metrics file that was cut. The path of the runs is relative, as in a shell."""
     runs = Path(chapter.environment["THESIS_RUNS"])
-    tanh = json.loads((chapter.figures / "1_baseline.json").read_text())["runs"]["term, tanh"][0]
+    tanh = provenance(chapter.figures / "1_baseline.json")["term, tanh"][0]
     metrics = runs / tanh / "metrics.csv"
     whole = metrics.read_bytes()
     metrics.write_bytes(whole[:-9])
@@ -87,7 +97,7 @@ def test_sections_without_their_runs_are_named(chapter, tmp_path):
     """Training that fails for one section leaves the others: here its run folder is taken by a file."""
     runs = tmp_path / "copied"
     shutil.copytree(chapter.environment["THESIS_RUNS"], runs)
-    tanh = json.loads((chapter.figures / "1_baseline.json").read_text())["runs"]["term, tanh"][0]
+    tanh = provenance(chapter.figures / "1_baseline.json")["term, tanh"][0]
     shutil.rmtree(runs / tanh)
     (runs / tanh).write_text("in the way")
     environment = chapter.environment | {"THESIS_RUNS": str(runs)}

@@ -190,8 +190,8 @@ def cost(scale: Scale, hills: int | None = None) -> Groups:
 
 
 def explore(scale: Scale, **fields: Any) -> Groups:
-    """0: one run, free to change, beside the baseline."""
-    changed = {"minima": "single", "minima_every": scale.of(FIRST)} | fields
+    """0: one run, free to change, beside the baseline. It starts where notebook 0 does."""
+    changed = {"strength": 10, "minima": "multiple", "minima_every": scale.of(FIRST)} | fields
     return {"baseline": _single(scale, strength=0), "yours": scale.runs(**changed)}
 
 

@@ -106,16 +106,19 @@ def processes(
     return [{"what": what, "seconds": f"{seconds:.2f}", "goal": aim} for what, seconds, aim in rows]
 
 
-def memory(peaks: dict[tuple[str, int], float]) -> Rows:
+def memory(peaks: dict[tuple[str, int], tuple[float, float]]) -> Rows:
     """Peak bytes over the number of minima; what each adds, against the fp32 vector that it is."""
     parameters = {"mlp": 535_818, "resnet34": 21_282_122}
-    rows = []
-    for (model, minima), peak in peaks.items():
-        each = (peak - peaks[model, 2]) / max(1, minima - 2)
-        row = {"network": model, "minima": minima, "peak": f"{peak / 1e6:.0f} MB"}
-        vector = 4 * parameters[model]
-        text = f"{each / 1e6:.1f} MB = {each / vector:.2f} x its vector (goal <= 1.2)" if minima > 2 else ""
-        rows.append(row | {"each further minimum": text})
+    rows, (last_model, last_minima, last) = [], ("", 0, (0.0, 0.0))
+    for (model, minima), both in peaks.items():
+        row = {"network": model, "minima": minima}
+        for name, peak, before in zip(("", ", freed memory given back"), both, last, strict=True):
+            row[f"peak{name}"] = f"{peak / 1e6:.0f} MB"
+            each = (peak - before) / (minima - last_minima) if model == last_model else 0
+            factor = f" = {each / (4 * parameters[model]):.2f} x its vector"
+            row[f"each further minimum{name}"] = f"{each / 1e6:.1f} MB{factor} (goal <= 1.2)" if each else ""
+        rows.append(row)
+        last_model, last_minima, last = model, minima, both
     return rows
 
 
