@@ -244,7 +244,7 @@ def main() -> None:
     lists = listing()
     tables |= {
         "Processes, start-up, reading": report.processes(grids, lists, importing, warm_figures()),
-        "Peak resident memory of a run, storing included": report.memory(peaks()),
+        report.MEMORY: report.memory(peaks()),
     }
     (OUT / "bench.md").write_text(report.page(tables))
     print(report.page(tables))

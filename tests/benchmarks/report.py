@@ -122,6 +122,14 @@ def memory(peaks: dict[tuple[str, int], tuple[float, float]]) -> Rows:
     return rows
 
 
+MEMORY = "Peak resident memory of a run, storing included"
+#: What a table needs to be understood.
+NOTES = {
+    MEMORY: "The allocator keeps freed blocks, and holes between them, unless it is told to give them back "
+    "(glibc: MALLOC_MMAP_THRESHOLD_). Up to eight hills each new number of them is machine code too, nearly 1 MB."
+}
+
+
 def page(tables: dict[str, Rows]) -> str:
     """All tables as one Markdown page, with the machine they were measured on."""
     lines = [
@@ -132,7 +140,7 @@ def page(tables: dict[str, Rows]) -> str:
         "unless it says otherwise.",
     ]
     for title, rows in tables.items():
-        lines += ["", f"## {title}", "", _markdown(rows)]
+        lines += ["", f"## {title}", "", *([NOTES[title], ""] if title in NOTES else []), _markdown(rows)]
     return "\n".join([*lines, ""])
 
 
