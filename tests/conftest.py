@@ -16,6 +16,7 @@ from thesislib.store import Groups
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Two processes share the tests (`make test`) by file, and all that reads the chapter goes to the same one."""
     for item in items:

@@ -69,11 +69,14 @@ def checkpoint_of(run):
 
 
 def worker_of(run):
-    """The process that trains on behalf of the job that the run was sent with."""
-    tasks = [p for p in psutil.process_iter() if {"submitit.core._submit"} <= set(p.cmdline())]
-    ours = [p for p in tasks if sent_job(run).name in " ".join(p.cmdline())]
-    children = [child for p in ours for child in p.children(recursive=True)]
-    return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
+    """The process that trains on behalf of the job that the run was sent with; None if it has ended."""
+    lines = {p: " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])}  # a zombie has none
+    tasks = [p for p, line in lines.items() if "submitit.core._submit" in line and sent_job(run).name in line]
+    try:
+        children = [child for task in tasks for child in task.children(recursive=True)]
+        return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
