@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thesislib.flat import FlatParameters, cosine_of
+from thesislib.flat import FlatParameters
 from thesislib.models import build
 
 
@@ -64,11 +64,3 @@ def test_what_was_never_differentiated_has_gradient_zero():
     flat = FlatParameters(small())
     flat.clear_gradients()
     assert not torch.cat([g.flatten() for g in flat.gradients]).any()
-
-
-def test_cosine_of_lists_is_that_of_the_vectors():
-    a, b = ([torch.randn(3, 4), torch.randn(5)] for _ in range(2))
-    x, y = (torch.cat([t.flatten() for t in ts]) for ts in (a, b))
-    assert torch.allclose(cosine_of(a, b), F.cosine_similarity(x, y, dim=0))
-    assert torch.allclose(cosine_of(a, [-2 * t for t in a]), torch.tensor(-1.0))
-    assert cosine_of(a, [torch.zeros_like(t) for t in a]) == 0

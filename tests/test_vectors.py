@@ -5,7 +5,7 @@ import torch
 
 from thesislib import vectors
 from thesislib.minima import Minima
-from thesislib.vectors import add_differences, squared_distances
+from thesislib.vectors import add_differences, inner_products, squared_distances
 
 SIZES = (1, 5, 4096, 4097, 100_003)
 
@@ -35,6 +35,16 @@ def test_add_differences_is_torchs(size, count, dtype):
     assert torch.allclose(out, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fused", [True, False])
+def test_inner_products_are_torchs(size, fused, monkeypatch):
+    monkeypatch.setattr(vectors, "FUSED_DEVICES", ("cpu",) if fused else ())
+    long = torch.randn(3, size)
+    products = inner_products([row.split([size // 3, size - size // 3]) for row in long])
+    assert products.dtype == torch.float64
+    assert torch.allclose(products, long.double() @ long.double().T, rtol=1e-5, atol=1e-6 * size)
+
+
 def test_what_is_close_together_is_not_lost_to_rounding():
     a = torch.randn(10_000)
     b = a + 1e-6 * torch.randn(10_000)
@@ -60,7 +70,9 @@ def test_views_are_written_in_place():
     theta, row, gradients = torch.randn(10), torch.randn(10), [torch.zeros(2, 3), torch.zeros(4)]
     minima = Minima("rbf", 0.1, "multiple")
     minima.add(row)
-    minima.add_gradient(theta, 2.0, gradients)
+    value, factors = minima.factors(theta, 2.0)
+    minima.add_gradient(theta, factors, gradients)
+    assert value == minima.gradient(theta, 2.0)[0]
     assert torch.allclose(torch.cat([g.flatten() for g in gradients]), minima.gradient(theta, 2.0)[1])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 
 class FlatParameters:
@@ -42,9 +41,3 @@ class FlatParameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         return [p.grad for p in self.parameters]
-
-
-def cosine_of(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Cosine [] of the angle between two lists of tensors, each taken as one long vector; 0 if one is 0."""
-    product = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in zip(a, b, strict=True)]).sum()
-    return product / (get_total_norm(a) * get_total_norm(b)).clamp_min(1e-30)

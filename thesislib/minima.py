@@ -62,19 +62,24 @@ class Minima:
         """Squared distances from `theta`, [P], to each visited minimum, in the order of visiting."""
         return squared_distances(theta, self.visited).tolist()
 
-    def add_gradient(self, theta: Tensor, strength: float, gradients: list[Tensor]) -> Tensor:
-        """Add the gradient of the distance term at `theta`, [P], to `gradients`; returns the term's value, [].
+    def factors(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """Value, [], of the distance term at `theta`, [P], and the factors, [C], of theta - theta_c in its gradient.
+
+        With no hills the value is 0 and there are no factors.
+        """
+        k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
+        height = strength / max(1, len(self.hills)) if self.share else strength
+        return height * k.sum(), 2 * height * slope
+
+    def add_gradient(self, theta: Tensor, factors: Tensor, gradients: list[Tensor]) -> None:
+        """Add the gradient of the distance term at `theta`, [P], to `gradients`, by its `factors` there.
 
         `gradients` are contiguous tensors that, end to end, have P numbers in the order of `theta`.
         """
-        if not self.hills:
-            return theta.new_zeros(())
-        k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
-        height = strength / len(self.hills) if self.share else strength
-        add_differences(gradients, theta, self.hills, 2 * height * slope)
-        return height * k.sum()
+        add_differences(gradients, theta, self.hills, factors)
 
     def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """Value, [], and gradient, [P], of the distance term at `theta`, [P]; with no hills both are 0."""
-        gradient = torch.zeros_like(theta)
-        return self.add_gradient(theta, strength, [gradient]), gradient
+        (value, factors), gradient = self.factors(theta, strength), torch.zeros_like(theta)
+        self.add_gradient(theta, factors, [gradient])
+        return value, gradient

@@ -15,10 +15,10 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from thesislib import parallel, schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import FlatParameters, cosine_of
+from thesislib.flat import FlatParameters
 from thesislib.minima import Minima
 from thesislib.models import build, predict
-from thesislib.vectors import squared_distances
+from thesislib.vectors import inner_products, squared_distances
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -98,14 +98,12 @@ class Trainer:
                 loss.backward()
             gradients = flat.gradients
             parallel.average(gradients)
-            looked = self._look(gradients, strength) if is_dense or is_measured else ()
-            term = zero
-            if strength > 0 and self.minima.hills:
-                term = self.minima.add_gradient(flat.theta, strength, gradients)
+            pushed = strength > 0 and len(self.minima.hills) > 0
+            term, factors = self.minima.factors(flat.theta, strength) if pushed else (zero, None)
+            looked = self._look(gradients, factors, last) if is_dense or is_measured else None
+            if pushed:
+                self.minima.add_gradient(flat.theta, factors, gradients)
             losses.append(torch.stack((loss.detach(), term)))
-            if looked:
-                # Where the step wants to go now, against where the one before went; no angle at the first step.
-                looked = torch.stack((*looked, cosine_of(gradients, last) if last else zero + math.nan))
             if is_measured:
                 measured.append(looked)
             if is_dense:
@@ -133,13 +131,31 @@ class Trainer:
         reached = [epoch for epoch in self.run.minimum_epochs if epoch <= self.finished_epochs]
         return (self.finished_epochs - reached[-1]) * steps if reached else math.inf
 
-    def _look(self, gradients: list[torch.Tensor], strength: float) -> tuple[torch.Tensor, ...]:
-        """Norms of the cross-entropy's and the term's gradient, and the cosine between the two; each []."""
-        norm, zero = get_total_norm(gradients), torch.zeros((), device=self.device)
-        if not (strength > 0 and self.minima.hills):
-            return norm, zero, zero
-        push = self.flat.pieces(self.minima.gradient(self.flat.theta, strength)[1])
-        return norm, get_total_norm(push), cosine_of(gradients, push)
+    def _look(
+        self, gradients: list[torch.Tensor], factors: torch.Tensor | None, last: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Norms of the cross-entropy's gradient and of the term's, and two cosines, [4].
+
+        The first is between the two gradients; the second between their sum, where the step wants to go now, and the
+        `last` step's (nan if that is unknown). Without `factors` there is no term, and its norm and cosine are 0.
+        """
+        vectors = {0: gradients}
+        if factors is not None:
+            push = torch.zeros_like(self.flat.theta)
+            self.minima.add_gradient(self.flat.theta, factors, [push])
+            vectors[1] = self.flat.pieces(push)
+        if last:
+            vectors[2] = last
+        at = torch.tensor(list(vectors))
+        # One pass over all of them, in float64: the sum's products follow from those of its parts.
+        dot = torch.zeros(3, 3, dtype=torch.float64, device=self.device)
+        dot[at[:, None], at] = inner_products(list(vectors.values()))
+        of_sum = dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]
+        cosines = (dot[0, 1], dot[0, 0] * dot[1, 1]), (dot[0, 2] + dot[1, 2], of_sum * dot[2, 2])
+        term_cosine, last_cosine = (product / squares.sqrt().clamp_min(1e-30) for product, squares in cosines)
+        if not last:
+            last_cosine = last_cosine + math.nan
+        return torch.stack((dot[0, 0].sqrt(), dot[1, 1].sqrt(), term_cosine, last_cosine))
 
     @torch.inference_mode()
     def evaluate(self, batch_size: int = 500) -> tuple[float, float]:

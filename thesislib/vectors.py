@@ -1,4 +1,4 @@
-"""The two operations on long vectors that the distance term is made of, with as little memory traffic as there can be.
+"""The operations on long vectors that the distance term is made of, with as little memory traffic as there can be.
 
 On the CPU what a hill costs is the reading of vectors of P numbers. numba's loops read each minimum once for its
 distance and once for its push, block by block, so that everything else stays in the cache; torch's operations would
@@ -52,6 +52,21 @@ def _add_differences(
                 o[i] += factor * (x[i] - y[i])
 
 
+@numba.njit(**_COMPILED)
+def _inner_products(rows: tuple[np.ndarray, ...]) -> np.ndarray:
+    totals = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows[0].size, _BLOCK):
+        for a in range(len(rows)):
+            x = rows[a][start : start + _BLOCK]
+            for b in range(a + 1):
+                y = rows[b][start : start + _BLOCK]
+                block = x.dtype.type(0)
+                for i in range(x.size):
+                    block += x[i] * y[i]
+                totals[a, b] += block
+    return totals
+
+
 def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
     """||a - row||^2, [C], of a vector [P] and C rows [P]."""
     if not rows:
@@ -64,6 +79,8 @@ def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
 
 def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
     """Add sum_c factors_c (a - row_c) in place to contiguous tensors that, end to end, are as long as a [P]."""
+    if not rows:
+        return
     # The difference is formed, not expanded into products: just after a minimum it is far smaller than a and row.
     flats = [out.view(-1) for out in outs]
     if a.device.type not in FUSED_DEVICES:
@@ -76,6 +93,15 @@ def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], f
         for flat in flats:
             _add_differences(flat.numpy(), a.numpy(), some, weights.numpy(), start)
             start += flat.numel()
+
+
+def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Inner products [K, K], float64, of K long vectors, each given as the same sequence of contiguous pieces."""
+    pieces = [tuple(piece.view(-1) for piece in some) for some in zip(*vectors, strict=True)]
+    if pieces[0][0].device.type in FUSED_DEVICES:
+        lower = torch.from_numpy(sum(_inner_products(tuple(x.numpy() for x in some)) for some in pieces))
+        return lower + lower.tril(-1).T
+    return sum(torch.stack([torch.stack([torch.dot(x, y) for y in some]) for x in some]).double() for some in pieces)
 
 
 def _passes(rows: Sequence[Tensor]) -> list[tuple[np.ndarray, ...]]:
