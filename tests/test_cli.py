@@ -1,8 +1,11 @@
 import json
+import shutil
+from dataclasses import asdict
 
 import pytest
 from conftest import thesislib
 
+from thesislib import cluster, launch, sections, store
 from thesislib.__main__ import main
 
 CONTRACT = (
@@ -98,7 +101,6 @@ def test_list_counts(tiny, capsys):
 
 
 def test_plan_counts_what_is_left(tiny, capsys):
-    from thesislib import launch, sections
 
     arguments = ["plan", "--scale", "smoke", "--section", "1_baseline"]
     assert main(arguments) == 0
@@ -108,10 +110,15 @@ def test_plan_counts_what_is_left(tiny, capsys):
     launch.train_missing(run for group in sections.groups("1_baseline", "smoke").values() for run in group)
     assert main(arguments) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["0", "0"]
+    # The other two go on from what the first one left behind.
+    _, *others = [store.run_id(run) for group in sections.groups("1_baseline", "smoke").values() for run in group]
+    for other in others:
+        shutil.rmtree(store.runs_folder() / other)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["2", "14"]
 
 
 def test_clean_asks_first(tiny, folders, capsys, monkeypatch):
-    from thesislib import launch
 
     launch.execute(tiny)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -121,3 +128,21 @@ def test_clean_asks_first(tiny, folders, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: "y")
     assert main(["clean"]) == 0
     assert list((folders / "runs").iterdir()) == []
+
+
+def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):
+    for run in (tiny, tiny.but(seed=1)):
+        launch.execute(run)
+    with store.writing(tiny):
+        assert main(["clean", "--yes"]) == 1
+    assert capsys.readouterr().out == "deleted 1 runs; 1 are being trained and stay\n"
+    assert [path.name for path in (folders / "runs").iterdir()] == [store.run_id(tiny)]
+
+
+def test_what_was_deleted_has_not_failed(tiny, capsys):
+    launch.execute(tiny)
+    jobs = {store.run_id(run): cluster.Sent("local", "x", "1", "log") for run in (tiny, tiny.but(seed=1))}
+    cluster._folder().mkdir(parents=True)
+    (cluster._folder() / "submitted.json").write_text(json.dumps({i: asdict(sent) for i, sent in jobs.items()}))
+    assert main(["clean", "--yes"]) == 0
+    assert list(cluster._read()) == [store.run_id(tiny.but(seed=1))]

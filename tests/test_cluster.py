@@ -1,5 +1,6 @@
 """`launch`: on a real Slurm, started here, and as local processes."""
 
+import json
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from conftest import TINY, thesislib
 
 from thesislib import cluster, launch, sections, store
 from thesislib.cluster import Resources
+from thesislib.config import UserError
 
 #: Long enough (some ten seconds) to be disturbed after its first checkpoint.
 LONG = TINY.but(epochs=1500, minima_every=500, train_size=2000)
@@ -147,11 +149,40 @@ def test_no_slurm_is_one_line(monkeypatch, tmp_path):
     assert "local" in done.stderr
 
 
-@pytest.mark.parametrize("flag", ["--tasks", "--cpus", "--hours"])
-def test_nothing_of_a_resource_is_refused(flag):
-    done = thesislib("launch", "--scale", "smoke", flag, "0")
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--tasks", "0"), ("--cpus", "0"), ("--hours", "0"), ("--hours", "0.005"), ("--hours", "inf"), ("--hours", "nan")],
+)
+def test_nothing_of_a_resource_is_refused(flag, value):
+    done = thesislib("launch", "--scale", "smoke", flag, value)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert flag in done.stderr
+
+
+def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
+    """Their jobs came along, but there is nobody to ask about them."""
+    run = TINY.but(epochs=1)
+    cluster._folder().mkdir(parents=True)
+    there = {store.run_id(run): {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}}
+    (cluster._folder() / "submitted.json").write_text(json.dumps(there))
+    monkeypatch.setattr(cluster, "_queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
+    assert cluster.submit([run], "local", Resources()) == [run]
+    assert cluster.watch([run]) == 0
+
+
+@pytest.mark.parametrize("visible", [None, "1,0"])
+def test_local_tasks_see_the_gpus_that_we_see(visible, monkeypatch):
+    """submitit itself hides all of them from tasks that ask for none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    run = LONG.but(seed=7)
+    cluster.submit([run], "local", Resources())
+    until("checkpoint", checkpoint_of(run).exists)
+    worker = until("worker", lambda: worker_of(run))
+    assert worker.environ().get("CUDA_VISIBLE_DEVICES") == visible
+    psutil.Process(int(sent_job(run).job)).kill()
+    until("end of the worker", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_local_tasks_outlive_their_launcher():

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,23 @@ def test_npz_round_trip_and_fingerprint(folders):
     arrays["y_test"][0] = 5
     write(folders, y_test=arrays["y_test"])
     assert datasets.fingerprint("mnist") != first, "other content is other data"
+
+
+def test_the_type_of_labels_does_not_matter(folders):
+    _, arrays = write(folders)
+    first = datasets.fingerprint("mnist")
+    write(folders, **{name: arrays[name].astype(np.int64) for name in ("y_train", "y_test")})
+    assert datasets.fingerprint("mnist") == first
+    assert datasets.load("mnist").y_train.dtype == np.uint8
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[1, 2]", "{}", "nonsense"])
+def test_a_broken_note_beside_the_data_is_written_anew(folders, content):
+    path, _ = write(folders)
+    first, note = datasets.fingerprint("mnist"), path.with_suffix(".sha256.json")
+    note.write_text(content)
+    assert datasets.fingerprint("mnist") == first
+    assert json.loads(note.read_text())["sha256"].startswith(first)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])

@@ -119,6 +119,8 @@ def _number_of_worker(_):
 def test_workers_take_turns_on_the_gpus(monkeypatch):
     with launch.pool_of(2) as pool:
         assert set(pool.map(_number_of_worker, range(4))) == {0, 1}
+    with launch.pool_of(2, first_worker=6) as pool:
+        assert set(pool.map(_number_of_worker, range(4))) == {6, 7}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     devices = []

@@ -94,12 +94,17 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
     records.unpack(tmp_path / "runs.zip")
     assert datasets.fingerprint("mnist") == first, "without data, the records say which they saw"
     assert store.is_done(run)
-    use(images + 1)
+    # Nothing may train under other ids while these runs lie unseen beside it, ...
+    with pytest.raises(UserError, match="another copy of mnist"):
+        use(images + 1)
     with pytest.raises(UserError, match="another copy of mnist"):
         records.unpack(tmp_path / "runs.zip")
+    # ... and with the right data both go on.
+    assert use(images) == first
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
 
 
-@pytest.mark.parametrize("damage", ["no zip", "cut", "renamed", "foreign", "lacking", "other data", "list"])
+@pytest.mark.parametrize("damage", ["no zip", "cut", "locked", "renamed", "foreign", "lacking", "other data", "list"])
 def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
     launch.execute(tiny)
     path = tmp_path / "runs.zip"
@@ -121,6 +126,11 @@ def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
         path.write_text("nonsense")
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "locked":  # the flag of a password, in the file's own header and in the list at its end
+        content = bytearray(path.read_bytes())
+        content[6] |= 1
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+        path.write_bytes(content)
     else:
         with zipfile.ZipFile(path, "w") as file:
             for name, content in parts.items():
@@ -131,6 +141,14 @@ def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
     assert process.stderr.startswith("thesislib: ") and len(process.stderr.splitlines()) == 1
     assert "holds no records" in process.stderr
     assert not store.runs_folder().exists()
+
+
+def test_a_folder_is_no_file(tiny, tmp_path):
+    launch.execute(tiny)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder is a folder: give the file's name"):
+        records.pack([tiny], tmp_path / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "runs"}
 
 
 def test_the_command_line_packs_a_section(tmp_path):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic_core import PydanticUndefined
 
 from thesislib import sections, store
@@ -54,7 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
     if run.strength and given.keys() & {"strength", "width", "kernel", "minima"} and not run.minimum_epochs:
-        raise UserError("no minimum is ever stored, so there is no hill: give --minima-every or --minimum-at-start")
+        hint = "--minima-every (no more than --epochs) or --minimum-at-start"
+        raise UserError(f"no minimum is stored in {run.epochs} epochs, so there is no hill: give {hint}")
     # Imported here: the other commands need not wait for it.
     from thesislib import launch
 
@@ -93,9 +95,11 @@ def _plan(options: argparse.Namespace) -> int:
 def _launch(options: argparse.Namespace) -> int:
     from thesislib import cluster
 
-    for name in ("tasks", "cpus", "hours"):
+    for name in ("tasks", "cpus"):
         if (value := getattr(options, name)) is not None and value <= 0:
-            raise UserError(f"--{name}: must be more than 0, not {value:g}")
+            raise UserError(f"--{name}: must be more than 0, not {value}")
+    if not 1 / 60 <= options.hours < 10_000:
+        raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
     further = dict(_pair("--sbatch", text) for text in options.sbatch)
     resources = cluster.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
     runs = _runs(options)
@@ -149,6 +153,9 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 def _clean(options: argparse.Namespace) -> int:
+    # Imported here: the other commands need not wait for it.
+    from thesislib import cluster
+
     folder = store.runs_folder()
     runs = [path for path in folder.iterdir() if (path / "config.json").is_file()] if folder.is_dir() else []
     if not runs:
@@ -158,10 +165,22 @@ def _clean(options: argparse.Namespace) -> int:
     if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
-    for path in runs:
-        shutil.rmtree(path)
-    print(f"deleted {len(runs)} runs")
-    return 0
+    deleted = [path.name for path in runs if _delete(path)]
+    cluster.forget(deleted)
+    busy = len(runs) - len(deleted)
+    print(f"deleted {len(deleted)} runs" + (f"; {busy} are being trained and stay" if busy else ""))
+    return 1 if busy else 0
+
+
+def _delete(folder: Path) -> bool:
+    """Delete a run unless a process is at work on it."""
+    lock = FileLock(folder / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            shutil.rmtree(folder)
+    except Timeout:
+        return False
+    return True
 
 
 class _Parser(argparse.ArgumentParser):
@@ -204,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
     launch("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
     launch("--gpus", type=int, default=0, help="GPUs of a task (0)", metavar="N")
-    launch("--hours", type=float, default=24.0, help="time limit of a task, then it is requeued (24)", metavar="H")
+    launch("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
     launch("--partition", help="Slurm's partition", metavar="X")
     launch("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
     launch("--no-wait", dest="wait", action="store_false", help="send, show no progress")

@@ -42,7 +42,7 @@ class Resources:
     tasks: int | None = None  # size of the array; None: a core each (local), or up to 64 (Slurm)
     cpus: int = 1
     gpus: int = 0
-    hours: float = 24.0
+    hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
     sbatch: dict[str, str] = field(default_factory=dict)  # further options, such as account or qos
 
@@ -60,20 +60,23 @@ class Sent:
 class Task:
     """Trains its share of the runs, one after another (or as many at a time as it has cores).
 
+    `number` is its place in the array, by which tasks take turns at the GPUs that they see.
+
     submitit calls `checkpoint` on preemption and before the time is up, and puts what it returns back into the
     queue; a task that Slurm itself requeues begins with the same runs. Either way finished ones are skipped and the
     one under way resumes, so that nothing has to be saved here.
     """
 
-    def __init__(self, runs: list[Run], workers: int, environment: dict[str, str]) -> None:
-        self.runs, self.workers, self.environment = runs, workers, environment
+    def __init__(self, runs: list[Run], workers: int, environment: dict[str, str], number: int) -> None:
+        self.runs, self.workers, self.environment, self.number = runs, workers, environment, number
 
     def __call__(self) -> None:
         """Train what is missing."""
-        os.environ.update(self.environment)
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":
             os.setsid()  # neither Ctrl-C nor the end of the terminal is meant for us
-        launch.train_missing(self.runs, self.workers)
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides all GPUs from a task that asks for none
+        os.environ.update(self.environment)
+        launch.train_missing(self.runs, self.workers, first_worker=self.number * self.workers)
 
     def checkpoint(self) -> Any:
         """The same task again."""
@@ -92,10 +95,11 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
         _queue()  # says so if there is no Slurm
     make_writable(_folder(), "jobs", "THESIS_RUNS")
     with FileLock(_folder() / "lock"):
-        before = _read()
-        active = _active(before.values())
+        before, missing = _read(), launch.missing(runs)
+        # Runs that were copied from a cluster bring its jobs along, which nobody here can ask about.
+        active = _active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
         todo = []
-        for run in launch.missing(runs):
+        for run in missing:
             sent = before.get(store.run_id(run))
             if sent in active:
                 continue
@@ -115,16 +119,21 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
     import submitit
 
     folder = _folder() / name
-    count = min(len(runs), resources.tasks or (launch.cores() if cluster == "local" else 64))
+    most = 64 if cluster == "slurm" else max(1, launch.cores() // resources.cpus)
+    count = min(len(runs), resources.tasks or most)
     # The longest runs come first, dealt out in turn: tasks take about the same time.
     shares = [runs[k::count] for k in range(count)]
     environment = {k: str(Path(v).absolute()) for k, v in os.environ.items() if k in _FOLDERS and v}
-    work = [Task(share, resources.cpus, environment) for share in shares]
+    if cluster == "local" and "CUDA_VISIBLE_DEVICES" in os.environ:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    work = [Task(share, resources.cpus, environment, number) for number, share in enumerate(shares)]
+    # Nobody shares a local queue, and submitit would start a task there six times at most.
+    hours = resources.hours if cluster == "slurm" else _FOR_EVER
     try:
         # Time-outs are requeued as often as it takes: every one of them got some epochs done.
         executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=10_000)
         executor.update_parameters(
-            name=name, timeout_min=round(60 * resources.hours), cpus_per_task=resources.cpus,
+            name=name, timeout_min=round(60 * hours), cpus_per_task=resources.cpus,
             gpus_per_node=resources.gpus, slurm_partition=resources.partition, slurm_signal_delay_s=NOTICE_SECONDS,
             slurm_additional_parameters={"requeue": True} | resources.sbatch,
         )  # fmt: skip
@@ -141,6 +150,7 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
 
 
 _FOLDERS = ("THESIS_RUNS", "THESIS_DATA")
+_FOR_EVER = 100_000.0  # hours
 
 
 @contextmanager
@@ -176,6 +186,15 @@ def watch(runs: list[Run]) -> int:
     return len(failed)
 
 
+def forget(identities: Iterable[str]) -> None:
+    """Where these runs were sent is of no interest any more: they were deleted."""
+    gone = set(identities)
+    if kept := {i: asdict(sent) for i, sent in _read().items() if i not in gone}:
+        write(_folder() / "submitted.json", json.dumps(kept, indent=1).encode())
+    else:
+        (_folder() / "submitted.json").unlink(missing_ok=True)
+
+
 def _folder() -> Path:
     return store.runs_folder() / "cluster"
 
@@ -187,10 +206,15 @@ def _read() -> dict[str, Sent]:
         return {}
 
 
-def _active(sent: Iterable[Sent]) -> set[Sent]:
-    """Those whose job waits or runs."""
-    sent = set(sent)
-    queue = _queue() if any(s.cluster == "slurm" for s in sent) else set()
+def _active(sent: Iterable[Sent], there: bool = True) -> set[Sent]:
+    """Those whose job waits or runs. Raises UserError if Slurm does not answer though it should be `there`."""
+    sent, queue = set(sent), set()
+    if any(s.cluster == "slurm" for s in sent):
+        try:
+            queue = _queue()
+        except UserError:
+            if there:
+                raise
     return {s for s in sent if ((s.job, s.name) in queue if s.cluster == "slurm" else _alive(s))}
 
 

@@ -58,14 +58,20 @@ def fingerprint(name: str) -> str:
     path = _npz(name)
     # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
     stamp = [path.stat().st_size, path.stat().st_mtime_ns]
-    cache = path.with_suffix(".sha256.json")
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        known = json.loads(cache.read_text())
-        if known["stamp"] == stamp:
-            return known["sha256"][:16]
+    cache, known = path.with_suffix(".sha256.json"), {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(cache.read_text()))
+    if known.get("stamp") == stamp and "sha256" in known:
+        return known["sha256"][:16]
     digest = hashlib.sha256()
     for array in load(name):
-        digest.update(f"{array.dtype.kind}{array.shape}".encode() + array.astype(np.uint8).tobytes())
+        digest.update(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes())
+    # A note without a stamp came with runs, before the data themselves: with other data those would be lost from sight.
+    if "sha256" in known and "stamp" not in known and known["sha256"][:16] != digest.hexdigest()[:16]:
+        raise UserError(
+            f"{path} is another copy of {name} ({digest.hexdigest()[:16]}) than the one that the unpacked runs saw "
+            f"({known['sha256'][:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {cache}"
+        )
     with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
         cache.write_text(json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}))
     return digest.hexdigest()[:16]
@@ -92,7 +98,7 @@ def load(name: str) -> Arrays:
             raise UserError(f"{path}: images must be uint8 {['N', *shape]}, not {x.dtype} {list(x.shape)}")
         if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
             raise UserError(f"{path}: labels must be {len(x)} integers from 0 to {classes - 1}")
-    return arrays
+    return arrays._replace(y_train=arrays.y_train.astype(np.uint8), y_test=arrays.y_test.astype(np.uint8))
 
 
 def _npz(name: str) -> Path:

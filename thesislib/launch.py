@@ -26,7 +26,7 @@ from thesislib.results import Result, Results, load, load_id
 CHECKPOINT_SECONDS = 5.0
 
 
-#: Number of this process among the workers of its pool.
+#: Number of this process among the workers of this machine's pools.
 _worker = 0
 
 
@@ -101,7 +101,8 @@ def _train(run: Run) -> None:
                 writer.minimum(before, trainer.snapshot())
                 if before == 0:
                     beginnings.keep(run, writer, whole_state(), trainer.snapshot(), _hardware())
-            if monotonic() - saved > CHECKPOINT_SECONDS and trainer.finished_epochs < run.epochs:
+            unfinished = trainer.finished_epochs < run.epochs and not trainer.diverged
+            if monotonic() - saved > CHECKPOINT_SECONDS and unfinished:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
@@ -152,10 +153,11 @@ def missing(runs: Iterable[Run]) -> list[Run]:
     return sorted(todo, key=lambda run: -run.epochs * (run.train_size or 10**9))
 
 
-def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
+def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
     """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
 
-    The other runs finish all the same, and what is finished is kept.
+    The other runs finish all the same, and what is finished is kept. `first_worker` is the first process' number
+    among those of all pools of this machine.
     """
     todo = missing(runs)
     if not todo:
@@ -163,7 +165,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
     with (
-        pool_of(min(workers or cores(), len(todo))) as pool,
+        pool_of(min(workers or cores(), len(todo)), first_worker) as pool,
         tqdm(total=len(todo), desc="training", unit="run") as bar,
         stopped_by_interrupt(pool),
     ):
@@ -177,11 +179,12 @@ def train_missing(runs: Iterable[Run], workers: int | None = None) -> None:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
 
 
-def pool_of(workers: int) -> ProcessPoolExecutor:
-    """A pool of so many processes, which die with this one."""
+def pool_of(workers: int, first_worker: int = 0) -> ProcessPoolExecutor:
+    """A pool of so many processes, which die with this one; numbered from `first_worker`."""
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(context.Value("i", 0),))
+    turns = context.Value("i", first_worker)
+    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,))
 
 
 @contextmanager

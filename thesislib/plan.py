@@ -34,7 +34,8 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
         kinds.setdefault((run.model, run.data, run.precision), set()).add(run)
     rows = []
     for (model, data, precision), group in kinds.items():
-        cost, epochs = measure(next(iter(group))), beginnings.epochs(group & todo)
+        cost = measure(next(iter(group)))
+        epochs = beginnings.epochs(group) - beginnings.epochs(group - todo)
         minima = sum(len(run.minimum_epochs) + 1 for run in group)
         rows.append(
             {

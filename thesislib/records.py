@@ -14,8 +14,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-from pydantic import ValidationError
-
 from thesislib import datasets, store
 from thesislib.config import Run, UserError
 from thesislib.files import make_writable, write
@@ -34,16 +32,21 @@ def pack(runs: Iterable[Run], path: Path) -> int:
     done = {store.run_id(run): run for run in runs if store.is_done(run)}
     if not done:
         raise UserError(f"none of these runs is finished in {store.runs_folder()}: nothing to pack")
-    make_writable(path.parent, "records", "THESIS_FIGURES")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the file's name, such as {path / 'runs.zip'}")
+    make_writable(path.parent, "records", "--file or THESIS_FIGURES")
     prints = {name: datasets.fingerprint(name) for name in sorted({run.data for run in done.values()})}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with ZipFile(temporary, "w") as file:
-        _add(file, "data.json", json.dumps(prints).encode())
-        for identity in sorted(done):
-            for part in sorted(load(done[identity]).folder.iterdir()):
-                if _FILES.fullmatch(part.name):
-                    _add(file, f"{identity}/{part.name}", part.read_bytes())
-    temporary.replace(path)
+    try:
+        with ZipFile(temporary, "w") as file:
+            _add(file, "data.json", json.dumps(prints).encode())
+            for identity in sorted(done):
+                for part in sorted(load(done[identity]).folder.iterdir()):
+                    if _FILES.fullmatch(part.name):
+                        _add(file, f"{identity}/{part.name}", part.read_bytes())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return len(done)
 
 
@@ -68,7 +71,8 @@ def unpack(path: Path) -> tuple[int, int]:
             run = Run(**config["run"])
             if not whole or run.digest(config["data"]) != identity or prints[run.data] != config["data"]:
                 raise ValueError(f"{identity} is not what its name says")
-    except (OSError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError, ValidationError) as error:
+    # RuntimeError is zipfile's for a password, or a compression that is not built in.
+    except (OSError, RuntimeError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} holds no records of runs ({reason})") from None
     _agree_on_data(prints)
