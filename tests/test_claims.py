@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,22 @@ def test_a_claim_is_all_its_parts_and_needs_its_premise(effects, expected):
 def test_factors_are_shown_as_factors():
     shown = row(part("more", "factor", np.log([2.0, 2.0, 2.0])))
     assert (shown["effect"], shown["low"], shown["high"]) == pytest.approx((2, 2, 2))
+
+
+def test_a_hill_costs_a_share_of_the_epoch_without():
+    """Made-up seconds: 2 an epoch without hills, 0.3 more for each, one epoch disturbed."""
+
+    def timed(strength):
+        hills = np.arange(12) // 2
+        seconds = 2 + 0.3 * hills * (strength > 0)
+        seconds[7] += 5
+        run = SimpleNamespace(strength=strength, model="mlp", seed=0, minima_every=2)
+        return SimpleNamespace(run=run, history=pd.DataFrame({"train_seconds": seconds}))
+
+    cost = claims.cost_per_minimum({"no term": [timed(0)], "s = 1": [timed(1)]}).set_index("label")
+    assert cost.loc["s = 1", "percent"] == pytest.approx(15)
+    assert cost.loc["s = 1", "seconds"] == pytest.approx(0.3)
+    assert cost.loc["no term", "percent"] == pytest.approx(0)
 
 
 def test_every_claim_is_answered(chapter, monkeypatch):

@@ -181,6 +181,31 @@ def test_comparisons_are_paired_by_seed():
         assert against.loc["plain", "verdict"] == "loses"
 
 
+def test_two_seeds_carry_no_verdict():
+    """However well they agree; and images are whole: agreement to the image is not certainty."""
+    rows = [
+        {"label": label, "model": "mlp", "seed": seed, "accuracy_ensemble": 0.9 + gain}
+        for label, gain in (("plain", 0.0), ("better", 0.0005))
+        for seed in range(2)
+    ]
+    table = pd.DataFrame(rows)
+    (row,) = ensembles.compared(table, "plain", ["accuracy_ensemble"]).to_dict("records")
+    assert (row["verdict"], row["n"]) == ("undecided", 2)
+    more = pd.concat([table, table.assign(seed=table["seed"] + 2)])
+    (row,) = ensembles.compared(more, "plain", ["accuracy_ensemble"]).to_dict("records")
+    assert row["low"] < row["difference"] < row["high"]
+
+
+@pytest.mark.parametrize("average", ["logits", "votes"])
+def test_independent_networks_are_worth_themselves_by_any_average(tiny, average):
+    short = tiny.but(epochs=1, minima_every=None)
+    results = trained({"independent": [short.but(seed=1000 * m) for m in range(3)]})
+    found = ensembles.equivalents(ensembles.table(results, average), results["independent"], average)
+    best = found["equivalent"].item()
+    curve = ensembles._subsets(results["independent"], average)["nll_scaled"]
+    assert best == pytest.approx(1 + curve.argmin()), "as many as it takes for the lowest NLL"
+
+
 def test_independent_networks_are_worth_themselves(tiny):
     short = tiny.but(epochs=1, minima_every=None)
     results = trained({"independent": [short.but(seed=1000 * m) for m in range(3)], "one": [short]})

@@ -1,6 +1,6 @@
 import pytest
 
-from thesislib import sections
+from thesislib import schedules, sections
 from thesislib.config import UserError
 
 DATA = "0" * 16
@@ -28,6 +28,25 @@ def test_ensembles_cost_the_same():
     assert groups["FGE"][0].minimum_epochs[-5:] == [42, 44, 46, 48, 50]
     assert groups["FGE"][0].offset == 40
     assert groups["SWA"][0].swa_from == 41
+
+
+@pytest.mark.parametrize("scale", sections.SCALES)
+def test_fge_is_there_where_its_rate_can_fall(scale):
+    """Five members of the last cycle, each after a short cycle in which the learning rate falls."""
+    groups, cycle = sections.groups("7_ensembles", scale), sections.SCALES[scale].cycle
+    assert ("FGE" in groups) == (cycle >= 10)
+    for run in groups.get("FGE", []):
+        assert all(epoch > 4 * cycle for epoch in run.minimum_epochs[-5:])
+        last = [schedules.learning_rate(run, epoch) for epoch in range(5 * cycle - run.cycle, 5 * cycle)]
+        assert last[0] == run.lr
+        assert last[-1] < run.lr
+
+
+def test_runs_of_different_length_measure_the_same_distance():
+    """3.2 compares distances to the first minimum: it is of the same epoch everywhere."""
+    for scale in sections.SCALES:
+        groups = sections.groups("3-2_epochs", scale)
+        assert len({run.minimum_epochs[0] for group in groups.values() for run in group}) == 1
 
 
 def test_the_thesis_settings():

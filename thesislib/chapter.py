@@ -103,6 +103,8 @@ def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[st
             raise UserError(f"unknown parameter {name!r}: {', '.join(chosen)} know {', '.join(names)}")
         if name == "smoothing" and isinstance(value, int) and value < 1:
             raise UserError(f"parameter smoothing must be 1 epoch (none) or more, not {value}")
+        if name == "images" and value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"parameter images must be a whole number from 1, not {value!r}")
         for default in defaults:
             kinds = (int, float) if isinstance(default, float) else type(default)
             if default is not None and (

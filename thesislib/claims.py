@@ -127,7 +127,8 @@ def _parts(book: Book) -> Iterator[Part]:
     first, second = (1 + k * lr_step / book.cycle for k in (1, 2))
     says = "after the first drop of lr the distance falls"
     yield Part("C8", says, "less", "factor", d(decayed, second) - d(decayed, first))
-    yield Part("C8", "then converges", "same", "factor", d(decayed, 2) - d(decayed, second))
+    if second < 2:  # the rate falls twice within a cycle: there is a plateau to converge on
+        yield Part("C8", "then converges", "same", "factor", d(decayed, 2) - d(decayed, second))
 
     ends = book.cycle_ends
     yield Part(
@@ -170,30 +171,33 @@ def _ensemble_parts(book: Book) -> Iterator[Part]:
 
 
 def _cost_part(book: Book) -> Part:
-    hills, none = (
-        cost_per_minimum(Results({label: book.results[f"8_cost: {label}"]}))["percent"].to_numpy()
-        for label in ("s = 1", "no term")
-    )
+    section = "8_cost: "
+    runs = {label.removeprefix(section): group for label, group in book.results.items() if label.startswith(section)}
+    costs = cost_per_minimum(Results(runs)).groupby("label")["percent"]
+    hills, none = (costs.get_group(label).to_numpy() for label in ("s = 1", "no term"))
     return Part("C14", "each hill costs a share of an epoch", "more", "percent", hills - none)
 
 
 def cost_per_minimum(results: Results) -> pd.DataFrame:
-    """Slope of training seconds an epoch over number of hills, one row a run: seconds, percent of 0 hills."""
+    """Slope of training seconds an epoch over the number of hills, one row a run: label, model, seed, seconds, percent.
+
+    The percentage is of the median epoch of the run without hills (strength 0) with the same seed.
+    """
+
+    def seconds(result: Result) -> np.ndarray:
+        return result.history["train_seconds"].to_numpy()[1:]  # the first epoch warms up caches and allocators
+
+    every = [(label, result) for label, group in results.items() for result in group]
+    without = {(r.run.model, r.run.seed): np.median(seconds(r)) for _, r in every if not r.run.strength}
     rows = []
-    for label, group in results.items():
-        for result in group:
-            # The first epoch warms up caches and allocators.
-            seconds = result.history["train_seconds"].to_numpy()[1:]
-            hills = np.arange(1, len(seconds) + 1) // result.run.minima_every
-            # Theil-Sen: the median of all slopes, deaf to an epoch that the machine disturbed.
-            slope, intercept, *_ = stats.theilslopes(seconds, hills)
-            row = {
-                "label": label,
-                "seed": result.run.seed,
-                "seconds": slope,
-                "percent": 100 * slope / intercept,
-            }
-            rows.append(row)
+    for label, result in every:
+        epochs = seconds(result)
+        hills = np.arange(1, len(epochs) + 1) // result.run.minima_every
+        # Theil-Sen: the median of all slopes, deaf to an epoch that the machine disturbed.
+        slope = stats.theilslopes(epochs, hills).slope
+        which = {"label": label, "model": result.run.model, "seed": result.run.seed}
+        percent = 100 * slope / without[result.run.model, result.run.seed]
+        rows.append(which | {"seconds": slope, "percent": percent})
     return pd.DataFrame(rows)
 
 

@@ -15,7 +15,7 @@ from thesislib import derived, metrics
 from thesislib.config import UserError
 from thesislib.results import Result, Results
 from thesislib.sections import MEMBER
-from thesislib.verdicts import interval
+from thesislib.verdicts import FEWEST, ROUNDING, interval
 
 Average = Literal["probabilities", "logits", "votes"]
 
@@ -145,8 +145,8 @@ def compared(
 ) -> pd.DataFrame:
     """Each label against a reference one in some scores, paired by seed: mean difference, 95 % interval, n, verdict.
 
-    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better) or ties. One row a
-    score, label and network.
+    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better), ties, or, with
+    fewer than FEWEST seeds, undecided. One row a score, label and network.
     """
     rows = []
     for column in columns:
@@ -155,23 +155,26 @@ def compared(
         for label in dict.fromkeys(table["label"]):
             differences = (wide[label] - wide[reference]).dropna()
             for model, values in differences.groupby(level="model") if label != reference else ():
-                low, high = interval(values.to_numpy())
+                low, high = interval(values.to_numpy(), ROUNDING["points"] / 100 if sign > 0 else 0.0)
                 least, most = sorted((sign * low, sign * high))
                 verdict = "wins" if least > 0 else "loses" if most < 0 else "ties"
+                if len(values) < FEWEST:
+                    verdict = "undecided"
                 row = {"score": column, "label": label, "model": model, "against": reference}
                 row |= {"difference": values.mean(), "low": low, "high": high, "n": len(values)}
                 rows.append(row | {"verdict": verdict})
     return pd.DataFrame(rows)
 
 
-def equivalents(table: pd.DataFrame, independent: list[Result]) -> pd.DataFrame:
+def equivalents(table: pd.DataFrame, independent: list[Result], average: Average = "probabilities") -> pd.DataFrame:
     """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
 
-    One row an ensemble: label, model, seed, equivalent.
+    Both sides are combined by the same `average`. One row an ensemble: label, model, seed, equivalent.
     """
     curves = {}
     for _, runs in grouped(Results({"independent": independent})):
-        found = derived.arrays("subsets", runs, partial(_subsets, runs), version=1)
+        how = {} if average == "probabilities" else {"average": average}
+        found = derived.arrays("subsets", runs, partial(_subsets, runs, average), version=1, **how)
         curves[runs[0].run.model, runs[0].run.seed] = found["nll_scaled"]
     rows = table[["label", "model", "seed"]].copy()
     rows["equivalent"] = [
@@ -180,13 +183,13 @@ def equivalents(table: pd.DataFrame, independent: list[Result]) -> pd.DataFrame:
     return rows
 
 
-def _subsets(runs: list[Result]) -> derived.Arrays:
+def _subsets(runs: list[Result], average: Average) -> derived.Arrays:
     """Scaled NLL of ensembles of 1 to K of these K runs, each the mean over all choices of them."""
     logits, labels = members(runs), _labels(runs[0])
     return {
         "nll_scaled": np.array(
             [
-                np.mean([metrics.scaled(metrics.nll, combine(logits[[*some]]), labels) for some in choices])
+                np.mean([metrics.scaled(metrics.nll, combine(logits[[*some]], average), labels) for some in choices])
                 for choices in (itertools.combinations(range(len(logits)), k + 1) for k in range(len(logits)))
             ]
         )

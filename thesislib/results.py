@@ -103,6 +103,10 @@ class Results(dict[str, list[Result]]):
         """The results of finished runs. Raises UserError if one is not finished."""
         return cls({label: [load(run) for run in runs] for label, runs in groups.items()})
 
+    def only(self, *labels: str) -> Results:
+        """Those under these labels."""
+        return Results({label: self[label] for label in labels})
+
     def split(self, prefix: str) -> tuple[Results, Results]:
         """The results whose labels do not begin with `prefix`, and those that do, without it."""
         chosen = {label.removeprefix(prefix): group for label, group in self.items() if label.startswith(prefix)}

@@ -89,9 +89,14 @@ def learning_rate(scale: Scale, rates: Iterable[float] | None = None) -> Groups:
 
 
 def epochs(scale: Scale) -> Groups:
-    """3.2: does longer training help? Runs of other sections, read at several lengths."""
+    """3.2: does longer training help? Runs of other sections, read at several lengths.
+
+    All have their first minimum at the end of the first cycle, so that distances mean the same.
+    """
     cosine = {"lr_schedule": "cosine"}
-    return _rbf_baseline(scale) | {
+    return {
+        "no term": _every_cycle(scale, strength=0),
+        "term": _every_cycle(scale),
         "cosine": _every_cycle(scale, strength=0, **cosine),
         "cosine, term": _every_cycle(scale, **cosine),
     }
@@ -164,19 +169,21 @@ def _prefixed(prefix: str, groups: Groups) -> Groups:
 def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
     """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.
 
-    SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones.
+    SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones, where a
+    cycle is long enough for that: a rate that is constant within an epoch needs two of them to fall.
     """
     runs = {"cycles": 5, "seeds": scale.ensemble_seeds, "strength": 0}
     cosine = {"lr_schedule": "cosine"}
-    short = scale.of(1 / 5)
     one_cycle = scale.runs(**runs | cosine | {"cycles": 1})
-    return {
-        "constant": _every_cycle(scale, **runs),
-        "cosine": _every_cycle(scale, **runs | cosine),
-        "FGE": _every_cycle(scale, **runs | cosine, cycle=short, minima_every=short, offset=scale.of(4)),
-        "SWA": scale.runs(**runs, swa_from=scale.of(4) + 1),
-        "independent": [run.but(seed=run.seed + MEMBER * m) for run in one_cycle for m in range(5)],
-    } | {f"s = {s:g}": _every_cycle(scale, **runs | {"strength": s}) for s in strengths or scale.many_strengths}
+    groups = {"constant": _every_cycle(scale, **runs), "cosine": _every_cycle(scale, **runs | cosine)}
+    if (short := scale.cycle // 5) >= 2:
+        fge = {"cycle": short, "minima_every": short, "offset": scale.of(4)}
+        groups["FGE"] = _every_cycle(scale, **runs | cosine, **fge)
+    groups["SWA"] = scale.runs(**runs, swa_from=scale.of(4) + 1)
+    groups["independent"] = [run.but(seed=run.seed + MEMBER * m) for run in one_cycle for m in range(5)]
+    for s in strengths or scale.many_strengths:
+        groups[f"s = {s:g}"] = _every_cycle(scale, **runs | {"strength": s})
+    return groups
 
 
 def cost(scale: Scale, hills: int | None = None) -> Groups:

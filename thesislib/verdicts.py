@@ -13,6 +13,8 @@ Kind = Literal["more", "less", "same", "not more"]
 MARGINS = {"points": 1.0, "factor": np.log(1.1), "percent": 1.0}
 #: Accuracies on 1,000 images come in steps of 0.1 points: seeds that agree exactly still have that much noise.
 ROUNDING = {"points": 0.1 / np.sqrt(12), "factor": 0.0, "percent": 0.0}
+#: Fewer seeds than this carry no verdict.
+FEWEST = 3
 
 
 class Part(NamedTuple):
@@ -46,8 +48,8 @@ def interval(effects: np.ndarray, rounding: float = 0.0) -> tuple[float, float]:
 
 
 def verdict(part: Part) -> str:
-    """ "reproduced", "not reproduced" or "undecided", from where the interval lies. n < 3 is undecided."""
-    if np.isfinite(part.effects).sum() < 3:
+    """ "reproduced", "not reproduced" or "undecided", from where the interval lies; of < FEWEST seeds undecided."""
+    if np.isfinite(part.effects).sum() < FEWEST:
         return "undecided"
     low, high = interval(part.effects, ROUNDING[part.unit])
     margin = MARGINS[part.unit]
