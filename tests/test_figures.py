@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import trained
 from PIL import Image
@@ -56,6 +57,22 @@ def test_the_band_is_one_standard_deviation(results):
     assert sorted({last.min(), last.max()}) == pytest.approx(
         [at_end.mean() - at_end.std(ddof=1), at_end.mean() + at_end.std(ddof=1)]
     )
+
+
+def test_a_setting_looks_the_same_everywhere():
+    looks = style.looks_of(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
+    assert style.looks_of(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
+    assert looks["cosine"].colour == looks["cosine, term"].colour
+    assert looks["cosine"].dashes != looks["cosine, term"].dashes
+    assert len({look.colour for look in looks.values()}) == 4
+    many = style.looks_of([f"w = {k}" for k in range(20)])
+    assert len({look.colour for look in many.values()}) == 20
+
+
+def test_panels_alike_have_one_axis():
+    rows = [{"label": "a", "model": "m", "x": x, "y": 10 * x, "z": x} for x in (1.0, 2.0)]
+    x, y, z = figures.points(pd.DataFrame(rows), {"x": "x", "y": "y", "z": "z"}, alike=[("x", "y")]).axes
+    assert x.get_xlim() == y.get_xlim() != z.get_xlim()
 
 
 def test_smoothing(results):

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from thesislib.config import UserError
 from thesislib.results import Results
-from thesislib.style import FARTHEST, LABELS, TEXTWIDTH, grid, legend_below, palette_of
+from thesislib.style import FARTHEST, LABELS, TEXTWIDTH, Look, grid, legend_below, looks_of
 from thesislib.verdicts import MARGINS
 
 
@@ -29,19 +29,18 @@ def curves(
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
     `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
-    logarithmic axis mean and deviation are those of the logarithm, and what explodes leaves the panel at the top.
+    logarithmic axis mean and deviation are those of the logarithm, and a setting whose network explodes leaves the
+    panel at the top.
     """
     history = _smooth(results.history, list(columns), smoothing)
     models = list(history["model"].unique())
     figure, axes = grid(len(models), len(columns), height)
-    palette = palette_of(list(results))
+    looks = looks_of(list(results))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], history[history["model"] == model]
         axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
         for label, rows in shown.groupby("label", sort=False):
-            # A logarithmic axis has no 0: the epoch of the minimum itself is left out there.
-            rows = rows[rows[name] > 0] if name in log else rows
-            _mean_and_band(axis, rows, "epoch", name, label, palette[label])
+            _mean_and_band(axis, _finite(rows, name) if name in log else rows, "epoch", name, label, looks[label])
         _mark_minima(axis, results)
         if name == "accuracy":
             _skip_beginning(axis, shown)
@@ -51,6 +50,12 @@ def curves(
             axis.set_ylim(top=FARTHEST)
     legend_below(figure, axes[0, 0])
     return figure
+
+
+def _finite(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """What a logarithmic axis can show: no 0, as at the minimum itself; no epoch at which a network has exploded."""
+    worst = rows.groupby("epoch")[name].transform("max")
+    return rows[(rows[name] > 0) & (worst <= FARTHEST)]
 
 
 def lines(
@@ -68,13 +73,13 @@ def lines(
     """
     models = list(table["model"].unique())
     figure, axes = grid(len(models), len(columns), height)
-    palette = palette_of(list(table["label"].unique()))
+    looks = looks_of(list(table["label"].unique()))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], table[table["model"] == model]
         # Before drawing: on a logarithmic axis means and deviations are the logarithm's.
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, palette[label])
+            _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, looks[label])
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
@@ -98,14 +103,14 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     return lines(table, "step", columns, log=["step"], height=height)
 
 
-def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, colour: tuple[float, ...]) -> None:
-    rows = rows.dropna(subset=[name])
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, look: Look) -> None:
+    rows, line = rows.dropna(subset=[name]), {"color": look.colour, "linestyle": look.dashes, "label": label}
     if rows.empty:
-        axis.plot([], [], color=colour, label=label)
+        axis.plot([], [], **line)
     else:
         # A single seed has no deviation, and the empty band would trip matplot2tikz.
         band = "sd" if rows["seed"].nunique() > 1 else None
-        sns.lineplot(rows, x=x, y=name, errorbar=band, color=colour, label=label, ax=axis, legend=False)
+        sns.lineplot(rows, x=x, y=name, errorbar=band, ax=axis, legend=False, **line)
 
 
 def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
@@ -118,9 +123,11 @@ def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFr
 
 
 def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
-    """Let the first tenth of the epochs leave the panel at the bottom: what matters happens far above."""
-    late = history[history["epoch"] > history["epoch"].max() / 10].groupby(["label", "epoch"])["accuracy"]
-    low, high = (late.mean() - late.std().fillna(0)).min(), history["accuracy"].max()
+    """Let the first tenth of the epochs, and who never learns, leave the panel at the bottom: what matters is above."""
+    late = history[history["epoch"] > history["epoch"].max() / 10]
+    high = history["accuracy"].max()
+    late = late[late.groupby("label")["accuracy"].transform("max") > high / 2].groupby(["label", "epoch"])["accuracy"]
+    low = max(0.0, (late.mean() - late.std().fillna(0)).min())
     if low < high:
         axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
@@ -137,7 +144,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
     figure, axes = grid(-(-len(results) // columns), columns, height)
-    palette = palette_of(names)
+    looks = looks_of([_ordinal(name) for name in names])
     for axis, (label, rows) in itertools.zip_longest(
         axes.flat, history.groupby("label", sort=False), fillvalue=("", None)
     ):
@@ -145,11 +152,15 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
             axis.remove()
             continue
         for name in names:
-            _mean_and_band(axis, rows, "epoch", name, f"to minimum {int(name[2:]) + 1}", palette[name])
+            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), looks[_ordinal(name)])
         _mark_minima(axis, {label: results[label]})
         axis.set(title=label, xlabel="epoch", ylabel="squared distance")
     legend_below(figure, axes[0, 0])
     return figure
+
+
+def _ordinal(column: str) -> str:
+    return f"to minimum {int(column[2:]) + 1}"
 
 
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
@@ -195,8 +206,12 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
 
 
 def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
-    """Values at the end of each cycle of so many epochs: the same runs read at several lengths."""
-    return _error_lines(results.history[results.history["epoch"] % cycle == 0], "epoch", columns, height)
+    """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
+
+    Settings stand side by side, or their error bars would hide each other.
+    """
+    table, log = results.history, [name for name in columns if name.startswith("d_")]
+    return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
 
 
 def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
@@ -204,16 +219,22 @@ def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), 
     return _error_lines(growth, "members", columns, height)
 
 
-def _error_lines(table: pd.DataFrame, x: str, columns: Sequence[str], height: float) -> Figure:
-    """Mean and standard deviation over seeds against `x`, a line a label; one row a network."""
+def _error_lines(
+    table: pd.DataFrame, x: str, columns: Sequence[str], height: float, log: Sequence[str] = (), apart: float = 0.0
+) -> Figure:
+    """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
     models = list(table["model"].unique())
     figure, axes = grid(len(models), len(columns), height)
-    palette = palette_of(list(table["label"].unique()))
+    looks = looks_of(list(table["label"].unique()))
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], table[table["model"] == model]
-        for label, rows in shown.groupby("label", sort=False):
+        axis.set_yscale("log" if name in log else "linear")
+        for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
+            rows = rows[rows[name] > 0] if name in log else rows
             at = rows.groupby(x)[name].agg(["mean", "std"])
-            axis.errorbar(at.index, at["mean"], at["std"], fmt="o-", capsize=2, color=palette[label], label=label)
+            where = at.index + apart * (k - (len(looks) - 1) / 2)
+            line = {"color": looks[label].colour, "linestyle": looks[label].dashes, "label": label}
+            axis.errorbar(where, at["mean"], at["std"], fmt="o", capsize=2, **line)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
         if len(models) > 1 and column == 0:
             axis.set_title(model)
@@ -221,22 +242,38 @@ def _error_lines(table: pd.DataFrame, x: str, columns: Sequence[str], height: fl
     return figure
 
 
-def points(table: pd.DataFrame, columns: dict[str, str], height: float = 2.3) -> Figure:
-    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels and their titles."""
+def points(
+    table: pd.DataFrame,
+    columns: dict[str, str],
+    alike: Sequence[Sequence[str]] = (),
+    limits: dict[str, float] | None = None,
+    height: float = 2.3,
+) -> Figure:
+    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels and their titles.
+
+    Panels that are `alike` have the same axis; `limits` are drawn as dashed lines.
+    """
     several = table["model"].nunique() > 1
     groups = list(table.groupby(["label", "model"], sort=False))
     figure, axes = grid(1, len(columns), max(height, 0.2 * len(groups) + 0.7))
-    palette = palette_of(list(table["label"].unique()))
+    looks = looks_of(list(table["label"].unique()))
     names = [f"{label}, {model}" if several else label for (label, model), _ in groups]
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
         for place, ((label, _), rows) in enumerate(groups):
             values = rows[name].dropna()
             if values.empty:
                 continue
-            axis.plot(values, np.full(len(values), place), "o", color=palette[label], alpha=0.6)
-            axis.plot(values.mean(), place, "|", color=palette[label], markersize=14, markeredgewidth=2)
+            axis.plot(values, np.full(len(values), place), "o", color=looks[label].colour, alpha=0.6)
+            axis.plot(values.mean(), place, "|", color=looks[label].colour, markersize=14, markeredgewidth=2)
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
+        if limits and name in limits:
+            axis.plot([limits[name]] * 2, [-0.5, len(groups) - 0.5], "--", color="0.5", linewidth=0.8)
+    panels = dict(zip(columns, axes.flat, strict=True))
+    for some in alike:
+        ends = np.array([panels[name].get_xlim() for name in some])
+        for name in some:
+            panels[name].set_xlim(ends[:, 0].min(), ends[:, 1].max())
     return figure
 
 
@@ -244,10 +281,10 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A dot an ensemble, coloured by label; one row a network."""
     models = list(table["model"].unique())
     figure, axes = grid(len(models), 1, height)
-    palette = palette_of(list(table["label"].unique()))
+    looks = looks_of(list(table["label"].unique()))
     for axis, model in zip(axes.flat, models, strict=True):
         for label, rows in table[table["model"] == model].groupby("label", sort=False):
-            axis.plot(rows[x], rows[y], "o", color=palette[label], label=label, alpha=0.7)
+            axis.plot(rows[x], rows[y], "o", color=looks[label].colour, label=label, alpha=0.7)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=model if len(models) > 1 else "")
     legend_below(figure, axes[0, 0])
     return figure
@@ -256,7 +293,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
 def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     """A plane through three minima (stars): training loss and distance term as shades, the projected walk as a line.
 
-    `arrays` are those of `valleys.plane`; axes in units of weight space.
+    `arrays` are those of `valleys.plane`; axes in units of weight space. The colours of the loss are logarithmic.
     """
     figure, axes = grid(1, 2, height)
     # Worse than knowing nothing, ln 10, is all alike: the walls around a valley are no news.
@@ -267,8 +304,11 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
         x, y, _ = arrays["path"].T
         axis.plot(x, y, "-", color="white", linewidth=0.8)
         axis.plot(*arrays["minima"].T, "*", color="C3", markersize=8)
+        for number, place in enumerate(arrays["minima"], start=1):
+            axis.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", color="white")
         ends = [(values[0], values[-1]) for values in (arrays["xs"], arrays["ys"])]
         axis.set(xlim=ends[0], ylim=ends[1], title=f"{title}, {value.min():.2g} (dark) to {value.max():.2g}")
+        axis.set(xlabel="along the line from 1 to 2", ylabel="away from it, towards 3")
     return figure
 
 
@@ -279,17 +319,19 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     """
     figure, axes = grid(1, 2, height)
     own, measured = axes[0]
-    palette = palette_of(list(results))
+    looks = looks_of(list(results))
     every = next(iter(results.values()))[0].run.minima_every
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
-    base = history.loc[(history["strength"] == 0), "train_seconds"].median()
-    history = history.assign(cost=history["train_seconds"] / base)
-    for label, rows in history.groupby("label", sort=False):
-        sns.lineplot(
-            rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=palette[label], label=label,
-            ax=own, legend=False,
-        )  # fmt: skip
+    base = history[history["strength"] == 0].groupby("model")["train_seconds"].median()
+    history = history.assign(cost=history["train_seconds"] / history["model"].map(base))
+    for number, (model, some) in enumerate(history.groupby("model", sort=False)):
+        for label, rows in some.groupby("label", sort=False):
+            name = label if len(base) == 1 else f"{label}, {model}"
+            sns.lineplot(
+                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=looks[label].colour,
+                linestyle="-:"[number % 2], label=name, ax=own, legend=False,
+            )  # fmt: skip
     hills = np.array(sorted(history["minima"].unique()))
     for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
         own.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
@@ -305,7 +347,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
 
 def forest(parts: pd.DataFrame) -> Figure:
     """Effects and intervals of the claims' parts, a panel a unit; the grey band is what counts as the same."""
-    colours = {"reproduced": "C2", "not reproduced": "C3", "undecided": "0.5"}
+    shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
     units = {
         "factor": "factor of squared distance",
         "points": "percentage points",
@@ -317,10 +359,10 @@ def forest(parts: pd.DataFrame) -> Figure:
     )
     for axis, (unit, title) in zip(axes, units.items(), strict=True):
         rows = parts[parts["unit"] == unit].reset_index(drop=True)
-        for outcome, colour in colours.items():
+        for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
-            axis.errorbar(some["effect"], some.index, xerr=error, fmt="o", color=colour, label=outcome, markersize=3)
+            axis.errorbar(some["effect"], some.index, xerr=error, fmt=marker, color=colour, label=outcome, markersize=4)
         margin = np.exp(MARGINS[unit]) if unit == "factor" else MARGINS[unit]
         # In data coordinates: matplot2tikz misplaces what axvspan draws.
         low = 1 / margin if unit == "factor" else -margin

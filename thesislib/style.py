@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,15 +69,44 @@ def grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
     return plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False)
 
 
-def palette_of(labels: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A colour a label: grey for what has no term, the colour-blind palette (without its yellow) for the rest."""
-    plain = [label for label in labels if label.startswith(("no term", "constant"))]
-    greys = dict(zip(plain, sns.color_palette("Greys_r", len(plain) + 2), strict=False))
-    others = [label for label in labels if label not in plain]
-    colours = [c for k, c in enumerate(sns.color_palette("colorblind", 10)) if k not in (7, 8)]
-    if len(others) > len(colours):
-        colours = sns.color_palette("husl", len(others))
-    return greys | dict(zip(others, colours, strict=False))
+class Look(NamedTuple):
+    """How a label is drawn, in every figure alike."""
+
+    colour: str | tuple[float, float, float]
+    dashes: str
+
+
+_COLOURS = sns.color_palette("colorblind", 10)
+#: Places in the colour-blind palette, or greys: a setting keeps its colour throughout the chapter. s = 1 is "term".
+_FIXED = {
+    "no term": "0.35", "constant": "0.35", "baseline": "0.35",
+    "s = 0.1": 9, "s = 1": 0, "term": 0, "s = 10": 1, "multiple": 1, "s = 100": 3, "yours": 3,
+    "cosine": 2, "step": 5, "FGE": 4, "SWA": 6, "independent": "0.65",
+}  # fmt: skip
+_DASHES = ("-", "--", ":", "-.")
+
+
+def looks_of(labels: Sequence[str]) -> dict[str, Look]:
+    """How to draw these labels: one colour for what stands before the first comma, dashes for what follows it.
+
+    "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
+    are left, in their order; more than there are, a palette of their own.
+    """
+    families = list(dict.fromkeys(label.split(", ")[0] for label in labels))
+    taken = {_FIXED.get(family) for family in families}
+    free = [place for place in (0, 1, 2, 3, 4, 5, 9, 6) if place not in taken]
+    unknown = [family for family in families if family not in _FIXED]
+    others = [_COLOURS[place] for place in free] if len(unknown) <= len(free) else sns.husl_palette(len(unknown))
+    colours: dict[str, Any] = dict(zip(unknown, others, strict=False))
+    for family in families:
+        place = _FIXED.get(family)
+        if place is not None:
+            colours[family] = place if isinstance(place, str) else _COLOURS[place]
+    looks: dict[str, Look] = {}
+    for family in families:
+        own = [label for label in labels if label.split(", ")[0] == family]
+        looks |= {label: Look(colours[family], _DASHES[k % len(_DASHES)]) for k, label in enumerate(own)}
+    return {label: looks[label] for label in labels}
 
 
 def legend_below(figure: Figure, *axes: Axes) -> None:

@@ -136,7 +136,7 @@ def plane(results: Results, images: int | None = 2000, points: int = 21, margin:
     """
     ((result,),) = results.values()
     compute = partial(_plane, result, images, points, margin)
-    return derived.arrays("plane", [result], compute, images=images, points=points, margin=margin, version=2)
+    return derived.arrays("plane", [result], compute, images=images, points=points, margin=margin, version=3)
 
 
 def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
@@ -149,11 +149,17 @@ def _plane(result: Result, images: int | None, points: int, margin: float) -> Ar
     room = margin * (high - low).max()
     if len(path) and not np.allclose(path[np.array(result.minimum_epochs[:3]) - 1, :2], minima, atol=room / 25):
         path = path[:0]
-    xs, ys = (np.linspace(low[k] - room, high[k] + room, points) for k in (0, 1))
+    xs, ys = (_grid(low[k] - room, high[k] + room, points, minima[k + 1, k]) for k in (0, 1))
     table = landscape.surface(Probe(result.run, images, launch.device()), through, xs, ys)
-    grids = {name: table[name].to_numpy().reshape(points, points) for name in ("train_loss", "test_loss")}
+    grids = {name: table[name].to_numpy().reshape(len(ys), len(xs)) for name in ("train_loss", "test_loss")}
     hills = landscape.hills(through, list(three[:2]), xs, ys, result.run)
     return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids
+
+
+def _grid(low: float, high: float, points: int, through: float) -> np.ndarray:
+    """About so many evenly spaced numbers from `low` to `high` that meet 0 and `through`, where minima are."""
+    step = through / max(1, round(through * (points - 1) / (high - low)))
+    return step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
 
 
 def _walk(result: Result) -> Iterator[Tensor]:
