@@ -52,7 +52,7 @@ LABELS = {
     "grad_cosine": "cosine to last gradient",
     "train_seconds": "seconds of training an epoch",
     "members": "members",
-    "nll": "NLL",
+    "nll": "NLL, not scaled",
     "accuracy_mean": "mean accuracy of the members",
     "disagreement": "disagreement of two members",
     "t": "position $t$ between minima",
