@@ -29,8 +29,8 @@ def curves(
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
     `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
-    logarithmic axis mean and deviation are those of the logarithm, and a setting whose network explodes leaves the
-    panel at the top.
+    logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose network explodes
+    ends there.
     """
     history = _smooth(results.history, list(columns), smoothing)
     models = list(history["model"].unique())
@@ -46,8 +46,6 @@ def curves(
             _skip_beginning(axis, shown)
         if len(models) > 1 and column == 0:
             axis.set_title(model)
-        if name in log and shown[name].max() > FARTHEST:
-            axis.set_ylim(top=FARTHEST)
     legend_below(figure, axes[0, 0])
     return figure
 
@@ -129,7 +127,7 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
     late = late[late.groupby("label")["accuracy"].transform("max") > high / 2].groupby(["label", "epoch"])["accuracy"]
     low = max(0.0, (late.mean() - late.std().fillna(0)).min())
     if low < high:
-        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axis.set_ylim(max(0.0, low - 0.05 * (high - low)), high + 0.05 * (high - low))
 
 
 def _mark_minima(axis: Axes, results: Results) -> None:

@@ -33,7 +33,7 @@ STYLE = {
 }
 plt.rcParams.update(STYLE)
 
-#: Logarithmic panels end here: a network that blew up is not worth twenty empty decades.
+#: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
 FARTHEST = 1e6
 
 LABELS = {
@@ -87,12 +87,12 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def looks_of(labels: Sequence[str]) -> dict[str, Look]:
-    """How to draw these labels: one colour for what stands before the first comma, dashes for what follows it.
+    """How to draw these labels: one colour for what stands before the last comma, dashes for what follows it.
 
     "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
     are left, in their order; more than there are, a palette of their own.
     """
-    families = list(dict.fromkeys(label.split(", ")[0] for label in labels))
+    families = list(dict.fromkeys(label.rsplit(", ", 1)[0] for label in labels))
     taken = {_FIXED.get(family) for family in families}
     free = [place for place in (0, 1, 2, 3, 4, 5, 9, 6) if place not in taken]
     unknown = [family for family in families if family not in _FIXED]
@@ -104,7 +104,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
             colours[family] = place if isinstance(place, str) else _COLOURS[place]
     looks: dict[str, Look] = {}
     for family in families:
-        own = [label for label in labels if label.split(", ")[0] == family]
+        own = [label for label in labels if label.rsplit(", ", 1)[0] == family]
         looks |= {label: Look(colours[family], _DASHES[k % len(_DASHES)]) for k, label in enumerate(own)}
     return {label: looks[label] for label in labels}
 
