@@ -84,6 +84,11 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     return epoch, parts["state"], [parts["minimum"]]
 
 
+def files(runs: Iterable[Run]) -> int:
+    """How many beginnings these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
+    return len({_name(run, "any") for run in runs} - {None})
+
+
 def epochs(runs: Iterable[Run]) -> int:
     """Epochs that these runs take on one device, shared ones counted once."""
     total, seen = 0, set()
