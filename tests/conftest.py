@@ -16,11 +16,23 @@ from thesislib.store import Groups
 torch.set_num_threads(1)
 
 
+#: Groups of tests that take minutes.
+LONGEST = ("chapter", "test_cluster", "test_scales", "test_parallel")
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests (`make test`) by file, and all that reads the chapter goes to the same one."""
+    """Two processes share the tests (`make test`) by file, and all that reads the chapter goes to the same one.
+
+    The longest come first, so that both end at about the same time.
+    """
+
+    def group(item):
+        return "chapter" if "chapter" in item.fixturenames else item.path.stem
+
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("chapter" if "chapter" in item.fixturenames else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
 
 
 #: A run of a second: 512 digits, a network of 12,730 parameters, 4 steps an epoch.
