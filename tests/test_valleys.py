@@ -75,7 +75,7 @@ def test_a_curve_has_the_ends_of_the_line(walk):
 
 
 def test_the_walk_in_the_plane_passes_through_the_minima(walk):
-    arrays = valleys.plane(walk, images=100, points=4)
+    arrays = valleys.plane(walk, images=100, points=9)
     assert arrays["path"].shape == (6, 3)
     for minimum, epoch in zip(arrays["minima"], (2, 4, 6), strict=True):
         assert arrays["path"][epoch - 1, :2] == pytest.approx(minimum, abs=1e-4)
@@ -85,7 +85,13 @@ def test_the_walk_in_the_plane_passes_through_the_minima(walk):
     assert (x0, y0) == pytest.approx((0, 0), abs=1e-6)
     assert y1 == pytest.approx(0, abs=1e-6)
     assert y2 > 0
-    assert arrays["train_loss"].shape == arrays["hills"].shape == (4, 4)
+    xs, ys = arrays["xs"], arrays["ys"]
+    assert arrays["train_loss"].shape == arrays["hills"].shape == (len(ys), len(xs))
+    for x, y in arrays["minima"]:
+        assert xs[0] < x < xs[-1] and ys[0] < y < ys[-1], "with room around it"
+    for grid, meets in ((xs, (x0, arrays["minima"][1, 0])), (ys, (y0, y2))):
+        assert all(np.abs(grid - where).min() < 1e-5 for where in meets)
+        assert np.allclose(np.diff(grid), grid[1] - grid[0])
 
 
 def test_aligning_never_takes_networks_apart(walk, tiny):
