@@ -1,6 +1,7 @@
 """Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from thesislib.results import Results
 from thesislib.store import Groups
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, by a shell that has it ignored: what the tests start would not hear Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 #: Groups of tests that take minutes.
