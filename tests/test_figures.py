@@ -62,11 +62,11 @@ def test_the_band_is_one_standard_deviation(results):
 def test_a_setting_looks_the_same_everywhere():
     looks = style.looks_of(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
     assert style.looks_of(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
-    assert looks["cosine"].colour == looks["cosine, term"].colour
-    assert looks["cosine"].dashes != looks["cosine, term"].dashes
-    assert len({look.colour for look in looks.values()}) == 4
+    assert looks["cosine"].color == looks["cosine, term"].color
+    assert looks["cosine"].linestyle != looks["cosine, term"].linestyle
+    assert len({look.color for look in looks.values()}) == 4
     many = style.looks_of([f"w = {k}" for k in range(20)])
-    assert len({look.colour for look in many.values()}) == 20
+    assert len({look.color for look in many.values()}) == 20
 
 
 def test_panels_alike_have_one_axis():

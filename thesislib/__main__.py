@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     launch("--cluster", choices=("local", "slurm"), default="local", help="(local)")
     launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
     launch("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
-    launch("--gpus", type=int, default=0, help="GPUs of a task (0)", metavar="N")
+    launch("--gpus", type=int, default=0, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
     launch("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
     launch("--partition", help="Slurm's partition", metavar="X")
     launch("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")

@@ -41,7 +41,7 @@ class Resources:
 
     tasks: int | None = None  # size of the array; None: a core each (local), or up to 64 (Slurm)
     cpus: int = 1
-    gpus: int = 0
+    gpus: int = 0  # of Slurm's; local tasks take turns at those that are visible
     hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
     sbatch: dict[str, str] = field(default_factory=dict)  # further options, such as account or qos
@@ -109,8 +109,7 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
         if todo:
             name = f"thesislib-{secrets.token_hex(3)}"
             jobs = _send(todo, cluster, resources, name)
-            after = {i: asdict(sent) for i, sent in (before | jobs).items()}
-            write(_folder() / "submitted.json", json.dumps(after, indent=1).encode())
+            _note(before | jobs)
     return todo
 
 
@@ -188,11 +187,11 @@ def watch(runs: list[Run]) -> int:
 
 def forget(identities: Iterable[str]) -> None:
     """Where these runs were sent is of no interest any more: they were deleted."""
+    if not _read():
+        return
     gone = set(identities)
-    if kept := {i: asdict(sent) for i, sent in _read().items() if i not in gone}:
-        write(_folder() / "submitted.json", json.dumps(kept, indent=1).encode())
-    else:
-        (_folder() / "submitted.json").unlink(missing_ok=True)
+    with FileLock(_folder() / "lock"):
+        _note({i: sent for i, sent in _read().items() if i not in gone})
 
 
 def _folder() -> Path:
@@ -204,6 +203,11 @@ def _read() -> dict[str, Sent]:
         return {i: Sent(**sent) for i, sent in json.loads((_folder() / "submitted.json").read_text()).items()}
     except FileNotFoundError:
         return {}
+
+
+def _note(sent: dict[str, Sent]) -> None:
+    content = {i: asdict(one) for i, one in sent.items()}
+    write(_folder() / "submitted.json", json.dumps(content, indent=1).encode())
 
 
 def _active(sent: Iterable[Sent], there: bool = True) -> set[Sent]:

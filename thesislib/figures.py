@@ -40,7 +40,7 @@ def curves(
         axis, shown = axes[row, column], history[history["model"] == model]
         axis.set(xlabel="epoch", ylabel=LABELS[name], yscale="log" if name in log else "linear")
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, _finite(rows, name) if name in log else rows, "epoch", name, label, looks[label])
+            _mean_and_band(axis, _drawable(rows, "epoch", name, log), "epoch", name, label, looks[label])
         _mark_minima(axis, results)
         if name == "accuracy":
             _skip_beginning(axis, shown)
@@ -50,9 +50,11 @@ def curves(
     return figure
 
 
-def _finite(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """What a logarithmic axis can show: no 0, as at the minimum itself; no epoch at which a network has exploded."""
-    worst = rows.groupby("epoch")[name].transform("max")
+def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.DataFrame:
+    """Without what a logarithmic axis cannot show: 0, as at the minimum itself, and where a network has exploded."""
+    if name not in log:
+        return rows
+    worst = rows.groupby(x)[name].transform("max")
     return rows[(rows[name] > 0) & (worst <= FARTHEST)]
 
 
@@ -77,7 +79,7 @@ def lines(
         # Before drawing: on a logarithmic axis means and deviations are the logarithm's.
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, rows[rows[name] > 0] if name in log else rows, x, name, label, looks[label])
+            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, looks[label])
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
@@ -102,7 +104,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
 
 
 def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, look: Look) -> None:
-    rows, line = rows.dropna(subset=[name]), {"color": look.colour, "linestyle": look.dashes, "label": label}
+    rows, line = rows.dropna(subset=[name]), look._asdict() | {"label": label}
     if rows.empty:
         axis.plot([], [], **line)
     else:
@@ -125,7 +127,7 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
     late = history[history["epoch"] > history["epoch"].max() / 10]
     high = history["accuracy"].max()
     late = late[late.groupby("label")["accuracy"].transform("max") > high / 2].groupby(["label", "epoch"])["accuracy"]
-    low = max(0.0, (late.mean() - late.std().fillna(0)).min())
+    low = (late.mean() - late.std().fillna(0)).min()
     if low < high:
         axis.set_ylim(max(0.0, low - 0.05 * (high - low)), high + 0.05 * (high - low))
 
@@ -228,11 +230,9 @@ def _error_lines(
         axis, shown = axes[row, column], table[table["model"] == model]
         axis.set_yscale("log" if name in log else "linear")
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
-            rows = rows[rows[name] > 0] if name in log else rows
-            at = rows.groupby(x)[name].agg(["mean", "std"])
+            at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
             where = at.index + apart * (k - (len(looks) - 1) / 2)
-            line = {"color": looks[label].colour, "linestyle": looks[label].dashes, "label": label}
-            axis.errorbar(where, at["mean"], at["std"], fmt="o", capsize=2, **line)
+            axis.errorbar(where, at["mean"], at["std"], fmt="o", capsize=2, label=label, **looks[label]._asdict())
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
         if len(models) > 1 and column == 0:
             axis.set_title(model)
@@ -261,8 +261,8 @@ def points(
             values = rows[name].dropna()
             if values.empty:
                 continue
-            axis.plot(values, np.full(len(values), place), "o", color=looks[label].colour, alpha=0.6)
-            axis.plot(values.mean(), place, "|", color=looks[label].colour, markersize=14, markeredgewidth=2)
+            axis.plot(values, np.full(len(values), place), "o", color=looks[label].color, alpha=0.6)
+            axis.plot(values.mean(), place, "|", color=looks[label].color, markersize=14, markeredgewidth=2)
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
         if limits and name in limits:
@@ -282,7 +282,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     looks = looks_of(list(table["label"].unique()))
     for axis, model in zip(axes.flat, models, strict=True):
         for label, rows in table[table["model"] == model].groupby("label", sort=False):
-            axis.plot(rows[x], rows[y], "o", color=looks[label].colour, label=label, alpha=0.7)
+            axis.plot(rows[x], rows[y], "o", color=looks[label].color, label=label, alpha=0.7)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=model if len(models) > 1 else "")
     legend_below(figure, axes[0, 0])
     return figure
@@ -327,7 +327,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
         for label, rows in some.groupby("label", sort=False):
             name = label if len(base) == 1 else f"{label}, {model}"
             sns.lineplot(
-                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=looks[label].colour,
+                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=looks[label].color,
                 linestyle="-:"[number % 2], label=name, ax=own, legend=False,
             )  # fmt: skip
     hills = np.array(sorted(history["minima"].unique()))

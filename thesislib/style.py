@@ -70,10 +70,10 @@ def grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
 
 
 class Look(NamedTuple):
-    """How a label is drawn, in every figure alike."""
+    """How a label is drawn, in every figure alike; the fields are named as matplotlib's arguments."""
 
-    colour: str | tuple[float, float, float]
-    dashes: str
+    color: str | tuple[float, float, float]
+    linestyle: str
 
 
 _COLOURS = sns.color_palette("colorblind", 10)
@@ -83,6 +83,8 @@ _FIXED = {
     "s = 0.1": 9, "s = 1": 0, "term": 0, "s = 10": 1, "multiple": 1, "s = 100": 3, "yours": 3,
     "cosine": 2, "step": 5, "FGE": 4, "SWA": 6, "independent": "0.65",
 }  # fmt: skip
+#: Places for what is not fixed; the palette's yellow and grey are left out.
+_ORDER = (0, 1, 2, 3, 4, 5, 9, 6)
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -92,21 +94,18 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
     are left, in their order; more than there are, a palette of their own.
     """
-    families = list(dict.fromkeys(label.rsplit(", ", 1)[0] for label in labels))
-    taken = {_FIXED.get(family) for family in families}
-    free = [place for place in (0, 1, 2, 3, 4, 5, 9, 6) if place not in taken]
-    unknown = [family for family in families if family not in _FIXED]
+    family = {label: label.rsplit(", ", 1)[0] for label in labels}
+    known = {name: _FIXED[name] for name in family.values() if name in _FIXED}
+    unknown = list(dict.fromkeys(name for name in family.values() if name not in _FIXED))
+    free = [place for place in _ORDER if place not in known.values()]
     others = [_COLOURS[place] for place in free] if len(unknown) <= len(free) else sns.husl_palette(len(unknown))
     colours: dict[str, Any] = dict(zip(unknown, others, strict=False))
-    for family in families:
-        place = _FIXED.get(family)
-        if place is not None:
-            colours[family] = place if isinstance(place, str) else _COLOURS[place]
+    colours |= {name: place if isinstance(place, str) else _COLOURS[place] for name, place in known.items()}
     looks: dict[str, Look] = {}
-    for family in families:
-        own = [label for label in labels if label.rsplit(", ", 1)[0] == family]
-        looks |= {label: Look(colours[family], _DASHES[k % len(_DASHES)]) for k, label in enumerate(own)}
-    return {label: looks[label] for label in labels}
+    for label, name in family.items():
+        before = sum(family[other] == name for other in looks)
+        looks[label] = Look(colours[name], _DASHES[before % len(_DASHES)])
+    return looks
 
 
 def legend_below(figure: Figure, *axes: Axes) -> None:
