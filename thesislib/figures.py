@@ -127,7 +127,7 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
     late = history[history["epoch"] > history["epoch"].max() / 10]
     high = history["accuracy"].max()
     late = late[late.groupby("label")["accuracy"].transform("max") > high / 2].groupby(["label", "epoch"])["accuracy"]
-    low = (late.mean() - late.std().fillna(0)).min()
+    low = max(0.0, (late.mean() - late.std().fillna(0)).min())
     if low < high:
         axis.set_ylim(max(0.0, low - 0.05 * (high - low)), high + 0.05 * (high - low))
 
