@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,15 @@ def folders(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny() -> Run:
     return TINY
+
+
+@pytest.fixture
+def photographs(folders):
+    """Coloured noise in CIFAR-10's form: what is trained does not matter where it is used."""
+    rng, folder = np.random.default_rng(0), folders / "data"
+    folder.mkdir()
+    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
+    np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
 
 def trained(groups: Groups) -> Results:

@@ -99,8 +99,64 @@ def test_a_finished_grid_may_lose_them(tiny, folders):
     assert launch.execute(tiny.but(strength=3)).summary["epochs"] == 6
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"lr_schedule": "cosine", "cycle": 2, "strength": 0},
+        {"minima": "merge", "merge": "recursive"},
+        {"strength_schedule": "pulse", "strength": 3, "cycle": 2},
+        {"minimum_at_start": True},
+        {"model": "resnet20", "data": "cifar10", "train_size": 64, "test_size": 64, "batch_size": 32, "augment": True},
+    ],
+)
+def test_a_shorter_run_is_cut_from_a_longer_one(tiny, folders, monkeypatch, fields, photographs):
+    run = tiny.but(**{"epochs": 4, "minima_every": 2} | fields)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
+    alone = launch.execute(run)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
+    whole = launch.execute(run.but(epochs=6))
+    trained = epochs_trained(monkeypatch)
+    part = launch.execute(run)
+    assert not trained
+    same(part, alone)
+    assert part.summary["squared_distances"] == alone.summary["squared_distances"]
+    assert part.history["seconds"].equals(whole.history["seconds"][:4]), "of the run that was trained"
+
+
+def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
+    whole = launch.execute(tiny)
+    trained = epochs_trained(monkeypatch)
+    for run in (tiny.but(epochs=5), tiny.but(epochs=4, minima="single"), tiny.but(epochs=4, dense_steps=3)):
+        launch.execute(run)
+        assert trained
+        trained.clear()
+    for name, cut in (("minimum-1", 100), ("final", None)):  # broken; a record without weights
+        path = whole.folder / f"{name}.safetensors"
+        content = path.read_bytes()
+        path.write_bytes(content[:cut]) if cut else path.unlink()
+        part = launch.execute(tiny.but(epochs=4))
+        assert len(trained) == 2, "it goes on from the beginning that it shares"
+        trained.clear()
+        path.write_bytes(content)
+        shutil.rmtree(part.folder)
+    summary = whole.folder / "done.json"
+    summary.write_text(summary.read_text().replace("1 x cpu", "2 x cuda"))
+    launch.execute(tiny.but(epochs=4))
+    assert len(trained) == 2, "other hardware rounds differently"
+
+
+def test_a_run_goes_with_the_longer_one_that_it_is_cut_from(tiny, monkeypatch):
+    other, part = tiny.but(seed=1), tiny.but(epochs=4)
+    assert launch.families([tiny, other, part]) == [[tiny, part], [other]]
+    launch.train_missing([part, tiny, other], workers=2)
+    whole, short = launch.load(tiny), launch.load(part)
+    assert short.history["seconds"].equals(whole.history["seconds"][:4])
+
+
 def test_shared_epochs_are_counted_once(tiny):
     siblings = [tiny, tiny.but(strength=2), tiny.but(strength=3, epochs=4)]
     assert beginnings.epochs([tiny, tiny.but(seed=1)]) == 12
     assert beginnings.epochs(siblings) == 6 + 4 + 2
     assert beginnings.epochs([*siblings, tiny.but(epochs=2)]) == 12 + 2, "one that ends there is trained itself"
+    assert beginnings.epochs([*siblings, tiny.but(epochs=4)]) == 12, "one is cut from another"

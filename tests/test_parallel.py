@@ -55,15 +55,6 @@ def on_two(run, folder):
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
 
 
-@pytest.fixture
-def photographs(folders):
-    """Coloured noise in CIFAR-10's form: what is trained does not matter here."""
-    rng, folder = np.random.default_rng(0), folders / "data"
-    folder.mkdir()
-    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
-    np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-
-
 @pytest.mark.parametrize("run", [MLP, CONV], ids=["mlp", "resnet20"])
 def test_two_processes_are_one(run, folders, photographs):
     one = Trainer(run)

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,11 +19,7 @@ def begun(scale):
 
 
 @pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar-small"])
-def test_every_setting_takes_two_steps(scale, folders):
-    (folders / "data").mkdir()
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 4, dtype=np.uint8)
-    np.savez(folders / "data" / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+def test_every_setting_takes_two_steps(scale, photographs):
     runs = begun(scale)
     networks = {run.model for run in runs}
     assert len(runs) > (30 if scale == "cifar-small" else 45) * len(networks)

@@ -167,18 +167,8 @@ def test_a_diverging_run_says_so(tiny):
     assert not np.isfinite(row["train_loss"] + row["d_init"])
 
 
-def test_batchnorm_statistics_travel(tiny, monkeypatch, folders):
+def test_batchnorm_statistics_travel(tiny, monkeypatch, photographs):
     """On real convolutions: they are no part of theta, and they are part of state and snapshot."""
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.arange(64, dtype=np.uint8) % 10
-    (folders / "data").mkdir()
-    np.savez(
-        folders / "data" / "cifar10.npz",
-        x_train=images,
-        y_train=labels,
-        x_test=images[:20],
-        y_test=labels[:20],
-    )
     fields = {"data": "cifar10", "model": "resnet20", "train_size": None, "test_size": None, "augment": True}
     run = tiny.but(**fields, batch_size=32, epochs=2, minima_every=1)
     whole = Trainer(run)
@@ -259,11 +249,7 @@ def test_swa_resumes_to_the_bit(tiny):
     assert same(resumed.snapshot(), whole.snapshot())
 
 
-def test_swa_collects_batchnorm_statistics_of_the_mean(folders):
-    (folders / "data").mkdir()
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
-    np.savez(folders / "data" / "cifar10.npz", x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
     run = Run(data="cifar10", model="resnet20", batch_size=32, swa_from=1, epochs=2)
     trainer = Trainer(run)
     rows_of(trainer, 2)

@@ -2,7 +2,8 @@
 
 Runs that differ in nothing but the term (strength, width, kernel, what becomes of later minima), in their length or in
 what they log are the same run up to there, to the bit. The first of them keeps its state beside the runs, the others go
-on from it: in most sections a sixth to a quarter of all epochs need not be trained.
+on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs from a
+finished one only in being shorter is cut from it, without a step, if that one stored a minimum where this one ends.
 
 runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 from thesislib import schedules, store
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import read_arrays, read_metrics, write_arrays
+from thesislib.files import read_arrays, read_json, read_metrics, write_arrays
 
 Arrays = dict[str, np.ndarray]
 
@@ -84,6 +85,40 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     return epoch, parts["state"], [parts["minimum"]]
 
 
+def longer(run: Run) -> Iterator[Run]:
+    """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
+    if run.epochs in run.minimum_epochs and run.minima_every and not run.dense_steps:
+        for epochs in range(run.epochs + run.minima_every, 2 * run.epochs + 1, run.minima_every):
+            yield run.but(epochs=epochs)
+
+
+def cut(run: Run, writer: store.Writer, device: str) -> bool:
+    """Write all of a run from a longer one that was trained on such a `device`; False if there is none.
+
+    Its minimum at that epoch is the shorter run's end. `seconds` stay those of the run that trained them.
+    """
+    for parent in longer(run):
+        folder = store.runs_folder() / store.run_id(parent)
+        if not all((folder / name).is_file() for name in ("done.json", "final.safetensors")):
+            continue  # not finished, or a record without weights
+        try:
+            versions = read_json(folder / "done.json", store.SUMMARY)["versions"]
+            if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
+                continue
+            minima = [read_arrays(folder / f"minimum-{k}.safetensors") for k in range(len(run.minimum_epochs))]
+            labels = read_arrays(folder / "final.safetensors", ["labels"])
+            rows = read_metrics(folder / "metrics.csv", store.COLUMNS).head(run.epochs)
+        except (UserError, KeyError):  # broken, or it diverged before: the run is then trained
+            continue
+        for number, minimum in enumerate(minima):
+            writer.minimum(number, minimum)
+        for row in rows.astype({"epoch": int}).to_dict("records"):
+            writer.row({name: value for name, value in row.items() if value == value})
+        writer.finish("finished", minima[-1] | labels, versions)
+        return True
+    return False
+
+
 def files(runs: Iterable[Run]) -> int:
     """How many beginnings these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
     return len({_name(run, "any") for run in runs} - {None})
@@ -91,8 +126,11 @@ def files(runs: Iterable[Run]) -> int:
 
 def epochs(runs: Iterable[Run]) -> int:
     """Epochs that these runs take on one device, shared ones counted once."""
+    runs = set(runs)
     total, seen = 0, set()
     for run in sorted(runs, key=lambda run: -run.epochs):
+        if not runs.isdisjoint(longer(run)):
+            continue
         name = _name(run, "any")
         total += run.epochs
         if name in seen and run.minimum_epochs[0] < run.epochs:

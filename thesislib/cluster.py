@@ -119,9 +119,10 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
 
     folder = _folder() / name
     most = 64 if cluster == "slurm" else max(1, launch.cores() // resources.cpus)
-    count = min(len(runs), resources.tasks or most)
     # The longest runs come first, dealt out in turn: tasks take about the same time.
-    shares = [runs[k::count] for k in range(count)]
+    families = launch.families(runs)
+    count = min(len(families), resources.tasks or most)
+    shares = [[run for family in families[k::count] for run in family] for k in range(count)]
     environment = {k: str(Path(v).absolute()) for k, v in os.environ.items() if k in _FOLDERS and v}
     if cluster == "local" and "CUDA_VISIBLE_DEVICES" in os.environ:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]

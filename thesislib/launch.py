@@ -83,7 +83,10 @@ def _train(run: Run) -> None:
     with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
         if parallel.from_first(writer and writer.done):  # another process finished it while we waited
             return
-        epoch, state, minima = parallel.from_first(writer and _begin(run, writer))
+        begun = parallel.from_first(writer and _begin(run, writer))
+        if begun is None:
+            return
+        epoch, state, minima = begun
         if state:
             _check_processes(run, int(state.pop("processes", np.ones(1))[0]), parallel.size())
             trainer.restore(epoch, state, minima)
@@ -106,15 +109,20 @@ def _train(run: Run) -> None:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
-            versions = {"python": platform.python_version(), "torch": version("torch")}
+            versions = {"python": platform.python_version(), "torch": version("torch"), "hardware": _hardware()}
             final = trainer.snapshot() | {"labels": trainer.labels()}
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
 
-def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list]:
-    """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it."""
+def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list] | None:
+    """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it.
+
+    None if there is nothing to train: the run was cut from a longer one.
+    """
     resumed = writer.resume()
-    return resumed if resumed[1] else beginnings.adopt(run, writer, _hardware())
+    if resumed[1]:
+        return resumed
+    return None if beginnings.cut(run, writer, _hardware()) else beginnings.adopt(run, writer, _hardware())
 
 
 def _hardware() -> str:
@@ -151,6 +159,15 @@ def missing(runs: Iterable[Run]) -> list[Run]:
     distinct = {store.run_id(run): run for run in runs}
     todo = [run for run in distinct.values() if not store.is_done(run)]
     return sorted(todo, key=lambda run: -run.epochs * (run.train_size or 10**9))
+
+
+def families(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs, longest first, each with those behind it that can be cut from it (`beginnings`)."""
+    of: dict[Run, list[Run]] = {}
+    for run in runs:
+        of[run] = next((of[whole] for whole in beginnings.longer(run) if whole in of), [])
+        of[run].append(run)
+    return list({id(family): family for family in of.values()}.values())
 
 
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
@@ -206,11 +223,16 @@ def results(groups: store.Groups, workers: int | None = None) -> Results:
 
 
 def _waves(todo: list[Run]) -> list[list[Run]]:
-    """Runs that start from another run's minimum come after it."""
+    """Runs that start from another run's minimum, or are the beginning of a longer one, come after it."""
     waves, rest = [], todo
     while rest:
         waiting = {store.run_id(run) for run in rest}
-        ready = [run for run in rest if not run.start or run.start.split(":")[0] not in waiting]
+        ready = [
+            run
+            for run in rest
+            if (not run.start or run.start.split(":")[0] not in waiting)
+            and waiting.isdisjoint(store.run_id(whole) for whole in beginnings.longer(run))
+        ]
         waves.append(ready)
         rest = [run for run in rest if run not in ready]
     return waves
