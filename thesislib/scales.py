@@ -26,6 +26,7 @@ class Scale:
     rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
     many_strengths: tuple[float, ...] = (1.0, 10.0, 100.0)  # of runs with a minimum every cycle
     restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
+    merged_strength: float = 10.0  # of the runs whose minima are merged
     hills: int = 10  # of the cost's runs
     probe_images: int = 2000  # of each split, on which the landscape between minima is measured
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
@@ -77,11 +78,12 @@ SCALES = {
         (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20", "precision": "bf16"},),
         cycle=3,
         seeds=(0, 1),
-        widths=(1e-2, 1e-3, 1e-4),
+        widths=(1e-3, 1e-4),
         strengths=(1.0, 100.0),
         rates=(1e-2, 1e-1),
         many_strengths=(1.0, 100.0),
         restart_widths=(),
+        merged_strength=100.0,
         hills=3,
         probe_images=500,
     ),

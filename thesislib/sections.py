@@ -113,9 +113,9 @@ def _name(s: float) -> str:
     return f"s = {s:g}" if s else "no term"
 
 
-def merged(scale: Scale, strength: float = 10.0, width: float = 1e-3) -> Groups:
+def merged(scale: Scale, strength: float | None = None, width: float = 1e-3) -> Groups:
     """4.2: many minima merged into one hill, against as many hills."""
-    fields = {"strength": strength, "width": width}
+    fields = {"strength": scale.merged_strength if strength is None else strength, "width": width}
     hills = {"no term": _every_cycle(scale, strength=0), "multiple": _every_cycle(scale, **fields)}
     return hills | {
         how: _every_cycle(scale, minima="merge", merge=how, **fields) for how in ("recursive", "mean", "widen")
