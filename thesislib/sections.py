@@ -197,9 +197,9 @@ def cost(scale: Scale, hills: int | None = None) -> Groups:
 
 
 def explore(scale: Scale, **fields: Any) -> Groups:
-    """0: one run, free to change, beside the baseline. It starts where notebook 0 does."""
-    changed = {"strength": 10, "minima": "multiple", "minima_every": scale.of(FIRST)} | fields
-    return {"baseline": _single(scale, strength=0), "yours": scale.runs(**changed)}
+    """0: one run, free to change, beside the baseline. It starts where notebook 0 does, with runs of section 4.1."""
+    changed = {"strength": 100, "minima": "multiple", "minima_every": scale.cycle} | fields
+    return {"baseline": _every_cycle(scale, strength=0), "yours": scale.runs(**changed)}
 
 
 def claims(scale: Scale) -> Groups:
