@@ -29,6 +29,7 @@ class Scale:
     merged_strength: float = 10.0  # of the runs whose minima are merged
     hills: int = 10  # of the cost's runs
     probe_images: int = 2000  # of each split, on which the landscape between minima is measured
+    plane_points: int = 21  # to a side, of the plane through three minima
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -84,8 +85,9 @@ SCALES = {
         many_strengths=(1.0, 100.0),
         restart_widths=(),
         merged_strength=100.0,
-        hills=3,
+        hills=2,
         probe_images=500,
+        plane_points=13,
     ),
     "thesis": Scale(
         "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis",
