@@ -51,7 +51,7 @@ def test_every_room_is_on_the_list():
             "torch, torchvision, matplotlib, seaborn, papermill",
         ),
         (
-            "launch, ensembles, claims, figures, export, chapter",
+            "launch, ensembles, claims, curves, figures, export, chapter",
             "torch, torchvision, tensorboard, papermill",
         ),
     ],
@@ -65,7 +65,7 @@ def test_reading_and_drawing_need_no_torch(modules, forbidden):
 
 def test_only_what_draws_knows_matplotlib():
     users = {path.stem for path in FILES if re.search(r"^(import|from) (matplotlib|seaborn)", path.read_text(), re.M)}
-    assert users == {"style", "figures", "pgf", "export"}
+    assert users == {"style", "curves", "figures", "pgf", "export"}
 
 
 def test_nothing_is_unpickled():

@@ -10,7 +10,7 @@ import pytest
 from conftest import trained
 from PIL import Image
 
-from thesislib import export, figures, style
+from thesislib import curves, export, figures, style
 from thesislib.config import UserError
 from thesislib.pgf import PREAMBLE
 
@@ -32,7 +32,7 @@ def test_every_figure_comes_in_four_files(chapter):
 
 
 def test_provenance(results, folders):
-    export.save(figures.curves(results), "curves", "smoke", results)
+    export.save(curves.over_epochs(results), "curves", "smoke", results)
     provenance = json.loads((folders / "figures" / "smoke" / "curves.json").read_text())
     assert provenance["runs"] == {label: [r.id for r in group] for label, group in results.items()}
     assert provenance["common"]["model"] == "mlp-tiny"
@@ -41,7 +41,7 @@ def test_provenance(results, folders):
 
 
 def test_pgf_has_the_legend_once_and_every_line(results, folders):
-    export.save(figures.curves(results), "curves", "smoke", results)
+    export.save(curves.over_epochs(results), "curves", "smoke", results)
     code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
     assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
     assert code.count(r"\nextgroupplot") == 2
@@ -50,7 +50,7 @@ def test_pgf_has_the_legend_once_and_every_line(results, folders):
 
 
 def test_the_band_is_one_standard_deviation(results):
-    figure = figures.curves(results, ["accuracy"], log=[])
+    figure = curves.over_epochs(results, ["accuracy"], log=[])
     band = figure.axes[0].collections[1].get_paths()[0].vertices
     at_end = results.final.query("label == 's = 1'")["accuracy"]
     last = band[band[:, 0] == 6][:, 1]
@@ -77,7 +77,7 @@ def test_panels_alike_have_one_axis():
 
 def test_smoothing(results):
     def line(smoothing):
-        return figures.curves(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
+        return curves.over_epochs(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
 
     assert line(3)[-1] == pytest.approx(line(1)[-3:].mean())
     with pytest.raises(UserError, match="smoothing"):
@@ -86,7 +86,7 @@ def test_smoothing(results):
 
 def test_diverged_runs_still_draw(tiny, folders):
     results = trained({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
-    for k, figure in enumerate((figures.curves(results), figures.distances(results), figures.lengths(results, 2))):
+    for k, figure in enumerate((curves.over_epochs(results), curves.distances(results), curves.lengths(results, 2))):
         export.save(figure, f"diverged{k}", "smoke", results)
         assert (export.figures_folder("smoke") / f"diverged{k}.png").exists()
 

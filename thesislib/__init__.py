@@ -36,7 +36,8 @@ ROOMS = (
     "valleys",  # what lies between the minima of finished runs
     "claims",  # C1 ... C14
     "style",  # one look for all figures
-    "figures",  # the recurring plots
+    "curves",  # plots over epochs, steps, positions
+    "figures",  # the other recurring plots
     "pgf",  # a figure as LaTeX code
     "export",  # figures on disk
     "chapter",  # notebooks through papermill
