@@ -154,9 +154,23 @@ def test_a_run_goes_with_the_longer_one_that_it_is_cut_from(tiny, monkeypatch):
     assert short.history["seconds"].equals(whole.history["seconds"][:4])
 
 
-def test_shared_epochs_are_counted_once(tiny):
+def test_shared_epochs_are_counted_once(tiny, folders):
     siblings = [tiny, tiny.but(strength=2), tiny.but(strength=3, epochs=4)]
-    assert beginnings.epochs([tiny, tiny.but(seed=1)]) == 12
-    assert beginnings.epochs(siblings) == 6 + 4 + 2
-    assert beginnings.epochs([*siblings, tiny.but(epochs=2)]) == 12 + 2, "one that ends there is trained itself"
-    assert beginnings.epochs([*siblings, tiny.but(epochs=4)]) == 12, "one is cut from another"
+    here = launch.hardware()
+    assert beginnings.epochs([tiny, tiny.but(seed=1)], here) == 12
+    assert beginnings.epochs(siblings, here) == 6 + 4 + 2
+    assert beginnings.epochs([*siblings, tiny.but(epochs=2)], here) == 12 + 2, "one that ends there is trained itself"
+    assert beginnings.epochs([*siblings, tiny.but(epochs=4)], here) == 12, "one is cut from another"
+
+
+def test_what_lies_on_disk_is_not_counted(tiny, folders):
+    half, here = tiny.but(epochs=4), launch.hardware()
+    folder = launch.execute(tiny).folder
+    assert beginnings.epochs([tiny.but(strength=2)], here) == 4, "from the first minimum on"
+    assert beginnings.epochs([tiny.but(strength=2)], "2 x cuda") == 6, "which rounds differently"
+    assert beginnings.epochs([half], here) == 0
+    # A record came without weights: nothing can be cut from it, and it saves nobody an epoch.
+    (folder / "final.safetensors").unlink()
+    assert beginnings.epochs([half], here) == 4 - 2
+    next(folder.glob("beginning-*")).unlink()
+    assert beginnings.epochs([half, tiny.but(strength=2)], here) == 4 + 6 - 2

@@ -109,24 +109,3 @@ def test_workers_end_with_their_parent(folders, number):
     sizes = [[p.stat().st_size for p in (folders / "runs").glob("*/metrics.csv")] for _ in (0, time.sleep(1))]
     assert sizes[0] == sizes[1]
     assert len(sizes[0]) == 2, "what was waiting was not begun"
-
-
-def _number_of_worker(_):
-    time.sleep(0.5)
-    return launch._worker
-
-
-def test_workers_take_turns_on_the_gpus(monkeypatch):
-    with launch.pool_of(2) as pool:
-        assert set(pool.map(_number_of_worker, range(4))) == {0, 1}
-    with launch.pool_of(2, first_worker=6) as pool:
-        assert set(pool.map(_number_of_worker, range(4))) == {6, 7}
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    devices = []
-    for number in range(4):
-        monkeypatch.setattr(launch, "_worker", number)
-        devices.append(launch.device())
-    assert devices == ["cuda:0", "cuda:1"] * 2
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert launch.device() == "cuda:1"

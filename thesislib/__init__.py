@@ -9,6 +9,7 @@ ROOMS = (
     "schedules",  # learning rate and strength per epoch
     "metrics",  # scores of predictions
     "files",  # whole files or none
+    "machine",  # cores, devices, pools of processes
     "store",  # run folders: find, lock, resume, write
     "beginnings",  # the epochs that runs share
     "results",  # finished runs as tables

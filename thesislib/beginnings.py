@@ -98,9 +98,9 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
     Its minimum at that epoch is the shorter run's end. `seconds` stay those of the run that trained them.
     """
     for parent in longer(run):
+        if not _has_weights(parent):
+            continue
         folder = store.runs_folder() / store.run_id(parent)
-        if not all((folder / name).is_file() for name in ("done.json", "final.safetensors")):
-            continue  # not finished, or a record without weights
         try:
             versions = read_json(folder / "done.json", store.SUMMARY)["versions"]
             if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
@@ -124,16 +124,25 @@ def files(runs: Iterable[Run]) -> int:
     return len({_name(run, "any") for run in runs} - {None})
 
 
-def epochs(runs: Iterable[Run]) -> int:
-    """Epochs that these runs take on one device, shared ones counted once."""
+def epochs(runs: Iterable[Run], device: str) -> int:
+    """Epochs that it takes to train these runs on such a `device`, shared ones counted once.
+
+    What lies on disk for them, of others that were trained there, need not be trained again.
+    """
     runs = set(runs)
     total, seen = 0, set()
     for run in sorted(runs, key=lambda run: -run.epochs):
-        if not runs.isdisjoint(longer(run)):
+        if any(whole in runs or _has_weights(whole) for whole in longer(run)):
             continue
-        name = _name(run, "any")
+        name = _name(run, device)
         total += run.epochs
-        if name in seen and run.minimum_epochs[0] < run.epochs:
+        if (name in seen or _find(name)) and run.minimum_epochs[0] < run.epochs:
             total -= run.minimum_epochs[0]
         seen.update({name} - {None})
     return total
+
+
+def _has_weights(run: Run) -> bool:
+    """Whether a run is finished here, and no record without weights."""
+    folder = store.runs_folder() / store.run_id(run)
+    return all((folder / name).is_file() for name in ("done.json", "final.safetensors"))

@@ -11,7 +11,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from thesislib import export, launch, sections
+from thesislib import export, launch, machine, sections
 from thesislib.config import UserError
 from thesislib.results import Results
 from thesislib.store import Groups
@@ -50,7 +50,7 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     trained = time.perf_counter()
     # Runs are there: a notebook only reads and draws, in its own kernel.
     ready = [section for section in chosen if section not in errors]
-    with launch.pool_of(launch.cores()) as pool, launch.stopped_by_interrupt(pool):
+    with machine.pool_of(machine.cores()) as pool, machine.stopped_by_interrupt(pool):
         futures = {
             pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in ready
         }

@@ -23,7 +23,7 @@ import psutil
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from thesislib import launch, store
+from thesislib import launch, machine, store
 from thesislib.config import Run, UserError
 from thesislib.files import make_writable, write
 
@@ -118,7 +118,7 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
     import submitit
 
     folder = _folder() / name
-    most = 64 if cluster == "slurm" else max(1, launch.cores() // resources.cpus)
+    most = 64 if cluster == "slurm" else max(1, machine.cores() // resources.cpus)
     # The longest runs come first, dealt out in turn: tasks take about the same time.
     families = launch.families(runs)
     count = min(len(families), resources.tasks or most)

@@ -9,10 +9,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from thesislib import machine
 from thesislib.files import read_arrays, write_arrays
 from thesislib.results import Result
 
@@ -24,15 +27,42 @@ def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], 
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
     """
-    key = json.dumps([[result.id for result in results], parameters], sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    path = results[0].folder / f"derived-{name}-{digest}.safetensors"
+    path = _path(name, results, parameters)
     if path.is_file():
         return dict(sorted(read_arrays(path).items()))
     computed = dict(sorted(compute().items()))  # the order in which they will be read back
     with contextlib.suppress(OSError):  # a folder that may only be read costs time, not correctness
         write_arrays(path, computed)
     return computed
+
+
+def _path(name: str, results: Sequence[Result], parameters: dict[str, Any]) -> Path:
+    key = json.dumps([[result.id for result in results], parameters], sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    return results[0].folder / f"derived-{name}-{digest}.safetensors"
+
+
+def many(
+    name: str, groups: Sequence[Sequence[Result]], compute: Callable[[Sequence[Result]], Arrays], **parameters: Any
+) -> list[Arrays]:
+    """`arrays` of several groups of runs, what is missing by as many processes as there are cores.
+
+    `compute` takes a group; other processes must be able to import it.
+    """
+    one = partial(_of_group, name, compute, parameters)
+    missing = [k for k, runs in enumerate(groups) if not _path(name, runs, parameters).is_file()]
+    if len(missing) < 2:
+        return [one(runs) for runs in groups]
+    workers = min(machine.cores(), len(missing))
+    with machine.pool_of(workers) as pool, machine.stopped_by_interrupt(pool):
+        computed = dict(zip(missing, pool.map(one, [groups[k] for k in missing]), strict=True))
+    return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
+
+
+def _of_group(
+    name: str, compute: Callable[[Sequence[Result]], Arrays], parameters: dict[str, Any], runs: Sequence[Result]
+) -> Arrays:
+    return arrays(name, runs, partial(compute, runs), **parameters)
 
 
 def numbers(

@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from concurrent.futures import as_completed
+from contextlib import nullcontext
 from importlib.metadata import version
-from multiprocessing import active_children, get_context, parent_process
-from multiprocessing.sharedctypes import Synchronized
 from time import monotonic
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from thesislib import beginnings, store
+from thesislib import beginnings, machine, store
 from thesislib.config import Run, UserError
 from thesislib.files import make_writable
 from thesislib.results import Result, Results, load, load_id
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
-
-
-#: Number of this process among the workers of this machine's pools.
-_worker = 0
-
-
-def device() -> str:
-    """Where runs train: the CPU, or one of the GPUs that torch sees.
-
-    Under torchrun the one of this process' local rank; the workers of a pool take turns.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', _worker)) % torch.cuda.device_count()}"
 
 
 def execute(run: Run) -> Result:
@@ -52,30 +31,18 @@ def execute(run: Run) -> Result:
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib import parallel
 
-    make_repeatable()
-    with parallel.together(device()):
+    machine.make_repeatable()
+    with parallel.together(machine.device()):
         _train(run)
         parallel.from_first(None)  # wait until it is written
     return load(run)
-
-
-def make_repeatable() -> None:
-    """Let torch compute the same bits every time, on one thread.
-
-    Two runs side by side use two cores better than one run does, and a sum's order, so its last bit, depends on the
-    number of threads.
-    """
-    import torch
-
-    torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
 
 
 def _train(run: Run) -> None:
     from thesislib import parallel
     from thesislib.train import Trainer
 
-    trainer = Trainer(run, device(), start_arrays(run) if run.start else None)
+    trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
 
     def whole_state() -> dict[str, np.ndarray]:
         return trainer.state() | {"processes": np.array([parallel.size()])}
@@ -103,13 +70,13 @@ def _train(run: Run) -> None:
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
                 if before == 0:
-                    beginnings.keep(run, writer, whole_state(), trainer.snapshot(), _hardware())
+                    beginnings.keep(run, writer, whole_state(), trainer.snapshot(), hardware())
             unfinished = trainer.finished_epochs < run.epochs and not trainer.diverged
             if monotonic() - saved > CHECKPOINT_SECONDS and unfinished:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
-            versions = {"python": platform.python_version(), "torch": version("torch"), "hardware": _hardware()}
+            versions = {"python": platform.python_version(), "torch": version("torch"), "hardware": hardware()}
             final = trainer.snapshot() | {"labels": trainer.labels()}
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
@@ -122,13 +89,14 @@ def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], 
     resumed = writer.resume()
     if resumed[1]:
         return resumed
-    return None if beginnings.cut(run, writer, _hardware()) else beginnings.adopt(run, writer, _hardware())
+    return None if beginnings.cut(run, writer, hardware()) else beginnings.adopt(run, writer, hardware())
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """What a run is trained on, as far as it decides the rounding: number of processes and kind of device."""
     from thesislib import parallel
 
-    return f"{parallel.size()} x {device().split(':')[0]}"
+    return f"{parallel.size()} x {machine.device().split(':')[0]}"
 
 
 def _check_processes(run: Run, before: int, now: int) -> None:
@@ -147,11 +115,6 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
     if (parent.run.model, parent.run.classes) != (run.model, run.classes):
         raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
     return parent.arrays(which)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def missing(runs: Iterable[Run]) -> list[Run]:
@@ -182,9 +145,9 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
     with (
-        pool_of(min(workers or cores(), len(todo)), first_worker) as pool,
+        machine.pool_of(min(workers or machine.cores(), len(todo)), first_worker) as pool,
         tqdm(total=len(todo), desc="training", unit="run") as bar,
-        stopped_by_interrupt(pool),
+        machine.stopped_by_interrupt(pool),
     ):
         for wave in _waves(todo):
             for future in as_completed([pool.submit(_execute, run) for run in wave]):
@@ -194,26 +157,6 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
                     failures[reason] = failures.get(reason, 0) + 1
     if failures:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
-
-
-def pool_of(workers: int, first_worker: int = 0) -> ProcessPoolExecutor:
-    """A pool of so many processes, which die with this one; numbered from `first_worker`."""
-    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
-    context = get_context("spawn")
-    turns = context.Value("i", first_worker)
-    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,))
-
-
-@contextmanager
-def stopped_by_interrupt(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Ctrl-C or a cluster's notice ends a pool's work at once; else leaving the pool would first do all of it."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in active_children():
-            child.terminate()
-        raise
 
 
 def results(groups: store.Groups, workers: int | None = None) -> Results:
@@ -241,20 +184,3 @@ def _waves(todo: list[Run]) -> list[list[Run]]:
 def _execute(run: Run) -> None:
     """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
     execute(run)
-
-
-def _prepare_worker(turns: Synchronized) -> None:
-    """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
-    global _worker
-    with turns.get_lock():
-        _worker = turns.value
-        turns.value += 1
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if hasattr(signal, "SIGUSR2"):  # a cluster's notice is for the parent, which then ends us
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-
-    def watch() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

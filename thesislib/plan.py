@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from thesislib import beginnings, datasets, launch
+from thesislib import beginnings, datasets, launch, machine
 from thesislib.config import Run
 
 #: Steps that are timed, three times.
@@ -26,7 +26,7 @@ class Cost(NamedTuple):
 def table(runs: Iterable[Run]) -> pd.DataFrame:
     """One row a network and dataset: runs, missing, epochs, ms a step, hours one after another, GB on disk.
 
-    Epochs are those left to train, shared ones counted once.
+    Epochs are those left to train: what runs share is counted once, what others have left on disk not at all.
     """
     todo = set(launch.missing(runs))
     kinds: dict[tuple[str, str, str], set[Run]] = {}
@@ -35,7 +35,7 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for (model, data, precision), group in kinds.items():
         cost = measure(next(iter(group)))
-        epochs = beginnings.epochs(group) - beginnings.epochs(group - todo)
+        epochs = beginnings.epochs(group & todo, launch.hardware())
         # The end of a run is stored as its minima are; a beginning takes the room of three.
         networks = sum(len(run.minimum_epochs) + 1 for run in group) + 3 * beginnings.files(group)
         rows.append(
@@ -58,7 +58,7 @@ def measure(run: Run) -> Cost:
     arrays = datasets.load(run.data)
     train, test = (run.train_size or len(arrays.x_train)), (run.test_size or len(arrays.x_test))
     few = run.but(train_size=STEPS * run.batch_size, test_size=min(test, run.batch_size), start=None)
-    trainer = Trainer(few, launch.device())
+    trainer = Trainer(few, machine.device())
     rows = [trainer.epoch() for _ in range(3)]
     step = float(np.median([row["train_seconds"] for row in rows])) / STEPS
     tested = float(np.median([row["seconds"] - row["train_seconds"] for row in rows])) / few.test_size

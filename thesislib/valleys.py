@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thesislib import derived, landscape, launch, matching
+from thesislib import derived, landscape, launch, machine, matching
 from thesislib.config import Run, UserError
 from thesislib.derived import Arrays
 from thesislib.ensembles import grouped, members
@@ -39,12 +39,13 @@ def lines(results: Results, images: int | None = 2000, points: int = 11) -> pd.D
     One row a point: label, model, seed, pair, t, and the fields of probe.Point.
     """
 
-    def compute(run: Run, thetas: Tensor) -> Arrays:
-        probe = Probe(run, images, launch.device())
-        pairs = enumerate(zip(thetas[:-1], thetas[1:], strict=True))
-        return _arrays(pd.concat([landscape.line(probe, a, b, points).assign(pair=k) for k, (a, b) in pairs]))
+    return _table(results, "lines", _lines, version=2, images=images, points=points)
 
-    return _table(results, "lines", compute, version=2, images=images, points=points)
+
+def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> Arrays:
+    probe = Probe(run, images, machine.device())
+    pairs = enumerate(zip(thetas[:-1], thetas[1:], strict=True))
+    return _arrays(pd.concat([landscape.line(probe, a, b, points).assign(pair=k) for k, (a, b) in pairs]))
 
 
 def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
@@ -101,20 +102,20 @@ def bent(results: Results, images: int | None = 2000, epochs: int = 5, points: i
 
     One row a point: label, model, seed, t, and the training loss on both, `line` and `curve`.
     """
-
-    def compute(run: Run, thetas: Tensor) -> Arrays:
-        probe, (a, b) = Probe(run, images, launch.device()), thetas[:2]
-        middle = landscape.connect(probe, a, b, epochs, run.seed, run.lr)
-        line, curve = landscape.line(probe, a, b, points), landscape.curve(probe, [a, middle, b], points)
-        return _arrays(line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"]))
-
     first: dict[tuple[str, str], list[Result]] = {}
     for label, runs in grouped(results):
         first.setdefault((label, runs[0].run.model), runs)
     chosen = Results({label: [] for label, _ in first})
     for (label, _), runs in first.items():
         chosen[label] += runs
-    return _table(chosen, "bent", compute, version=3, images=images, epochs=epochs, points=points)
+    return _table(chosen, "bent", _bent, version=3, images=images, epochs=epochs, points=points)
+
+
+def _bent(run: Run, thetas: Tensor, images: int | None, epochs: int, points: int) -> Arrays:
+    probe, (a, b) = Probe(run, images, machine.device()), thetas[:2]
+    middle = landscape.connect(probe, a, b, epochs, run.seed, run.lr)
+    line, curve = landscape.line(probe, a, b, points), landscape.curve(probe, [a, middle, b], points)
+    return _arrays(line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"]))
 
 
 def strongest(results: Results) -> Results:
@@ -140,7 +141,7 @@ def plane(results: Results, images: int | None = 2000, points: int = 21, margin:
 
 
 def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
-    launch.make_repeatable()
+    machine.make_repeatable()
     three = torch.from_numpy(members([result], what="theta")[:3])
     through = Plane(*three)
     minima = np.array([through.coordinates(theta) for theta in three])
@@ -150,7 +151,7 @@ def _plane(result: Result, images: int | None, points: int, margin: float) -> Ar
     if len(path) and not np.allclose(path[np.array(result.minimum_epochs[:3]) - 1, :2], minima, atol=room / 25):
         path = path[:0]
     xs, ys = (_grid(low[k] - room, high[k] + room, points, minima[k + 1, k]) for k in (0, 1))
-    table = landscape.surface(Probe(result.run, images, launch.device()), through, xs, ys)
+    table = landscape.surface(Probe(result.run, images, machine.device()), through, xs, ys)
     grids = {name: table[name].to_numpy().reshape(len(ys), len(xs)) for name in ("train_loss", "test_loss")}
     hills = landscape.hills(through, list(three[:2]), xs, ys, result.run)
     return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids
@@ -168,7 +169,7 @@ def _walk(result: Result) -> Iterator[Tensor]:
     if result.history["seconds"][:last].sum() > LONGEST_WALK:
         return
     start = launch.start_arrays(result.run) if result.run.start else None
-    trainer = Trainer(result.run, launch.device(), start)
+    trainer = Trainer(result.run, machine.device(), start)
     for _ in range(last):
         trainer.epoch()
         yield trainer.flat.theta.cpu().clone()
@@ -179,46 +180,48 @@ def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
 
     One row an ensemble: label, model, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
     """
+    return _table(results, "disguises", _disguises, version=2, images=images)
 
-    def compute(run: Run, thetas: Tensor) -> Arrays:
-        probe, first, last = Probe(run, images, launch.device()), thetas[0], thetas[-1]
 
-        def between(theta: Tensor) -> tuple[float, float]:
-            return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
+def _disguises(run: Run, thetas: Tensor, images: int | None) -> Arrays:
+    probe, first, last = Probe(run, images, machine.device()), thetas[0], thetas[-1]
 
-        model = build(run.model, 0, run.classes)
-        aligned = torch.from_numpy(matching.align(last.numpy(), first.numpy(), model))
-        names = ("d", "barrier", "d_aligned", "barrier_aligned")
-        return {name: np.array([v]) for name, v in zip(names, (*between(last), *between(aligned)), strict=True)}
+    def between(theta: Tensor) -> tuple[float, float]:
+        return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
 
-    return _table(results, "disguises", compute, version=2, images=images)
+    aligned = torch.from_numpy(matching.align(last.numpy(), first.numpy(), build(run.model, 0, run.classes)))
+    names = ("d", "barrier", "d_aligned", "barrier_aligned")
+    return {name: np.array([v]) for name, v in zip(names, (*between(last), *between(aligned)), strict=True)}
 
 
 def _table(
-    results: Results, name: str, compute: Callable[[Run, Tensor], Arrays], version: int, **parameters: object
+    results: Results, name: str, compute: Callable[..., Arrays], version: int, **parameters: object
 ) -> pd.DataFrame:
-    """`compute` of every ensemble, from its run and its members [K, P], as rows behind label, model and seed.
+    """`compute(run, thetas, **parameters)` of every ensemble, its members [K, P], as rows behind label, model and seed.
 
-    Members that diverged are left out, and ensembles of which less than two are left. Raise `version` when what is
-    computed changes.
+    Ensembles of which less than two members are left have no rows. Raise `version` when what is computed changes.
     """
-
-    def of_members(runs: list[Result]) -> Arrays:
-        launch.make_repeatable()
-        finished = [run for run in runs if not run.diverged]
-        if len(runs) > 1 and len(finished) < 2:
-            return {}
-        thetas = members(finished if len(runs) > 1 else runs, what="theta")
-        return compute(runs[0].run, torch.from_numpy(thetas)) if len(thetas) > 1 else {}
-
+    labels, groups = zip(*grouped(results), strict=True)
+    of_members = partial(_of_members, compute, parameters)
     tables = []
-    for label, runs in grouped(results):
-        table = pd.DataFrame(derived.arrays(name, runs, partial(of_members, runs), version=version, **parameters))
+    found = derived.many(name, groups, of_members, version=version, **parameters)
+    for label, runs, arrays in zip(labels, groups, found, strict=True):
+        table = pd.DataFrame(arrays)
         front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
         tables.append(pd.DataFrame(front, index=table.index).join(table))
     if all(table.empty for table in tables):
         raise UserError("no run has two minima to look between")
     return pd.concat([table for table in tables if not table.empty], ignore_index=True)
+
+
+def _of_members(compute: Callable[..., Arrays], parameters: dict[str, object], runs: list[Result]) -> Arrays:
+    """`compute` of one ensemble, without members that diverged; nothing if less than two are left."""
+    machine.make_repeatable()
+    finished = [run for run in runs if not run.diverged]
+    if len(runs) > 1 and len(finished) < 2:
+        return {}
+    thetas = members(finished if len(runs) > 1 else runs, what="theta")
+    return compute(runs[0].run, torch.from_numpy(thetas), **parameters) if len(thetas) > 1 else {}
 
 
 def _arrays(table: pd.DataFrame) -> Arrays:

@@ -22,7 +22,7 @@ import torch
 from handwritten import DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp, tensor_loop
 from measure import interleaved, with_threads
 
-from thesislib import datasets, launch, models, store
+from thesislib import datasets, launch, machine, models, store
 from thesislib.batches import Images
 from thesislib.config import Run, make_run
 from thesislib.results import Results
@@ -46,7 +46,7 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     """Rows a to d: seconds of an epoch of full MNIST; "whole" includes evaluation."""
     data = datasets.load("mnist")
     train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
-    threads = launch.cores()
+    threads = machine.cores()
     cases: dict[str, Callable[[], float]] = {}
     for hills in HILLS:
         cases[f"a{hills}"] = with_threads(threads, UserWay(train, test, hills).train)

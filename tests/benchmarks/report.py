@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from thesislib import launch
+from thesislib import machine
 
 Rows = list[dict[str, object]]
 
@@ -43,7 +43,7 @@ def goals(seconds: pd.Series) -> Rows:
     """The ratios of rows a to d with what is aimed at."""
     s = seconds
     whole_a, whole_b = s["a0"] + s["a, evaluation"], s["b0"] + s["b, evaluation, logging, storing"]
-    cores = launch.cores()
+    cores = machine.cores()
     further = (s["b10"] - s["b5"]) / 5 / s["b0"]
     return [
         _goal("a / b, training part, no minima", s["a0"] / s["b0"], ">= 3.5"),
@@ -135,7 +135,7 @@ def page(tables: dict[str, Rows]) -> str:
     lines = [
         "# Benchmark",
         "",
-        f"By `make bench` on {launch.cores()} cores of {_processor()}, Python {platform.python_version()}, "
+        f"By `make bench` on {machine.cores()} cores of {_processor()}, Python {platform.python_version()}, "
         f"torch {version('torch')}; medians of interleaved repetitions. Row b runs on one thread, row a on all cores "
         "unless it says otherwise.",
     ]
