@@ -11,8 +11,9 @@ from conftest import trained
 from PIL import Image
 
 from thesislib import curves, export, figures, style
-from thesislib.config import UserError
+from thesislib.config import Run, UserError
 from thesislib.pgf import PREAMBLE
+from thesislib.results import Result, Results
 
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 
@@ -73,6 +74,25 @@ def test_panels_alike_have_one_axis():
     rows = [{"label": "a", "model": "m", "x": x, "y": 10 * x, "z": x} for x in (1.0, 2.0)]
     x, y, z = figures.points(pd.DataFrame(rows), {"x": "x", "y": "y", "z": "z"}, alike=[("x", "y")]).axes
     assert x.get_xlim() == y.get_xlim() != z.get_xlim()
+
+
+def test_networks_are_not_averaged():
+    """Two networks under one label, as at scale thesis: a panel each, whatever the figure."""
+    small = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
+    rows = {"epoch": [1, 2], "accuracy": [0.5, 0.6], "d_0": [0.0, 1.0], "members": [1, 2]}
+    table = pd.concat(
+        pd.DataFrame(rows).assign(label="s = 1", model=model, seed=seed, id=f"{model}{seed}", d_0=[0.0, d + seed])
+        for model, d in (("resnet20", 1.0), ("mobilenetv2", 100.0))
+        for seed in (0, 1)
+    )
+    results = Results({"s = 1": [Result(small, Path())]})
+    results.__dict__["history"] = table.reset_index(drop=True)
+    for figure in (curves.distances(results), curves.over_epochs(results, ["d_0"], log=[])):
+        ends = [axis.lines[0].get_ydata()[-1] for axis in figure.axes]
+        assert ends == [1.5, 100.5]
+        assert all(
+            name in axis.get_title() for name, axis in zip(("resnet20", "mobilenetv2"), figure.axes, strict=True)
+        )
 
 
 def test_smoothing(results):

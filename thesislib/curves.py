@@ -138,22 +138,20 @@ def _mark_minima(axis: Axes, results: Results) -> None:
 
 
 def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
-    """Squared distance to every minimum over epochs, mean over seeds, one panel a label."""
+    """Squared distance to every minimum over epochs, mean over seeds, one panel a label and network."""
     history = results.history
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
-    figure, axes = grid(-(-len(results) // columns), columns, height)
     looks = looks_of([_ordinal(name) for name in names])
-    for axis, (label, rows) in itertools.zip_longest(
-        axes.flat, history.groupby("label", sort=False), fillvalue=("", None)
-    ):
-        if rows is None:
-            axis.remove()
-            continue
+    panels, several = list(history.groupby(["label", "model"], sort=False)), history["model"].nunique() > 1
+    figure, axes = grid(-(-len(panels) // columns), columns, height)
+    for axis, ((label, model), rows) in zip(axes.flat, panels, strict=False):
         for name in names:
             _mean_and_band(axis, rows, "epoch", name, _ordinal(name), looks[_ordinal(name)])
         _mark_minima(axis, {label: results[label]})
-        axis.set(title=label, xlabel="epoch", ylabel="squared distance")
+        axis.set(title=f"{label}, {model}" if several else label, xlabel="epoch", ylabel="squared distance")
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     legend_below(figure, axes[0, 0])
     return figure
 

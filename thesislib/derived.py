@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from thesislib import machine
+from thesislib.config import UserError
 from thesislib.files import read_arrays, write_arrays
 from thesislib.results import Result
 
@@ -28,8 +29,9 @@ def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
     """
     path = _path(name, results, parameters)
-    if path.is_file():
-        return dict(sorted(read_arrays(path).items()))
+    with contextlib.suppress(UserError):  # broken: it is computed again
+        if path.is_file():
+            return dict(sorted(read_arrays(path).items()))
     computed = dict(sorted(compute().items()))  # the order in which they will be read back
     with contextlib.suppress(OSError):  # a folder that may only be read costs time, not correctness
         write_arrays(path, computed)

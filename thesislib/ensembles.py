@@ -76,13 +76,15 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
     """
     each, whole = metrics.log_softmax(logits), combine(logits, average)
     out = {"members": float(len(logits))}
+    # One fit of the temperatures serves all scores.
+    each_scaled, whole_scaled = [metrics.calibrated(x, labels) for x in each], metrics.calibrated(whole, labels)
     for name, score in SCORES.items():
         of_each = [score(member, labels) for member in each]
         out |= {f"{name}_last": of_each[-1], f"{name}_mean": float(np.mean(of_each))}
         out[f"{name}_ensemble"] = score(whole, labels)
         if name != "accuracy":
-            out[f"{name}_mean_scaled"] = float(np.mean([metrics.scaled(score, member, labels) for member in each]))
-            out[f"{name}_ensemble_scaled"] = metrics.scaled(score, whole, labels)
+            out[f"{name}_mean_scaled"] = float(np.mean([score(x, labels) for splits in each_scaled for x in splits]))
+            out[f"{name}_ensemble_scaled"] = float(np.mean([score(x, labels) for x in whole_scaled]))
     classes = each.argmax(-1)
     return out | {
         "agreement": metrics.agreement(classes),
@@ -96,7 +98,7 @@ def table(results: Results, average: Average = "probabilities", last: int | None
     rows = []
     for label, runs in grouped(results):
         compute = partial(_scores, runs, average, last)
-        found = derived.numbers("ensemble", runs, compute, average=average, last=last, version=1)
+        found = derived.numbers("ensemble", runs, compute, average=average, last=last, version=2)
         rows.append({"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed} | found)
     return pd.DataFrame(rows)
 
@@ -174,7 +176,7 @@ def equivalents(table: pd.DataFrame, independent: list[Result], average: Average
     curves = {}
     for _, runs in grouped(Results({"independent": independent})):
         how = {} if average == "probabilities" else {"average": average}
-        found = derived.arrays("subsets", runs, partial(_subsets, runs, average), version=1, **how)
+        found = derived.arrays("subsets", runs, partial(_subsets, runs, average), version=2, **how)
         curves[runs[0].run.model, runs[0].run.seed] = found["nll_scaled"]
     rows = table[["label", "model", "seed"]].copy()
     rows["equivalent"] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -46,9 +47,11 @@ def save(figure: Figure, name: str, scale: str, results: Results) -> None:
     for note in filter(None, sorted({datasets.variant(name) for name in data})):
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
     for kind in ("pdf", "png"):
-        figure.savefig(folder / f"{name}.{kind}", metadata={"CreationDate": None} if kind == "pdf" else None)
-    (folder / f"{name}.pgf").write_text(pgf_code(figure, folder / f"{name}.pgf"))
-    (folder / f"{name}.json").write_text(json.dumps(_provenance(scale, results), indent=1))
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
+        write(folder / f"{name}.{kind}", drawn.getvalue())
+    write(folder / f"{name}.pgf", pgf_code(figure, folder / f"{name}.pgf").encode())
+    write(folder / f"{name}.json", json.dumps(_provenance(scale, results), indent=1).encode())
 
 
 def table(numbers: pd.DataFrame, name: str, scale: str) -> None:
@@ -102,5 +105,5 @@ def book(folder: Path) -> Path:
             r"\end{figure}",
         ]
     path = folder / "figures.tex"
-    path.write_text("\n".join([*lines, r"\end{document}", ""]))
+    write(path, "\n".join([*lines, r"\end{document}", ""]).encode())
     return path

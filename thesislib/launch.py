@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from concurrent.futures import as_completed
@@ -26,7 +27,8 @@ def execute(run: Run) -> Result:
 
     Under torchrun all processes call this and train it together; the first one reads and writes.
     """
-    if store.is_done(run):
+    # Several processes must agree on what there is to do: they ask the first one, once they have met.
+    if "RANK" not in os.environ and store.is_done(run):
         return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib import parallel

@@ -12,6 +12,9 @@ import numpy as np
 from scipy import optimize
 from scipy.special import logsumexp
 
+#: Random halvings of the test images over which scores after temperature scaling are averaged: a single one is chance.
+SPLITS = 5
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities of logits [..., C], in float64."""
@@ -74,16 +77,26 @@ def temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def calibrated(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Log-probabilities [N, C] after temperature scaling, for each of SPLITS random halvings: [SPLITS, N, C].
+
+    Each image gets the temperature that was found on the half it is not in. The halves are random, always the same:
+    test images may come in an order, such as that of their classes.
+    """
+    rng, out = np.random.default_rng(0), np.empty((SPLITS, *log_probabilities.shape))
+    for split in out:
+        half = rng.permutation(len(labels)) % 2 == 0
+        for fit, test in ((half, ~half), (~half, half)):
+            t = temperature(log_probabilities[fit], labels[fit])
+            split[test] = log_softmax(log_probabilities[test] / t)
+    return out
+
+
 def scaled(
     score: Callable[[np.ndarray, np.ndarray], float], log_probabilities: np.ndarray, labels: np.ndarray
 ) -> float:
-    """A score after temperature scaling: T from every second image, score on the others, and the other way round.
+    """A score after temperature scaling, mean over the halvings of `calibrated`.
 
     Raw scores mis-rank ensembles: what differs is often no more than the temperature (Ashukha et al. 2020).
     """
-    half = np.arange(len(labels)) % 2 == 0
-    values = []
-    for fit, test in ((half, ~half), (~half, half)):
-        t = temperature(log_probabilities[fit], labels[fit])
-        values.append(score(log_softmax(log_probabilities[test] / t), labels[test]))
-    return float(np.mean(values))
+    return float(np.mean([score(split, labels) for split in calibrated(log_probabilities, labels)]))

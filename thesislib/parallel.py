@@ -30,7 +30,10 @@ def together(device: str) -> Iterator[None]:
     if not started_by_torchrun():
         yield
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    on_gpu = device.startswith("cuda")
+    if on_gpu:  # broadcast_object_list takes the current device, which is the first GPU for every process
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device(device) if on_gpu else None)
     try:
         yield
     finally:

@@ -57,8 +57,9 @@ def _add(file: ZipFile, name: str, content: bytes) -> None:
 def unpack(path: Path) -> tuple[int, int]:
     """Put the records of a zip file among the runs; how many came, and how many there are in it.
 
-    A run that is finished here stays as it is. Raises UserError, before anything is written, if the file is not what
-    `pack` writes, or was made with other data than those here.
+    A run that is finished here stays as it is; it gets what was derived from it if it is the same to the bit. Raises
+    UserError, before anything is written, if the file is not what `pack` writes, or was made with other data than
+    those here.
     """
     try:
         with ZipFile(path) as file:
@@ -110,13 +111,21 @@ def _agree_on_data(prints: dict[str, str]) -> None:
 
 
 def _place(identity: str, record: dict[str, bytes]) -> bool:
-    """Write one record unless the run is finished here, then it keeps its own and only gets what was derived."""
+    """Write one record unless the run is finished here; then it only gets what was derived, if its numbers agree."""
     config = json.loads(record["config.json"])
     with store.writing(Run(**config["run"])) as writer:
         done = writer.done
+        alike = done and _numbers(record["metrics.csv"]) == _numbers((writer.folder / "metrics.csv").read_bytes())
         for name in sorted(record, key=lambda name: name == "done.json"):
-            if not done or (name.startswith("derived-") and not (writer.folder / name).is_file()):
+            if not done or (alike and name.startswith("derived-") and not (writer.folder / name).is_file()):
                 write(writer.folder / name, record[name])
         if not done:
             (writer.folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return not done
+
+
+def _numbers(metrics: bytes) -> list[list[str]]:
+    """The cells of a metrics.csv but for the seconds: another processor rounds differently, and its run is not ours."""
+    header, *rows = [line.split(",") for line in metrics.decode().splitlines()]
+    kept = [k for k, name in enumerate(header) if not name.endswith("seconds")]
+    return [[row[k] for k in kept] for row in (header, *rows)]

@@ -57,8 +57,11 @@ class Result:
 
         Raises UserError if there is no such minimum, or the run came without weights (`records`).
         """
-        if not (self.folder / "final.safetensors").is_file():
-            raise UserError(f"run {self.id} came without its weights: delete {self.folder} to train it here")
+        if self.is_record:
+            raise UserError(
+                f"run {self.id} came without its weights, which are asked for here: "
+                "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
+            )
         path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
         if not path.is_file():
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
@@ -68,6 +71,11 @@ class Result:
     def minimum_epochs(self) -> list[int]:
         """Epochs of the minima that were reached."""
         return [e for e in self.run.minimum_epochs if e <= self.summary["epochs"] - self.diverged]
+
+    @property
+    def is_record(self) -> bool:
+        """Whether the run came without its weights (`records`)."""
+        return not (self.folder / "final.safetensors").is_file()
 
     @property
     def diverged(self) -> bool:

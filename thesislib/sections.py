@@ -260,4 +260,5 @@ def _check(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
 def parameter_names(section: str) -> set[str]:
     """Names of the parameters that change which runs a section asks for."""
     names = set(inspect.signature(SECTIONS[section]).parameters) - {"scale"}
-    return (names - {"fields"}) | set(Run.model_fields) if "fields" in names else names
+    # Seeds are the scale's.
+    return (names - {"fields"}) | set(Run.model_fields) - {"seed"} if "fields" in names else names

@@ -187,7 +187,8 @@ class Trainer:
         self.swa.update_parameters(self.model)
         if any(isinstance(module, torch.nn.BatchNorm2d) for module in self.swa.modules()):
             self.swa.train()
-            update_bn(self.train_images.in_order(self.run.batch_size), self.swa, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
+                update_bn(self.train_images.in_order(self.run.batch_size), self.swa, self.device)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers.

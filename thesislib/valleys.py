@@ -159,7 +159,10 @@ def _plane(result: Result, images: int | None, points: int, margin: float) -> Ar
 
 def _grid(low: float, high: float, points: int, through: float) -> np.ndarray:
     """About so many evenly spaced numbers from `low` to `high` that meet 0 and `through`, where minima are."""
-    step = through / max(1, round(through * (points - 1) / (high - low)))
+    steps = round(through * (points - 1) / (high - low))
+    if steps < 1:  # too near to 0: a grid that meets both would be many times as fine
+        return np.linspace(low, high, points)
+    step = through / steps
     return step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
 
 
