@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from thesislib import claims
-from thesislib.verdicts import Part, interval, row, summary, verdict
+from thesislib.verdicts import Part, interval, margins, row, summary, verdict
 
 
 def part(kind, unit, effects):
@@ -35,6 +35,14 @@ def part(kind, unit, effects):
 )
 def test_verdicts(kind, unit, effects, expected):
     assert verdict(part(kind, unit, effects)) == expected
+
+
+def test_the_same_is_less_for_who_makes_few_errors():
+    lost = part("same", "points", [-0.8, -0.7, -0.75])
+    assert verdict(lost, margins(20.0)) == verdict(lost) == "reproduced", "at most the thesis' noise, a point"
+    assert verdict(lost, margins(2.0)) == "not reproduced", "a third more errors are not the same"
+    assert row(lost, margins(2.0))["margin"] == 0.5
+    assert row(part("same", "factor", [0.0, 0.0, 0.0]))["margin"] == pytest.approx(1.1)
 
 
 def test_interval_covers_the_mean_of_few_seeds():

@@ -15,11 +15,11 @@ from scipy import stats
 
 from thesislib import ensembles, sections
 from thesislib.results import Result, Results
-from thesislib.verdicts import Part, row
+from thesislib.verdicts import Part, margins, row
 
 
 def table(results: Results, cycle: int) -> pd.DataFrame:
-    """One row a part and network: claim, says, expected, premise, verdict, effect, low, high, unit, n, network.
+    """One row a part and network, with the columns of `verdicts.row`; what counts as the same is the network's own.
 
     `results` are those of section 9_claims; `cycle` is the scale's, in epochs.
     """
@@ -27,7 +27,9 @@ def table(results: Results, cycle: int) -> pd.DataFrame:
     tables = []
     for network in networks:
         own = {label: [r for r in group if r.run.model == network] for label, group in results.items()}
-        parts = [row(part) for part in _parts(Book(Results(own), cycle))]
+        book = Book(Results(own), cycle)
+        margin = margins(100 - book.accuracy("1_baseline: no term").mean())
+        parts = [row(part, margin) for part in _parts(book)]
         tables.append(pd.DataFrame(parts).assign(network=network))
     return pd.concat(tables, ignore_index=True)
 

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from thesislib.results import Results
 from thesislib.style import LABELS, TEXTWIDTH, grid, legend_below, looks_of
-from thesislib.verdicts import MARGINS
 
 
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
@@ -179,7 +178,7 @@ def forest(parts: pd.DataFrame) -> Figure:
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
             axis.errorbar(some["effect"], some.index, xerr=error, fmt=marker, color=colour, label=outcome, markersize=4)
-        margin = np.exp(MARGINS[unit]) if unit == "factor" else MARGINS[unit]
+        margin = rows["margin"].max()
         # In data coordinates: matplot2tikz misplaces what axvspan draws.
         low = 1 / margin if unit == "factor" else -margin
         axis.fill_betweenx([-0.5, len(rows) - 0.5], low, margin, color="0.9", linewidth=0, zorder=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 from scipy import stats
 
 Kind = Literal["more", "less", "same", "not more"]
-#: What counts as "the same": one percentage point of accuracy (the thesis' noise), or 10 % of a distance.
+#: What counts as "the same" where nothing else is said: one percentage point of accuracy (the thesis' noise), 10 % of a
+#: distance.
 MARGINS = {"points": 1.0, "factor": np.log(1.1), "percent": 1.0}
 #: Accuracies on 1,000 images come in steps of 0.1 points: seeds that agree exactly still have that much noise.
 ROUNDING = {"points": 0.1 / np.sqrt(12), "factor": 0.0, "percent": 0.0}
@@ -47,12 +49,20 @@ def interval(effects: np.ndarray, rounding: float = 0.0) -> tuple[float, float]:
     return float(min(boot.low, x.mean() - half)), float(max(boot.high, x.mean() + half))
 
 
-def verdict(part: Part) -> str:
+def margins(error: float) -> dict[str, float]:
+    """What counts as "the same" for networks with this error in percent: in accuracy at most a quarter of it.
+
+    A point is half the errors of a network that makes 2 %, and would hide whatever happens to it.
+    """
+    return MARGINS | {"points": min(MARGINS["points"], error / 4)}
+
+
+def verdict(part: Part, margins: Mapping[str, float] = MARGINS) -> str:
     """ "reproduced", "not reproduced" or "undecided", from where the interval lies; of < FEWEST seeds undecided."""
     if np.isfinite(part.effects).sum() < FEWEST:
         return "undecided"
     low, high = interval(part.effects, ROUNDING[part.unit])
-    margin = MARGINS[part.unit]
+    margin = margins[part.unit]
     holds, fails = {
         "more": (low > 0, high <= 0),
         "less": (high < 0, low >= 0),
@@ -62,14 +72,16 @@ def verdict(part: Part) -> str:
     return "reproduced" if holds else "not reproduced" if fails else "undecided"
 
 
-def row(part: Part) -> dict[str, object]:
-    """A part as a row of the claims table. Factors are shown as such (1 is no effect), intervals alike."""
+def row(part: Part, margins: Mapping[str, float] = MARGINS) -> dict[str, object]:
+    """A part as a row of the claims table. Factors are shown as such (1 is no effect), interval and margin alike."""
     finite = part.effects[np.isfinite(part.effects)]
-    values = np.array([finite.mean() if len(finite) else np.nan, *interval(part.effects, ROUNDING[part.unit])])
-    effect, low, high = np.exp(values) if part.unit == "factor" else values
+    mean = finite.mean() if len(finite) else np.nan
+    values = np.array([mean, *interval(part.effects, ROUNDING[part.unit]), margins[part.unit]])
+    effect, low, high, margin = np.exp(values) if part.unit == "factor" else values
     return {
         "claim": part.claim, "says": part.says, "expected": part.kind, "premise": part.premise,
-        "verdict": verdict(part), "effect": effect, "low": low, "high": high, "unit": part.unit, "n": len(finite),
+        "verdict": verdict(part, margins), "effect": effect, "low": low, "high": high, "margin": margin,
+        "unit": part.unit, "n": len(finite),
     }  # fmt: skip
 
 
