@@ -3,6 +3,7 @@ from scipy import stats
 
 from thesislib.batches import Images, crop_and_flip, draw_crops, splits
 from thesislib.config import Run
+from thesislib.train import Trainer
 
 
 def generator(seed=0):
@@ -39,6 +40,39 @@ def test_every_crop_is_a_shift_and_maybe_a_mirror_image():
     found = torch.tensor([index[image.numpy().tobytes()] for image in out])
     # Each image draws its own: all 162 results occur equally often.
     assert stats.chisquare(torch.bincount(found, minlength=162).numpy()).pvalue > 1e-3
+
+
+def test_each_image_draws_its_own():
+    """Neighbours in a batch, and an image in two epochs, are independent: pairs of draws fill all pairs alike."""
+    draws = draw_crops(60_000, generator())
+    down, flip = draws // 18, draws % 2
+    for a, b in ((down[:-1:2], down[1::2]), (flip[:-1:2], flip[1::2]), (down[:-1:2], flip[1::2])):
+        table = torch.zeros(9, 9).index_put_((a, b), torch.tensor(1.0), accumulate=True)
+        table = table[table.sum(1) > 0][:, table.sum(0) > 0]
+        assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), "cifar10")
+    g = generator()
+    first, second = (torch.cat([x for x, _ in images.shuffled(100, g, augment=True)]) for _ in range(2))
+    assert not torch.equal(first, second), "another epoch, other draws"
+
+
+def test_evaluation_as_the_thesis_did_it(photographs):
+    """--augmented-test: every epoch crops the test images anew, its draws repeat, nothing else differs."""
+    run = Run(data="cifar10", model="resnet20", batch_size=32, epochs=2, augment=True, augmented_test=True)
+    augmented, plain = Trainer(run), Trainer(run.but(augmented_test=False))
+    first, second = augmented.evaluate(), augmented.evaluate()
+    assert first == second
+    logits = augmented.logits
+    plain.evaluate()
+    assert not torch.allclose(logits, plain.logits)
+    # By hand: the same network on the test images, cropped as this epoch's draws say.
+    draws = draw_crops(64, generator(run.seed))
+    x, _ = augmented.test_images.take(torch.arange(64), draws)
+    with torch.inference_mode():
+        assert torch.allclose(augmented.model.eval()(x), logits, atol=1e-5)
+    assert augmented.epoch()["train_loss"] == plain.epoch()["train_loss"]
+    assert augmented.finished_epochs == 1
+    assert augmented.evaluate() != first
 
 
 def test_crops_depend_on_the_seed_alone():

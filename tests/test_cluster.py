@@ -42,17 +42,19 @@ def until(what, there, seconds=120):
     return found
 
 
-def baseline_runs():
-    return [run for group in sections.groups("1_baseline", "smoke").values() for run in group]
+def runs_of(section):
+    return list({run: None for group in sections.groups(section, "smoke").values() for run in group})
 
 
 def weights(run):
-    return (store.runs_folder() / store.run_id(run) / "final.safetensors").read_bytes()
+    """All that was stored of a run's networks: its minima and its end."""
+    folder = store.runs_folder() / store.run_id(run)
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors") if not path.name.startswith("beg")}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The long run's final file, trained in one go."""
+    """The long run's files, trained in one go."""
     before = os.environ.get("THESIS_RUNS")
     os.environ["THESIS_RUNS"] = str(tmp_path_factory.mktemp("undisturbed"))
     try:
@@ -82,15 +84,17 @@ def worker_of(run):
 
 
 def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
-    launch.execute(baseline_runs()[0])
-    command = ("launch", "--scale", "smoke", "--section", "1_baseline", "--cluster", "slurm", "--tasks", "4")
+    """Eight runs, one of them trained before: an array of four, some of whose tasks train two."""
+    runs = runs_of("4-1_multiple_minima")
+    launch.execute(runs[0])
+    command = ("launch", "--scale", "smoke", "--section", "4-1_multiple_minima", "--cluster", "slurm", "--tasks", "4")
     first = thesislib(*command)
     assert first.returncode == 0, first.stderr
-    count = len(set(baseline_runs())) - 1
-    assert first.stdout.startswith(f"sent {count} runs; {count} are on their way")
-    assert not launch.missing(baseline_runs())
-    jobs = {sent.job for sent in cluster._read().values()}
-    assert len(jobs) == min(4, count)
+    assert first.stdout.startswith("sent 7 runs; 7 are on their way")
+    assert not launch.missing(runs)
+    jobs = [sent.job for sent in cluster._read().values()]
+    assert sorted(jobs.count(job) for job in set(jobs)) == [1, 2, 2, 2]
+    assert {job.split("_")[1] for job in jobs} == {"0", "1", "2", "3"}
     assert len({job.split("_")[0] for job in jobs}) == 1, "one array"
     assert thesislib(*command).stdout.startswith("sent 0 runs; 0 are on their way")
 
@@ -103,19 +107,27 @@ def test_what_waits_or_works_is_not_sent_twice(on_slurm):
     until("empty queue", lambda: not cluster.on_their_way([LONG]))
 
 
-@pytest.mark.parametrize("how", ["scontrol requeue", "notice"])
+@pytest.mark.parametrize("how", ["requeued", "preempted", "timed-out"])
 def test_a_requeued_run_resumes_to_the_bit(on_slurm, undisturbed, how, capsys):
-    """By Slurm itself, or by submitit when Slurm announces preemption or the end of the time."""
-    cluster.submit([LONG], "slurm", Resources())
+    """By Slurm itself; by submitit, when a more urgent job wants the node or when Slurm announces the end of the time.
+
+    The last one is the announcement alone, in the sixth of an hour before which submitit takes all of them for that.
+    """
+    cluster.submit([LONG], "slurm", Resources(hours=0.1 if how == "timed-out" else 24.0))
     job = sent_job(LONG).job
     until("checkpoint", checkpoint_of(LONG).exists)
-    if how == "notice":
-        on_slurm.run("scancel", "--signal=USR2", job)
-    else:
+    if how == "requeued":
         on_slurm.run("scontrol", "requeue", job)
+    elif how == "preempted":
+        on_slurm.run(
+            "sbatch", "--partition", "urgent", "--cpus-per-task", "4", "--output", "/dev/null", "--wrap", "sleep 2"
+        )
+    else:
+        on_slurm.run("scancel", "--signal=USR2", job)
     assert cluster.watch([LONG]) == 0
     assert sent_job(LONG).job == job, "the same job"
     assert "Restarts=1" in on_slurm.run("scontrol", "show", "job", job)
+    assert how == "requeued" or f"job is {how}" in Path(sent_job(LONG).log).read_text()
     assert weights(LONG) == undisturbed
 
 
@@ -190,6 +202,6 @@ def test_local_tasks_outlive_their_launcher():
     done = thesislib(*command, "--no-wait")
     assert done.returncode == 0, done.stderr
     assert "sent 3 runs" in done.stdout
-    runs = baseline_runs()
+    runs = runs_of("1_baseline")
     until("finished runs", lambda: not launch.missing(runs))
     assert thesislib(*command).stdout.startswith("sent 0 runs")

@@ -1,10 +1,13 @@
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from thesislib import datasets
-from thesislib.config import UserError
+from thesislib import datasets, export
+from thesislib.config import Run, UserError
+from thesislib.results import Result, Results
+from thesislib.train import Trainer
 
 
 def write(folder, name="mnist", **changes):
@@ -135,6 +138,15 @@ def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     assert datasets.variant("cifar10") == ""
     monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
     assert datasets.variant("cifar10") == "CIFAR-10 (JPEG)"
+    figure, axis = plt.subplots(layout="constrained")
+    axis.set_xlabel("epoch")
+    result = Result(Run(data="cifar10", model="resnet20"), folders / "runs" / "0")
+    export.save(figure, "x", "smoke", Results({"a": [result]}))
+    assert "CIFAR-10 (JPEG)" in (folders / "figures" / "smoke" / "x.json").read_text()
+    (note,) = figure.texts
+    assert note.get_text() == "CIFAR-10 (JPEG)"
+    below, above = note.get_window_extent(), axis.xaxis.label.get_window_extent()
+    assert below.y1 <= above.y0, "the note lies below what it must not cover"
 
 
 def _write_cifar(folder):
@@ -142,3 +154,16 @@ def _write_cifar(folder):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 20, dtype=np.uint8)
     np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+
+def test_cifar100_trains(folders):
+    """A hundred classes, crops and flips, from an npz file."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8), np.arange(200, dtype=np.uint8) % 100
+    (folders / "data").mkdir()
+    np.savez(folders / "data" / "cifar100.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    run = Run(data="cifar100", model="resnet20", augment=True, train_size=32, batch_size=16, epochs=1, minima_every=1)
+    trainer = Trainer(run)
+    row = trainer.epoch()
+    assert trainer.snapshot()["logits"].shape == (10, 100)
+    assert abs(row["train_loss"] - np.log(100)) < 1.5, "who knows nothing of a hundred classes"

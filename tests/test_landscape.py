@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from thesislib import landscape
 from thesislib.config import Run
@@ -47,6 +48,35 @@ def test_statistics_are_collected_anew(photographs):
     scaled = theta.clone()
     scaled[: 16 * 3 * 9] *= 3  # the stem, whose output BatchNorm scales back
     assert np.allclose(probe.logits(scaled), first, atol=1e-3)
+
+
+def test_statistics_are_those_of_training_in_the_limit(photographs):
+    """Weights that stand still and batches that are the whole data: training's running statistics converge on ours.
+
+    After k steps they are 0.1 sum 0.9^j of it, so 1 - 0.9^k of the way from 0 and 1, exactly.
+    """
+    steps = 8
+    run = Run(
+        data="cifar10",
+        model="resnet20",
+        train_size=32,
+        batch_size=32,
+        lr=1e-30,
+        momentum=0,
+        weight_decay=0,
+        epochs=steps,
+    )
+    trainer = Trainer(run)
+    for _ in range(steps):
+        trainer.epoch()
+    probe = Probe(run, batch_size=32)
+    probe.at(trainer.flat.theta)
+    left, norms = 0.9**steps, [m for m in probe.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    theirs = [m for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == len(theirs) == 19
+    for ours, trained in zip(norms, theirs, strict=True):
+        assert torch.allclose(trained.running_mean, (1 - left) * ours.running_mean, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(trained.running_var, left + (1 - left) * ours.running_var, rtol=1e-3, atol=1e-5)
 
 
 def test_a_line_from_a_network_to_itself_is_flat(trained):

@@ -174,6 +174,33 @@ def test_independent_runs_are_members_of_one_ensemble(tiny):
     assert np.array_equal(logits, np.stack(finals))
 
 
+def test_the_end_is_a_member_or_not(tiny):
+    """Minima after 2 and 4 of 5 epochs: the end is a third network."""
+    results = trained({"a": [tiny.but(epochs=5)]})
+    assert ensembles.table(results)["members"].item() == 3
+    minima = ensembles.table(results, live=False)
+    assert minima["members"].item() == 2
+    ((result,),) = results.values()
+    logits, labels = ensembles.snapshots(result), result.arrays("final", "labels")["labels"]
+    assert minima["nll_ensemble"].item() == ensembles.scores(logits[:2], labels)["nll_ensemble"]
+
+
+def test_every_member_has_its_scores(tiny):
+    results = trained({"a": [tiny], "one": [tiny.but(minima_every=None)]})
+    rows = ensembles.each(results)
+    whole = ensembles.table(results).set_index("label")
+    assert list(rows["member"]) == [1, 2, 3, 1]
+    for name in [*ensembles.SCORES, "nll_scaled", "brier_scaled", "ece_scaled"]:
+        base, _, scaled = name.partition("_")
+        mean = f"{base}_mean{'_scaled' if scaled else ''}"
+        assert rows.groupby("label")[name].mean()["a"] == pytest.approx(whole.loc["a", mean])
+    assert rows["accuracy"].iloc[2] == whole.loc["a", "accuracy_last"]
+    assert whole.loc["one", ["agreement", "disagreement", "mutual_information"]].isna().all()
+    assert ensembles.summary(whole.reset_index().assign(equivalent=1.0))["all agree"].iloc[1] == "", (
+        "SWA is one network"
+    )
+
+
 def test_only_the_last_snapshots(tiny):
     result = launch.execute(tiny)
     logits = ensembles.members([result], last=2)

@@ -88,6 +88,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     `columns` are of store.STEPS; one row a network.
     """
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
+    table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
     table = table.assign(bin=np.digitize(table["step"], edges))
     table = table.groupby(["label", "model", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()

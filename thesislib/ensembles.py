@@ -22,12 +22,15 @@ Average = Literal["probabilities", "logits", "votes"]
 SCORES = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
 
 
-def snapshots(result: Result, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
-    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there."""
+def snapshots(result: Result, what: Literal["logits", "theta"] = "logits", live: bool = True) -> np.ndarray:
+    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there.
+
+    Without `live` of the minima alone, unless there is none.
+    """
     epochs = result.minimum_epochs
     stored = [result.arrays(k, what)[what] for k in range(len(epochs))]
     at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
-    if not stored or not (at_end or result.diverged):  # a diverged end predicts nothing
+    if not stored or (live and not (at_end or result.diverged)):  # a diverged end predicts nothing
         stored.append(result.arrays("final", what)[what])
     return np.stack(stored)
 
@@ -42,11 +45,13 @@ def grouped(results: Results) -> Iterator[tuple[str, list[Result]]]:
             yield label, runs
 
 
-def members(runs: list[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
+def members(
+    runs: list[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits", live: bool = True
+) -> np.ndarray:
     """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
     if len(runs) > 1:
         return np.stack([snapshots(run, what)[-1] for run in runs])
-    return snapshots(runs[0], what)[-last if last else None :]
+    return snapshots(runs[0], what, live)[-last if last else None :]
 
 
 def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarray:
@@ -72,7 +77,8 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
     """Scores of an ensemble with logits [K, N, C] on labels [N].
 
     Each of SCORES for the last member, the members' mean and the ensemble (`accuracy_last`, ..., `nll_ensemble`), all
-    but accuracy also after temperature scaling (`..._scaled`); the members' number K and three measures of diversity.
+    but accuracy also after temperature scaling (`..._scaled`); the members' number K, and three measures of diversity
+    (NaN if K is 1).
     """
     each, whole = metrics.log_softmax(logits), combine(logits, average)
     out = {"members": float(len(logits))}
@@ -86,25 +92,51 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
             out[f"{name}_mean_scaled"] = float(np.mean([score(x, labels) for splits in each_scaled for x in splits]))
             out[f"{name}_ensemble_scaled"] = float(np.mean([score(x, labels) for x in whole_scaled]))
     classes = each.argmax(-1)
-    return out | {
+    diversity = {
         "agreement": metrics.agreement(classes),
         "disagreement": metrics.disagreement(classes),
         "mutual_information": metrics.mutual_information(each),
     }
+    return out | (diversity if len(logits) > 1 else dict.fromkeys(diversity, np.nan))
 
 
-def table(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
-    """`scores` of every ensemble, one row each, with label, model and seed."""
-    rows = []
+def table(
+    results: Results, average: Average = "probabilities", last: int | None = None, live: bool = True
+) -> pd.DataFrame:
+    """`scores` of every ensemble, one row each, with label, model and seed.
+
+    The members are the `last` snapshots of a run (None: all), or of its minima alone if its end is no member (`live`).
+    """
+    how, rows = {"average": average, "last": last} | ({} if live else {"live": live}), []
     for label, runs in grouped(results):
-        compute = partial(_scores, runs, average, last)
-        found = derived.numbers("ensemble", runs, compute, average=average, last=last, version=2)
+        found = derived.numbers("ensemble", runs, partial(_scores, runs, **how), **how, version=2)
         rows.append({"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed} | found)
     return pd.DataFrame(rows)
 
 
-def _scores(runs: list[Result], average: Average, last: int | None) -> dict[str, float]:
-    return scores(members(runs, last), _labels(runs[0]), average)
+def _scores(runs: list[Result], average: Average, last: int | None, live: bool = True) -> dict[str, float]:
+    return scores(members(runs, last, live=live), _labels(runs[0]), average)
+
+
+def each(results: Results, last: int | None = None) -> pd.DataFrame:
+    """SCORES of every member of every ensemble, raw and temperature-scaled: label, model, seed, member, scores."""
+    tables = []
+    for label, runs in grouped(results):
+        found = pd.DataFrame(derived.arrays("each", runs, partial(_each, runs, last), last=last, version=1))
+        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
+        tables.append(pd.DataFrame(front, index=found.index).join(found))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _each(runs: list[Result], last: int | None) -> derived.Arrays:
+    logits, labels = metrics.log_softmax(members(runs, last)), _labels(runs[0])
+    found = {"member": np.arange(1, len(logits) + 1)}
+    found |= {name: np.array([score(x, labels) for x in logits]) for name, score in SCORES.items()}
+    calibrated = [metrics.calibrated(x, labels) for x in logits]
+    for name in ("nll", "brier", "ece"):
+        scaled = [np.mean([SCORES[name](split, labels) for split in splits]) for splits in calibrated]
+        found[f"{name}_scaled"] = np.array(scaled)
+    return found
 
 
 def growth(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
@@ -138,7 +170,11 @@ SHOWN = {
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
     groups = table.groupby(["label", "model"], sort=False)
-    shown = {title: groups[c].agg(lambda v: f"{v.mean():.4f} ± {v.std(ddof=1):.4f}") for c, title in SHOWN.items()}
+
+    def text(v: pd.Series) -> str:
+        return "" if v.isna().all() else f"{v.mean():.4f} ± {v.std(ddof=1):.4f}"
+
+    shown = {title: groups[c].agg(text) for c, title in SHOWN.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 

@@ -45,6 +45,8 @@ def save(figure: Figure, name: str, scale: str, results: Results) -> None:
     folder = make_folder(scale)
     data = {result.run.data for group in results.values() for result in group}
     for note in filter(None, sorted({datasets.variant(name) for name in data})):
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
     for kind in ("pdf", "png"):
         drawn = io.BytesIO()

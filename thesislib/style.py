@@ -60,6 +60,7 @@ LABELS = {
     "line": "training loss, line",
     "curve": "training loss, curve",
     "step": "step after the minimum",
+    "loss": "training loss of a step",
     "term_cosine": "cosine, term and CE",
 }
 
@@ -80,8 +81,9 @@ _COLOURS = sns.color_palette("colorblind", 10)
 #: Places in the colour-blind palette, or greys: a setting keeps its colour throughout the chapter. s = 1 is "term".
 _FIXED = {
     "no term": "0.35", "constant": "0.35", "baseline": "0.35",
-    "s = 0.1": 9, "s = 1": 0, "term": 0, "s = 10": 1, "multiple": 1, "s = 100": 3, "yours": 3,
-    "cosine": 2, "step": 5, "FGE": 4, "SWA": 6, "independent": "0.65",
+    "s = 0.1": 9, "s = 1": 0, "term": 0, "w = 0.001": 0, "s = 10": 1, "multiple": 1, "s = 100": 3, "yours": 3,
+    "cosine": 2, "step": 5, "term as restart": 3, "strength on cosine": 1, "cosine, multiple": 0,
+    "FGE": 4, "SWA": 9, "independent": "0.65",
 }  # fmt: skip
 #: Places for what is not fixed; the palette's yellow and grey are left out.
 _ORDER = (0, 1, 2, 3, 4, 5, 9, 6)
