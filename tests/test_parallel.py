@@ -36,7 +36,8 @@ run = Run.model_validate_json(sys.argv[1])
 with parallel.together("cpu"):
     trainer = Trainer(run)
     rows = [trainer.epoch() for _ in range(run.epochs)]
-    rows = np.array([[row[name] for name in ("train_loss", "grad_norm", "accuracy")] for row in rows])
+    names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
+    rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
     np.savez(f"{sys.argv[2]}/{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
              minima=torch.stack(trainer.minima.visited).numpy())
 """
@@ -69,6 +70,8 @@ def test_two_processes_are_one(run, folders, photographs):
     assert np.allclose(first["minima"], torch.stack(one.minima.visited).numpy(), atol=1e-5)
     assert first["rows"][:, 0] == pytest.approx([row["train_loss"] for row in rows], rel=1e-4)
     assert first["rows"][:, 1] == pytest.approx([row["grad_norm"] for row in rows], rel=1e-3)
+    assert first["rows"][:, 3] == pytest.approx([row["d_init"] for row in rows], rel=1e-3)
+    assert first["rows"][:, 4] == pytest.approx([row.get("d_0", -1.0) for row in rows], rel=1e-3)
 
 
 NORM = """

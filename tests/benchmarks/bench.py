@@ -236,14 +236,14 @@ def main() -> None:
     numbers.rename("seconds").to_csv(OUT / "bench.csv", float_format="%.5g")  # before notebook 8_cost reads it
     tables = {
         "One epoch of full MNIST, training part": report.epochs(epochs, HILLS),
-        "What the goals say": report.goals(epochs),
+        report.GOALS: report.goals(epochs),
         "One training step of 128 CIFAR-10 images, one core": report.steps(steps),
     }
     print(report.page(tables), flush=True)
     grids = [(_script(GRID, "1"), _script(GRID, "2")) for _ in range(2)]
     lists = listing()
     tables |= {
-        "Processes, start-up, reading": report.processes(grids, lists, importing, warm_figures()),
+        "Processes, start-up, reading": report.processes(grids, epochs, lists, importing, warm_figures()),
         report.MEMORY: report.memory(peaks()),
     }
     (OUT / "bench.md").write_text(report.page(tables))
