@@ -34,7 +34,7 @@ def execute(run: Run) -> Result:
     from thesislib import parallel
 
     machine.make_repeatable()
-    with parallel.together(machine.device()):
+    with machine.without_denormals(), parallel.together(machine.device()):
         _train(run)
         parallel.from_first(None)  # wait until it is written
     return load(run)

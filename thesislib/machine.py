@@ -44,6 +44,22 @@ def make_repeatable() -> None:
     torch.backends.cudnn.deterministic = True
 
 
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 are 0 within, on the CPU.
+
+    L2 shrinks the weights of a network that has died until all of them are so small, and processors take fifty times as
+    long for such numbers: an epoch of MNIST went from 1.5 to 75 seconds.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # numpy warns of the mode wherever it describes its types
+
+
 def pool_of(workers: int, first_worker: int = 0) -> ProcessPoolExecutor:
     """A pool of so many processes, which die with this one; numbered from `first_worker`."""
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
