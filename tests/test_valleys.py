@@ -36,22 +36,26 @@ def test_a_second_look_computes_nothing(walk, monkeypatch):
         valleys.lines(walk, points=5)
 
 
-def test_several_processes_find_what_one_does(tiny, folders):
-    """Three ensembles, one of which is known already: a pool computes the others, to the bit."""
-    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in (0, 1, 2)]})
+def test_several_processes_find_what_one_does(tiny, folders, monkeypatch):
+    """Four ensembles, one of which is known already; a pool computes two of the others, to the bit."""
+    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in range(4)]})
     known = valleys.lines(Results({"s = 5": walks["s = 5"][1:2]}), points=3)
+    monkeypatch.setattr("thesislib.derived.POOL_SECONDS", 0.0)
     together = valleys.lines(walks, points=3)
-    assert together["seed"].drop_duplicates().tolist() == [0, 1, 2]
+    assert together["seed"].drop_duplicates().tolist() == [0, 1, 2, 3]
     assert together[together["seed"] == 1].reset_index(drop=True).equals(known)
-    stored = [sorted(run.folder.glob("derived-lines-*")) for run in walks["s = 5"]]
-    assert all(len(paths) == 1 for paths in stored)
-    stored[2][0].unlink()
-    assert valleys.lines(walks, points=3).equals(together), "one alone is computed in this process"
-
-
-def test_what_a_process_misses_is_said_in_one_line(tiny, folders):
-    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in (0, 1)]})
     for run in walks["s = 5"]:
+        (stored,) = run.folder.glob("derived-lines-*")
+        stored.unlink()
+    monkeypatch.setattr("thesislib.derived.POOL_SECONDS", np.inf)
+    monkeypatch.setattr("thesislib.machine.pool_of", None)
+    assert valleys.lines(walks, points=3).equals(together), "in this process alone"
+
+
+def test_what_a_process_misses_is_said_in_one_line(tiny, folders, monkeypatch):
+    monkeypatch.setattr("thesislib.derived.POOL_SECONDS", 0.0)
+    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in (0, 1, 2)]})
+    for run in walks["s = 5"][1:]:
         (run.folder / "final.safetensors").unlink()
     with pytest.raises(UserError, match="came without its weights"):
         valleys.lines(walks)

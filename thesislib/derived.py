@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,9 @@ from thesislib.files import read_arrays, write_arrays
 from thesislib.results import Result
 
 Arrays = dict[str, np.ndarray]
+
+#: What takes longer in one process is shared out among several, whose start takes some seconds.
+POOL_SECONDS = 15.0
 
 
 def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], **parameters: Any) -> Arrays:
@@ -47,17 +51,17 @@ def _path(name: str, results: Sequence[Result], parameters: dict[str, Any]) -> P
 def many(
     name: str, groups: Sequence[Sequence[Result]], compute: Callable[[Sequence[Result]], Arrays], **parameters: Any
 ) -> list[Arrays]:
-    """`arrays` of several groups of runs, what is missing by as many processes as there are cores.
+    """`arrays` of several groups of runs, what is missing by as many processes as there are cores if it takes long.
 
     `compute` takes a group; other processes must be able to import it.
     """
     one = partial(_of_group, name, compute, parameters)
     missing = [k for k, runs in enumerate(groups) if not _path(name, runs, parameters).is_file()]
-    if len(missing) < 2:
-        return [one(runs) for runs in groups]
-    workers = min(machine.cores(), len(missing))
-    with machine.pool_of(workers) as pool, machine.stopped_by_interrupt(pool):
-        computed = dict(zip(missing, pool.map(one, [groups[k] for k in missing]), strict=True))
+    begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
+    rest = missing[1:]
+    if len(rest) > 1 and (time.perf_counter() - begin) * len(rest) > POOL_SECONDS:
+        with machine.pool_of(min(machine.cores(), len(rest))) as pool, machine.stopped_by_interrupt(pool):
+            computed |= zip(rest, pool.map(one, [groups[k] for k in rest]), strict=True)
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
 
 
