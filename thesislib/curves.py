@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from thesislib.config import UserError
 from thesislib.results import Results
@@ -56,6 +57,8 @@ def against(
     for axis, shown, name in _panels(table, columns, figure):
         # Before drawing: on a logarithmic axis means and deviations are the logarithm's.
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
+        if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
+            axis.xaxis.set_minor_formatter(NullFormatter())
         for label, rows in shown.groupby("label", sort=False):
             _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, looks[label])
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
