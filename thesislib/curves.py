@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from thesislib.config import UserError
@@ -55,13 +56,13 @@ def against(
     """
     figure, looks = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
-        # Before drawing: on a logarithmic axis means and deviations are the logarithm's.
+        # Before drawing: on a logarithmic axis means and deviations are the logarithm's, and seaborn labels what has none.
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
             axis.xaxis.set_minor_formatter(NullFormatter())
         for label, rows in shown.groupby("label", sort=False):
             _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, looks[label])
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
@@ -108,8 +109,8 @@ def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.D
 
 def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, look: Look) -> None:
     rows, line = rows.dropna(subset=[name]), look._asdict() | {"label": label}
-    if rows.empty:
-        axis.plot([], [], **line)
+    if rows.empty:  # for the legend alone; `plot` would set the limits of an axis that has none yet
+        axis.add_line(Line2D([], [], **line))
     else:
         # A single seed has no deviation, and the empty band would trip matplot2tikz.
         band = "sd" if rows["seed"].nunique() > 1 else None
