@@ -56,7 +56,7 @@ def against(
     """
     figure, looks = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
-        # Before drawing: on a logarithmic axis means and deviations are the logarithm's; seaborn labels what has no label.
+        # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
