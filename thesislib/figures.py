@@ -98,7 +98,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     figure, axes = grid(len(models), 1, height)
     looks = looks_of(list(table["label"].unique()))
     for axis, model in zip(axes.flat, models, strict=True):
-        for label, rows in table[table["model"] == model].groupby("label", sort=False):
+        for label, rows in table[table["model"] == model].dropna(subset=[x, y]).groupby("label", sort=False):
             axis.plot(rows[x], rows[y], "o", color=looks[label].color, label=label, alpha=0.7)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=model if len(models) > 1 else "")
     legend_below(figure, axes[0, 0])
