@@ -239,15 +239,15 @@ def main() -> None:
         report.GOALS: report.goals(epochs),
         "One training step of 128 CIFAR-10 images, one core": report.steps(steps),
     }
-    print(report.page(tables), flush=True)
+    print(report.page(tables, repetitions), flush=True)
     grids = [(_script(GRID, "1"), _script(GRID, "2")) for _ in range(2)]
     lists = listing()
     tables |= {
         "Processes, start-up, reading": report.processes(grids, epochs, lists, importing, warm_figures()),
         report.MEMORY: report.memory(peaks()),
     }
-    (OUT / "bench.md").write_text(report.page(tables))
-    print(report.page(tables))
+    (OUT / "bench.md").write_text(report.page(tables, repetitions))
+    print(report.page(tables, repetitions))
 
 
 if __name__ == "__main__":

@@ -140,14 +140,14 @@ NOTES = {
 }
 
 
-def page(tables: dict[str, Rows]) -> str:
-    """All tables as one Markdown page, with the machine they were measured on."""
+def page(tables: dict[str, Rows], rounds: int) -> str:
+    """All tables as one Markdown page, with the machine they were measured on and in how many rounds."""
     lines = [
         "# Benchmark",
         "",
         f"By `make bench` on {machine.cores()} cores of {_processor()}, Python {platform.python_version()}, "
-        f"torch {version('torch')}; medians of interleaved repetitions. Row b runs on one thread, row a on all cores "
-        "unless it says otherwise.",
+        f"torch {version('torch')}; medians of {rounds} interleaved rounds. Row b runs on one thread, row a on all "
+        "cores unless it says otherwise.",
     ]
     for title, rows in tables.items():
         lines += ["", f"## {title}", "", *([NOTES[title], ""] if title in NOTES else []), _markdown(rows)]
