@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from thesislib.results import Results
 from thesislib.style import LABELS, TEXTWIDTH, grid, legend_below, looks_of
@@ -151,6 +152,8 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
         own.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
     own.set(xlabel="minima", ylabel="relative training time")
+    # Always the same ticks: labels that get wider after the layout was found push the axis label out of the figure.
+    own.yaxis.set_major_locator(MaxNLocator(integer=True))
     for name, colour, kind in (("by hand, autograd", "C3", "a"), ("thesislib", "C0", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], "o-", color=colour, label=name)
