@@ -1,8 +1,12 @@
 """`launch`: on a real Slurm, started here, and as local processes."""
 
+import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -205,3 +209,20 @@ def test_local_tasks_outlive_their_launcher():
     runs = runs_of("1_baseline")
     until("finished runs", lambda: not launch.missing(runs))
     assert thesislib(*command).stdout.startswith("sent 0 runs")
+
+
+def test_local_tasks_outlive_the_terminal():
+    """The launcher, showing progress, has a terminal of its own; closing it ends the launcher and nothing else."""
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "thesislib", "launch", "--scale", "smoke", "--section", "1_baseline"]
+    launcher = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(its)
+    until("sent runs", cluster._read)
+    os.close(ours)
+    assert launcher.wait(60) != 0
+    runs = runs_of("1_baseline")
+    assert launch.missing(runs), "the tasks still had work"
+    until("finished runs", lambda: not launch.missing(runs))

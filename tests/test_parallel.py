@@ -159,6 +159,21 @@ def test_another_number_of_processes_is_refused(monkeypatch):
     assert np.array_equal(read_arrays(folder / "final.safetensors")["theta"], expected)
 
 
+def test_two_processes_do_not_go_on_from_one():
+    trainer = Trainer(MLP)
+    with store.writing(MLP) as writer:
+        writer.resume()
+        writer.row(trainer.epoch())
+        writer.checkpoint(1, trainer.state())
+    before = (writer.folder / "checkpoint.safetensors").read_bytes()
+    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
+    assert len(lines) == 1
+    assert "was begun by 1 processes and cannot go on with 2" in lines[0]
+    assert (writer.folder / "checkpoint.safetensors").read_bytes() == before
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     done = torchrun(2, "-m", "thesislib", "run", *flags(MLP.but(batch_size=127)))
     assert done.returncode != 0
