@@ -1,10 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import trained
 
-from thesislib import valleys
+from thesislib import planes, valleys
 from thesislib.config import UserError
 from thesislib.results import Results
 
@@ -25,11 +26,18 @@ def test_lines_end_at_the_minima(walk):
 
 
 def test_a_second_look_computes_nothing(walk, monkeypatch):
-    tables = [(valleys.lines(walk), valleys.bent(walk, epochs=1), valleys.disguises(walk), valleys.plane(walk, 250, 3))]
-    for name in ("Probe", "Trainer"):
-        monkeypatch.setattr(valleys, name, None)
-    again = (valleys.lines(walk), valleys.bent(walk, epochs=1), valleys.disguises(walk), valleys.plane(walk, 250, 3))
-    for before, after in zip(tables[0], again, strict=True):
+    looks = (
+        valleys.lines,
+        partial(valleys.bent, epochs=1),
+        valleys.disguises,
+        partial(planes.plane, images=250, points=3),
+    )
+    first = [look(walk) for look in looks]
+    for room in (valleys, planes):
+        monkeypatch.setattr(room, "Probe", None)
+    monkeypatch.setattr(planes, "Trainer", None)
+    for before, look in zip(first, looks, strict=True):
+        after = look(walk)
         for name in before:
             assert np.array_equal(before[name], after[name])
     with pytest.raises(TypeError):
@@ -99,26 +107,6 @@ def test_a_curve_has_the_ends_of_the_line(walk):
     assert bent["line"][2] != bent["curve"][2]
 
 
-def test_the_walk_in_the_plane_passes_through_the_minima(walk):
-    arrays = valleys.plane(walk, images=100, points=9)
-    assert arrays["path"].shape == (6, 3)
-    for minimum, epoch in zip(arrays["minima"], (2, 4, 6), strict=True):
-        assert arrays["path"][epoch - 1, :2] == pytest.approx(minimum, abs=1e-4)
-        assert arrays["path"][epoch - 1, 2] < 1e-2
-    assert arrays["path"][0, 2] > 1e-2
-    ((x0, y0), (_, y1), (_, y2)) = arrays["minima"]
-    assert (x0, y0) == pytest.approx((0, 0), abs=1e-6)
-    assert y1 == pytest.approx(0, abs=1e-6)
-    assert y2 > 0
-    xs, ys = arrays["xs"], arrays["ys"]
-    assert arrays["train_loss"].shape == arrays["hills"].shape == (len(ys), len(xs))
-    for x, y in arrays["minima"]:
-        assert xs[0] < x < xs[-1] and ys[0] < y < ys[-1], "with room around it"
-    for grid, meets in ((xs, (x0, arrays["minima"][1, 0])), (ys, (y0, y2))):
-        assert all(np.abs(grid - where).min() < 1e-5 for where in meets)
-        assert np.allclose(np.diff(grid), grid[1] - grid[0])
-
-
 def test_aligning_never_takes_networks_apart(walk, tiny):
     independent = trained({"independent": [tiny.but(seed=1000 * m, minima_every=None) for m in (0, 1)]})
     for results in (walk, independent):
@@ -127,14 +115,6 @@ def test_aligning_never_takes_networks_apart(walk, tiny):
     ((result,),) = walk.values()
     (row,) = valleys.disguises(walk).to_dict("records")
     assert row["d"] == pytest.approx(result.history["d_0"].iloc[-1], rel=1e-4)
-
-
-def test_the_strongest_walk(tiny):
-    results = trained({f"s = {s}": [tiny.but(strength=s)] for s in (1, 7, 3)})
-    results |= trained({"short": [tiny.but(strength=9, epochs=4)]})
-    assert list(valleys.strongest(results)) == ["s = 7"]
-    with pytest.raises(UserError, match="three minima"):
-        valleys.strongest(Results({"short": results["short"]}))
 
 
 def test_runs_that_diverged_are_left_out(walk, tiny):
@@ -146,18 +126,3 @@ def test_runs_that_diverged_are_left_out(walk, tiny):
     assert set(valleys.disguises(Results(walk | lost))["label"]) == {"s = 5"}
     with pytest.raises(UserError, match="two minima"):
         valleys.lines(lost)
-
-
-def test_a_walk_that_leads_elsewhere_here_is_not_drawn(walk, monkeypatch):
-    monkeypatch.setattr(valleys, "_walk", lambda result: iter([torch.zeros(12730)] * 6))
-    assert valleys.plane(walk, images=100, points=3)["path"].shape == (0, 3)
-    monkeypatch.undo()
-    monkeypatch.setattr(valleys, "LONGEST_WALK", 0)
-    assert valleys.plane(walk, images=100, points=2)["path"].shape == (0, 3)
-
-
-def test_a_grid_stays_as_large_as_asked_for():
-    assert len(valleys._grid(-25, 125, 21, through=100.0)) == pytest.approx(21, abs=2)
-    grid = valleys._grid(-25, 125, 21, through=1.0)
-    assert len(grid) == 21
-    assert (grid[0], grid[-1]) == (-25, 125)

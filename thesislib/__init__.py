@@ -34,7 +34,9 @@ ROOMS = (
     "cluster",  # many runs through Slurm
     "verdicts",  # from effects over seeds to a verdict
     "ensembles",  # several networks as one predictor
+    "budget",  # ensembles of equal budget compared
     "valleys",  # what lies between the minima of finished runs
+    "planes",  # the plane through a walk's minima
     "claims",  # C1 ... C14
     "style",  # one look for all figures
     "curves",  # plots over epochs, steps, positions

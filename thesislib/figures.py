@@ -109,7 +109,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
 def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     """A plane through three minima (stars): training loss and distance term as shades, the projected walk as a line.
 
-    `arrays` are those of `valleys.plane`; axes in units of weight space. The colours of the loss are logarithmic.
+    `arrays` are those of `planes.plane`; axes in units of weight space. The colours of the loss are logarithmic.
     """
     figure, axes = grid(1, 2, height)
     # Worse than knowing nothing, ln 10, is all alike: the walls around a valley are no news.

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from conftest import trained
+
+from thesislib import planes
+from thesislib.config import UserError
+from thesislib.results import Results
+
+
+@pytest.fixture
+def walk(tiny):
+    return trained({"s = 5": [tiny.but(strength=5)]})
+
+
+def test_the_walk_in_the_plane_passes_through_the_minima(walk):
+    arrays = planes.plane(walk, images=100, points=9)
+    assert arrays["path"].shape == (6, 3)
+    for minimum, epoch in zip(arrays["minima"], (2, 4, 6), strict=True):
+        assert arrays["path"][epoch - 1, :2] == pytest.approx(minimum, abs=1e-4)
+        assert arrays["path"][epoch - 1, 2] < 1e-2
+    assert arrays["path"][0, 2] > 1e-2
+    ((x0, y0), (_, y1), (_, y2)) = arrays["minima"]
+    assert (x0, y0) == pytest.approx((0, 0), abs=1e-6)
+    assert y1 == pytest.approx(0, abs=1e-6)
+    assert y2 > 0
+    xs, ys = arrays["xs"], arrays["ys"]
+    assert arrays["train_loss"].shape == arrays["hills"].shape == (len(ys), len(xs))
+    for x, y in arrays["minima"]:
+        assert xs[0] < x < xs[-1] and ys[0] < y < ys[-1], "with room around it"
+    for grid, meets in ((xs, (x0, arrays["minima"][1, 0])), (ys, (y0, y2))):
+        assert all(np.abs(grid - where).min() < 1e-5 for where in meets)
+        assert np.allclose(np.diff(grid), grid[1] - grid[0])
+
+
+def test_the_strongest_walk(tiny):
+    results = trained({f"s = {s}": [tiny.but(strength=s)] for s in (1, 7, 3)})
+    results |= trained({"short": [tiny.but(strength=9, epochs=4)]})
+    assert list(planes.strongest(results)) == ["s = 7"]
+    with pytest.raises(UserError, match="three minima"):
+        planes.strongest(Results({"short": results["short"]}))
+
+
+def test_a_walk_that_leads_elsewhere_here_is_not_drawn(walk, monkeypatch):
+    monkeypatch.setattr(planes, "_walk", lambda result: iter([torch.zeros(12730)] * 6))
+    assert planes.plane(walk, images=100, points=3)["path"].shape == (0, 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(planes, "LONGEST_WALK", 0)
+    assert planes.plane(walk, images=100, points=2)["path"].shape == (0, 3)
+
+
+def test_a_grid_stays_as_large_as_asked_for():
+    assert len(planes._grid(-25, 125, 21, through=100.0)) == pytest.approx(21, abs=2)
+    grid = planes._grid(-25, 125, 21, through=1.0)
+    assert len(grid) == 21
+    assert (grid[0], grid[-1]) == (-25, 125)
