@@ -57,6 +57,7 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     cases["b, evaluation, logging, storing"] = lambda: _logged_epoch(logged)
     cases["b0, bf16"] = _training_part(engine(0, data="mnist", model="mlp", precision="bf16"))
     cases["c"] = lambda: _products(len(train[0]) // 128)
+    cases["update"] = lambda: _updates(logged, len(train[0]) // 128)
     rows = list(torch.randn(max(HILLS), logged.flat.theta.numel()))
     cases["reading"] = lambda: _reading(rows, len(train[0]) // 128)
     images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
@@ -83,6 +84,14 @@ def _products(steps: int) -> float:
         for weight, layer_input in zip(reversed(weights), reversed(inputs), strict=True):
             models._product(grad.t(), layer_input.t())
             grad = models._product(grad, weight.t()) if layer_input is not x else grad
+    return time.perf_counter() - begin
+
+
+def _updates(trainer: Trainer, steps: int) -> float:
+    """So many updates of the weights and nothing else: momentum and L2 in torch's fused SGD."""
+    begin = time.perf_counter()
+    for _ in range(steps):
+        trainer.optimizer.step()
     return time.perf_counter() - begin
 
 

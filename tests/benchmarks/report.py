@@ -50,6 +50,7 @@ def goals(seconds: pd.Series) -> Rows:
         _goal("a / b, training part, no minima, a on one thread as b", s["a0, 1 thread"] / s["b0"], ""),
         _goal("a / b, whole epoch, no minima", whole_a / whole_b, ">= 6"),
         _goal("b / c: the steps over their matrix products alone", s["b0"] / s["c"], "<= 1.25"),
+        _goal("(c + the weights' update alone) / c: what no loop can leave out", (s["c"] + s["update"]) / s["c"], ""),
         _goal("b / d: over a plain loop on tensors, torch.nn.Linear", s["b0"] / s["d"], "<= 1.05"),
         _goal("b / d: over the same loop with our matrix product", s["b0"] / s["d, our product"], "<= 1.05"),
         _goal("each minimum from the first to the fifth, share of a step without", few, "<= 0.06"),
