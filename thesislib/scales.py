@@ -91,7 +91,7 @@ SCALES = {
         merged_strength=100.0,
         hills=2,
         probe_images=500,
-        plane_points=13,
+        plane_points=11,
     ),
     "thesis": Scale(
         "CIFAR-10, MobileNetV2 and ResNet-32, as in the thesis",
