@@ -215,10 +215,14 @@ def test_local_tasks_outlive_the_terminal():
     """The launcher, showing progress, has a terminal of its own; closing it ends the launcher and nothing else."""
     ours, its = os.openpty()
     command = [sys.executable, "-m", "thesislib", "launch", "--scale", "smoke", "--section", "1_baseline"]
+
+    def at_its_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+
     launcher = subprocess.Popen(
-        command, stdin=its, stdout=its, stderr=its, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )  # fmt: skip
+        command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=at_its_terminal
+    )
     os.close(its)
     until("sent runs", cluster._read)
     os.close(ours)
