@@ -99,6 +99,8 @@ def test_barriers_and_verdicts(walk):
     found = valleys.verdicts(table).set_index("label")
     assert dict(found["barrier_says"]) == {"high": "jump", "low": "valley", "near": "undecided"}
     assert dict(found["rise_says"]) == {"high": "valley", "low": "-", "near": "valley"}
+    few = valleys.verdicts(table[table["seed"] < 1]).set_index("label")
+    assert set(few["barrier_says"]) == {"undecided"}, "two seeds carry no verdict"
 
 
 def test_a_curve_has_the_ends_of_the_line(walk):

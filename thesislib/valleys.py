@@ -21,7 +21,7 @@ from thesislib.ensembles import grouped, members
 from thesislib.models import build
 from thesislib.probe import Probe
 from thesislib.results import Result, Results
-from thesislib.verdicts import interval
+from thesislib.verdicts import FEWEST, interval
 
 #: Nats by which the loss must rise between two minima to count as a jump out of one valley into another: a
 #: twentieth of what knowing nothing costs, ln 10.
@@ -73,11 +73,14 @@ def rise(result: Result) -> float:
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """Valley or jump, a label and network: mean and 95 % interval of barrier and rise, and what they say.
 
-    "jump" if a loss rises by more than JUMP, "valley" if by less, "undecided" if the interval does not carry it.
+    "jump" if a loss rises by more than JUMP, "valley" if by less, "undecided" if the interval does not carry it or
+    there are less than FEWEST seeds.
     """
 
     def outcome(values: np.ndarray) -> str:
         low, high = interval(values)
+        if len(values) < FEWEST:
+            return "undecided"
         return "jump" if low > JUMP else "valley" if high < JUMP else "undecided"
 
     rows = []
