@@ -154,6 +154,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     own.set(xlabel="minima", ylabel="relative training time")
     # Always the same ticks: labels that get wider after the layout was found push the axis label out of the figure.
     own.yaxis.set_major_locator(MaxNLocator(integer=True))
+    own.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # no half minima
     for name, colour, kind in (("by hand, autograd", "C3", "a"), ("thesislib", "C0", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], "o-", color=colour, label=name)
