@@ -95,6 +95,16 @@ def test_networks_are_not_averaged():
         )
 
 
+def test_lines_that_coincide_all_show(results):
+    """The learning rate of all settings is the same: each line leaves some of those before it in sight."""
+    figure = curves.over_epochs(results, ["lr"], stripes=True)
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in results]
+    assert len(drawn) > 1
+    assert all((line.get_ydata() == drawn[0].get_ydata()).all() for line in drawn)
+    widths = [line.get_linewidth() for line in drawn]
+    assert widths == sorted(set(widths), reverse=True)
+
+
 def test_smoothing(results):
     def line(smoothing):
         return curves.over_epochs(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()

@@ -140,7 +140,7 @@ def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_m
     for x, y in trainer.train_images.shuffled(run.batch_size, generator):
         gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
         norms.append(torch.cat([g.flatten() for g in gradient]).norm().item())
-    monkeypatch.setattr("thesislib.train.MEASURED_STEPS", at_most)
+    monkeypatch.setattr("thesislib.steplog.MEASURED_STEPS", at_most)
     assert trainer.epoch()["grad_norm"] == pytest.approx(np.mean([norms[k] for k in measured]), rel=1e-5)
 
 

@@ -25,6 +25,7 @@ ROOMS = (
     "kernels",  # hills as functions of the squared distance
     "vectors",  # distance and push, each one pass over memory
     "minima",  # the visited minima and the distance term
+    "steplog",  # what is measured while an epoch trains
     "train",  # the loop
     "probe",  # loss and predictions at any weights
     "landscape",  # lines, curves and planes between minima
@@ -44,5 +45,6 @@ ROOMS = (
     "pgf",  # a figure as LaTeX code
     "export",  # figures on disk
     "chapter",  # notebooks through papermill
+    "arguments",  # what the command line accepts
     "__main__",  # the command line
 )

@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
-from pydantic_core import PydanticUndefined
 
 from thesislib import results, sections, store
+from thesislib.arguments import pair, parameter, parser
 from thesislib.config import Run, UserError, make_run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser(COMMANDS).parse_args(arguments)
     try:
         return options.command(options)
     except UserError as error:
@@ -78,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 def _figures(options: argparse.Namespace) -> int:
     from thesislib import chapter
 
-    parameters = dict(_parameter(text) for text in options.parameters)
+    parameters = dict(parameter(text) for text in options.parameters)
     return 0 if chapter.execute(options.scale, options.section, parameters) else 1
 
 
@@ -100,7 +95,7 @@ def _launch(options: argparse.Namespace) -> int:
             raise UserError(f"--{name}: must be more than 0, not {value}")
     if not 1 / 60 <= options.hours < 10_000:
         raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
-    further = dict(_pair("--sbatch", text) for text in options.sbatch)
+    further = dict(pair("--sbatch", text) for text in options.sbatch)
     resources = cluster.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
     runs = _runs(options)
     sent = cluster.submit(runs, options.cluster, resources)
@@ -137,21 +132,6 @@ def _runs(options: argparse.Namespace) -> list[Run]:
     return [run for name in chosen for group in sections.groups(name, options.scale).values() for run in group]
 
 
-def _pair(flag: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.replace("-", "_").isidentifier():
-        raise UserError(f"{flag} {text}: write name=value")
-    return name, value
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, value = _pair("-p", text)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 def _clean(options: argparse.Namespace) -> int:
     # Imported here: the other commands need not wait for it.
     from thesislib import cluster
@@ -169,84 +149,23 @@ def _clean(options: argparse.Namespace) -> int:
     if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
-    deleted = [path.name for path in runs if _delete(path)]
+    deleted = [path.name for path in runs if store.delete(path)]
     cluster.forget(deleted)
     busy = len(runs) - len(deleted)
     print(f"deleted {len(deleted)} runs" + (f"; {busy} are being trained and stay" if busy else ""))
     return 1 if busy else 0
 
 
-def _delete(folder: Path) -> bool:
-    """Delete a run unless a process is at work on it."""
-    lock = FileLock(folder / "lock")
-    try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(folder)
-    except Timeout:
-        return False
-    return True
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        """One line instead of the whole usage."""
-        self.exit(2, f"thesislib: {message} (--help lists what is allowed)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m thesislib", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-
-    def add(name: str, function: Any, about: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        command.set_defaults(command=function)
-        return command
-
-    parsers: dict[str, argparse.ArgumentParser] = {}
-    for name, function, about in (
-        ("list", _list, "sections, with their runs done and missing"),
-        ("figures", _figures, "train what is missing and execute the notebooks"),
-        ("plan", _plan, "what a scale takes: runs, epochs, disk, and hours by the measured time of a step"),
-        ("launch", _launch, "send the missing runs to Slurm, or to processes that outlive the terminal"),
-        ("pack", _pack, "put what figures need of finished runs, no weights, into one small file"),
-    ):
-        command = add(name, function, about)
-        command.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
-        command.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
-        parsers[name] = command
-    parsers["figures"].add_argument(
-        "-p",
-        dest="parameters",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a notebook's parameter",
-    )
-    launch = parsers["launch"].add_argument
-    launch("--cluster", choices=("local", "slurm"), default="local", help="(local)")
-    launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
-    launch("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
-    launch("--gpus", type=int, default=0, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
-    launch("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
-    launch("--partition", help="Slurm's partition", metavar="X")
-    launch("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
-    launch("--no-wait", dest="wait", action="store_false", help="send, show no progress")
-    parsers["pack"].add_argument("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
-    command = add("unpack", _unpack, "put such a file's runs among those here")
-    command.add_argument("file", type=Path, metavar="X.zip")
-    command = add("run", _run, "train one run, or say what came out if it was trained before")
-    command.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    for name, field in Run.model_fields.items():
-        default = "" if field.default in (None, PydanticUndefined) else f" ({field.default})"
-        # Values stay text: pydantic reads and checks them, so there is one place that says what is allowed.
-        kind: dict[str, Any] = {"metavar": "X"}
-        if field.annotation is bool:
-            kind = {"action": argparse.BooleanOptionalAction}
-        command.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}", default=None, **kind)
-    command = add("clean", _clean, "delete all runs, after asking")
-    command.add_argument("--records", action="store_true", help="only those that came without weights (unpack)")
-    command.add_argument("--yes", action="store_true", help="do not ask")
-    return parser
+COMMANDS = {
+    "list": _list,
+    "figures": _figures,
+    "plan": _plan,
+    "launch": _launch,
+    "pack": _pack,
+    "unpack": _unpack,
+    "run": _run,
+    "clean": _clean,
+}
 
 
 if __name__ == "__main__":

@@ -24,16 +24,21 @@ def over_epochs(
     columns: Sequence[str] = ("accuracy", "d_0"),
     smoothing: int = 1,
     log: Sequence[str] = ("d_0",),
+    stripes: bool = False,
     height: float = 2.5,
 ) -> Figure:
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
     `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
     logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose network explodes
-    ends there. Raises UserError for a smoothing below 1.
+    ends there. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules do,
+    all show. Raises UserError for a smoothing below 1.
     """
     history = _smooth(results.history, list(columns), smoothing)
     figure = against(history, "epoch", columns, log, height=height)
+    for axis in figure.axes if stripes else []:
+        for width, line in enumerate(reversed(axis.lines), start=1):
+            line.set_linewidth(0.8 * width)
     for axis, shown, name in _panels(history, columns, figure):
         _mark_minima(axis, results)
         if name == "accuracy":

@@ -72,6 +72,7 @@ SCALES = {
         ({"data": "mnist", "model": "mlp", "lr": 0.01},),
         cycle=20,
         seeds=(0, 1, 2),
+        ensemble_seeds=(0, 1, 2, 3, 4),
         published={
             (0.0, 0.1): (".981", 19.0),
             (1.0, 0.1): (".981 to .983", 69.0),

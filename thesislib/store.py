@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
@@ -76,6 +77,17 @@ def writing(run: Run) -> Iterator[Writer]:
         yield Writer(run, folder)
     finally:
         lock.release()
+
+
+def delete(folder: Path) -> bool:
+    """Delete a run's folder unless a process is at work on it; whether it is gone."""
+    lock = FileLock(folder / "lock")
+    try:
+        with lock.acquire(timeout=0):
+            shutil.rmtree(folder)
+    except Timeout:
+        return False
+    return True
 
 
 class Writer:

@@ -18,13 +18,10 @@ from thesislib.config import Run
 from thesislib.flat import FlatParameters
 from thesislib.minima import Minima
 from thesislib.models import build, predict
-from thesislib.vectors import inner_products, squared_distances
+from thesislib.steplog import StepLog, norms_and_cosines
+from thesislib.vectors import squared_distances
 
 Arrays = Mapping[str, np.ndarray]
-
-#: Norms and angles of the gradient are measured at about this many steps of an epoch, evenly spread, or at every
-#: one of a shorter epoch: at each of MNIST's 468 steps they would cost 5 % of the training.
-MEASURED_STEPS = 64
 
 
 class Trainer:
@@ -79,83 +76,48 @@ class Trainer:
 
     def _steps(self, lr: float, strength: float) -> dict[str, float]:
         """One pass over the training data; means over its steps. Fills `dense`."""
-        run, flat = self.run, self.flat
+        run, flat, minima = self.run, self.flat, self.minima
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        steps = len(self.train_images) // run.batch_size
-        every, begin = max(1, steps // MEASURED_STEPS), self._since_minimum(steps)
-        zero = torch.zeros((), device=self.device)
-        losses, measured, dense, gradients = [], [], [], []
+        steps, pushed = len(self.train_images) // run.batch_size, strength > 0 and len(minima.hills) > 0
+        log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
+        gradients, term, factors = [], torch.zeros((), device=self.device), None
         batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
         for step, (images, labels) in enumerate(batches):
-            is_dense, is_measured = begin + step < run.dense_steps, step % every == every - 1
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
-            last, gradients = (gradients if is_dense or is_measured else []), []
+            last, gradients = (gradients if log.looks_at(step) else []), []
             flat.clear_gradients()
             loss = F.cross_entropy(predict(self.model, images, run.precision), labels)
             if run.cross_entropy:
                 loss.backward()
             gradients = flat.gradients
             parallel.average(gradients)
-            pushed = strength > 0 and len(self.minima.hills) > 0
-            term, factors = self.minima.factors(flat.theta, strength) if pushed else (zero, None)
-            looked = self._look(gradients, factors, last) if is_dense or is_measured else None
             if pushed:
-                self.minima.add_gradient(flat.theta, factors, gradients)
-            losses.append(torch.stack((loss.detach(), term)))
-            if is_measured:
-                measured.append(looked)
-            if is_dense:
-                d = squared_distances(flat.theta, self.minima.visited[-1:])
-                dense.append(torch.cat((losses[-1], looked, d)))
+                term, factors = minima.factors(flat.theta, strength)
+            looked = norms_and_cosines(gradients, self._push(factors), last) if log.looks_at(step) else None
+            if pushed:
+                minima.add_gradient(flat.theta, factors, gradients)
+            distance = squared_distances(flat.theta, minima.visited[-1:]) if log.is_dense(step) else None
+            log.add(step, loss.detach(), term, looked, distance)
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
             self.optimizer.step()
-        means = torch.stack(losses).double().mean(0)
-        parallel.average([means])
-        loss, term = means.tolist()
-        grad_norm, term_norm, _, cosine = torch.stack(measured).double().nanmean(0).tolist()
-        where = {"epoch": self.finished_epochs + 1, "minimum": len(self.minima.visited) - 1}
-        names = ("loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d")
-        self.dense = [
-            where | {"step": begin + k} | dict(zip(names, row.tolist(), strict=True)) for k, row in enumerate(dense)
-        ]
-        return {
-            "train_loss": loss, "term": term, "grad_norm": grad_norm, "term_norm": term_norm,
-            "grad_cosine": cosine,
-        }  # fmt: skip
+        self.dense = log.rows(self.finished_epochs + 1, len(minima.visited) - 1)
+        return log.means()
 
     def _since_minimum(self, steps: int) -> float:
         """Steps since the last minimum, at so many an epoch; infinite before the first."""
         reached = [epoch for epoch in self.run.minimum_epochs if epoch <= self.finished_epochs]
         return (self.finished_epochs - reached[-1]) * steps if reached else math.inf
 
-    def _look(
-        self, gradients: list[torch.Tensor], factors: torch.Tensor | None, last: list[torch.Tensor]
-    ) -> torch.Tensor:
-        """Norms of the cross-entropy's gradient and of the term's, and two cosines, [4].
-
-        The first is between the two gradients; the second between their sum, where the step wants to go now, and the
-        `last` step's (nan if that is unknown). Without `factors` there is no term, and its norm and cosine are 0.
-        """
-        vectors = {0: gradients}
-        if factors is not None:
-            push = torch.zeros_like(self.flat.theta)
-            self.minima.add_gradient(self.flat.theta, factors, [push])
-            vectors[1] = self.flat.pieces(push)
-        if last:
-            vectors[2] = last
-        at = torch.tensor(list(vectors))
-        # One pass over all of them, in float64: the sum's products follow from those of its parts.
-        dot = torch.zeros(3, 3, dtype=torch.float64, device=self.device)
-        dot[at[:, None], at] = inner_products(list(vectors.values()))
-        of_sum = dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]
-        cosines = (dot[0, 1], dot[0, 0] * dot[1, 1]), (dot[0, 2] + dot[1, 2], of_sum * dot[2, 2])
-        term_cosine, last_cosine = (product / squares.sqrt().clamp_min(1e-30) for product, squares in cosines)
-        if not last:
-            last_cosine = last_cosine + math.nan
-        return torch.stack((dot[0, 0].sqrt(), dot[1, 1].sqrt(), term_cosine, last_cosine))
+    def _push(self, factors: torch.Tensor | None) -> list[torch.Tensor]:
+        """The distance term's gradient alone, a tensor a parameter; none of it without `factors`."""
+        if factors is None:
+            return []
+        push = torch.zeros_like(self.flat.theta)
+        self.minima.add_gradient(self.flat.theta, factors, [push])
+        return self.flat.pieces(push)
 
     @torch.inference_mode()
     def evaluate(self, batch_size: int = 500) -> tuple[float, float]:
