@@ -35,6 +35,17 @@ def test_add_differences_is_torchs(size, count, dtype):
     assert torch.allclose(out, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("row", [torch.zeros(9), torch.zeros(10).double(), torch.zeros(20)[::2]])
+def test_rows_that_are_no_such_vectors_are_refused(row):
+    """They are read by address: anything else would be other memory."""
+    for operation in (
+        lambda a: squared_distances(a, [a, row]),
+        lambda a: add_differences([torch.zeros(10)], a, [a, row], torch.ones(2)),
+    ):
+        with pytest.raises(ValueError, match="contiguous"):
+            operation(torch.zeros(10))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fused", [True, False])
 def test_inner_products_are_torchs(size, fused, monkeypatch):

@@ -7,31 +7,44 @@ read and write all of it several times. On a GPU torch's own operations do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numba
 import numpy as np
 import torch
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 from torch import Tensor
 
 #: Where numba's loops are used.
 FUSED_DEVICES = ("cpu",)
 
 #: Sums may be reordered, which is what lets them use vector instructions. NaN and infinity keep their meaning: a
-#: diverged run must be seen as such. Compiled once for each number of rows, then kept on disk.
+#: diverged run must be seen as such. Compiled once, then kept on disk.
 _COMPILED = {"fastmath": {"reassoc", "nsz", "contract"}, "nogil": True, "cache": True}
 _BLOCK = 4096
-#: More rows than this go in several passes: each number of rows is machine code of its own, 0.4 s and nearly 1 MB.
-_ROWS = 8
+
+
+@intrinsic
+def _at(_typing: Any, address: types.Integer) -> tuple[Any, Callable[..., Any]]:
+    """An address as a pointer."""
+    # Rows are given by address because a tuple of arrays would be compiled anew for each number of them: 0.4 s and
+    # nearly 1 MB of machine code, more than a third of a minimum of the MLP.
+
+    def pointer(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), pointer
 
 
 @numba.njit(**_COMPILED)
-def _squared_distances(a: np.ndarray, rows: tuple[np.ndarray, ...]) -> np.ndarray:
-    totals = np.zeros(len(rows))  # float64 over blocks, or the rounding of fp32 would grow with P
+def _squared_distances(a: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    totals = np.zeros(rows.size)  # float64 over blocks, or the rounding of fp32 would grow with P
     for start in range(0, a.size, _BLOCK):
         x = a[start : start + _BLOCK]
-        for c in range(len(rows)):
-            y = rows[c][start : start + _BLOCK]
+        for c in range(rows.size):
+            y = numba.carray(_at(rows[c]), a.size, a.dtype)[start : start + _BLOCK]
             block = a.dtype.type(0)
             for i in range(x.size):
                 difference = x[i] - y[i]
@@ -41,13 +54,12 @@ def _squared_distances(a: np.ndarray, rows: tuple[np.ndarray, ...]) -> np.ndarra
 
 
 @numba.njit(**_COMPILED)
-def _add_differences(
-    out: np.ndarray, a: np.ndarray, rows: tuple[np.ndarray, ...], factors: np.ndarray, offset: int
-) -> None:
+def _add_differences(out: np.ndarray, a: np.ndarray, rows: np.ndarray, factors: np.ndarray, offset: int) -> None:
     for start in range(0, out.size, _BLOCK):
         o, x = out[start : start + _BLOCK], a[offset + start : offset + start + _BLOCK]
-        for c in range(len(rows)):
-            y, factor = rows[c][offset + start : offset + start + _BLOCK], factors[c]
+        for c in range(rows.size):
+            row, factor = numba.carray(_at(rows[c]), a.size, a.dtype), factors[c]
+            y = row[offset + start : offset + start + _BLOCK]
             for i in range(o.size):
                 o[i] += factor * (x[i] - y[i])
 
@@ -72,8 +84,7 @@ def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
     if not rows:
         return a.new_zeros(0)
     if a.device.type in FUSED_DEVICES:
-        parts = [_squared_distances(a.numpy(), some) for some in _passes(rows)]
-        return torch.from_numpy(np.concatenate(parts)).to(a.dtype)
+        return torch.from_numpy(_squared_distances(a.numpy(), _addresses(a, rows))).to(a.dtype)
     return torch.stack([torch.dot(a - row, a - row) for row in rows])
 
 
@@ -88,11 +99,10 @@ def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], f
             for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
                 flat.addcmul_(piece, factor)
         return
-    for some, weights in zip(_passes(rows), factors.split(_ROWS), strict=True):
-        start = 0
-        for flat in flats:
-            _add_differences(flat.numpy(), a.numpy(), some, weights.numpy(), start)
-            start += flat.numel()
+    start, addresses = 0, _addresses(a, rows)
+    for flat in flats:
+        _add_differences(flat.numpy(), a.numpy(), addresses, factors.numpy(), start)
+        start += flat.numel()
 
 
 def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -104,5 +114,8 @@ def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
     return sum(torch.stack([torch.stack([torch.dot(x, y) for y in some]) for x in some]).double() for some in pieces)
 
 
-def _passes(rows: Sequence[Tensor]) -> list[tuple[np.ndarray, ...]]:
-    return [tuple(row.numpy() for row in rows[k : k + _ROWS]) for k in range(0, len(rows), _ROWS)]
+def _addresses(a: Tensor, rows: Sequence[Tensor]) -> np.ndarray:
+    """Where the rows lie in memory, [C]. Raises ValueError unless each of them is a vector like `a`."""
+    if any(row.shape != a.shape or row.dtype != a.dtype or not row.is_contiguous() for row in rows):
+        raise ValueError(f"each row must be contiguous, {a.dtype} and {list(a.shape)}, as the first vector is")
+    return np.array([row.data_ptr() for row in rows])

@@ -137,7 +137,7 @@ NOTES = {
     '"reading" does only that, with vectors that were read long ago: a minimum cannot cost less. What it costs beyond '
     "that is what its vector drives out of a core's cache: weights, gradients and momentum (6.4 MB) come back slowly.",
     MEMORY: "The allocator keeps freed blocks, and holes between them, unless it is told to give them back "
-    "(glibc: MALLOC_MMAP_THRESHOLD_). Up to eight hills each new number of them is machine code too, nearly 1 MB.",
+    "(glibc: MALLOC_MMAP_THRESHOLD_).",
 }
 
 
