@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import report
 import torch
-from handwritten import DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp, tensor_loop
+from handwritten import BATCH, DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp, tensor_loop
 from measure import interleaved, with_threads
 
 from thesislib import datasets, launch, machine, models, store
@@ -56,10 +56,14 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     logged = engine(0, data="mnist", model="mlp")
     cases["b, evaluation, logging, storing"] = lambda: _logged_epoch(logged)
     cases["b0, bf16"] = _training_part(engine(0, data="mnist", model="mlp", precision="bf16"))
-    cases["c"] = lambda: _products(len(train[0]) // 128)
-    cases["update"] = lambda: _updates(logged, len(train[0]) // 128)
+    steps, generator = len(train[0]) // BATCH, torch.Generator().manual_seed(0)
+    cases["c"] = lambda: _products(steps)
+    cases["update"] = lambda: _updates(logged, steps)
+    cases["batches"] = lambda: _batches(logged.train_images, generator)
+    small = {"data": "mnist", "model": "mlp-tiny", "batch_size": 8, "train_size": 8 * steps}
+    cases["small"] = _training_part(engine(0, **small))
     rows = list(torch.randn(max(HILLS), logged.flat.theta.numel()))
-    cases["reading"] = lambda: _reading(rows, len(train[0]) // 128)
+    cases["reading"] = lambda: _reading(rows, steps)
     images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
     for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0))):
         cases[name] = lambda model=model: tensor_loop(images, labels.long(), model)
@@ -73,7 +77,7 @@ def _training_part(trainer: Trainer, steps: int = 1) -> Callable[[], float]:
 
 def _products(steps: int) -> float:
     """Row c: only the matrix products of so many steps, with the same function that the model uses."""
-    x, sizes = torch.randn(128, 784), (784, 512, 256, 10)
+    x, sizes = torch.randn(BATCH, 784), (784, 512, 256, 10)
     weights = [torch.randn(m, n) for n, m in zip(sizes[:-1], sizes[1:], strict=True)]
     begin = time.perf_counter()
     for _ in range(steps):
@@ -127,14 +131,14 @@ def conv_steps(repetitions: int) -> pd.Series:
             trainer = engine(hills, **fields, train_size=256, test_size=100)
             cases[f"{model}, {hills} minima, {precision}"] = _training_part(trainer, steps=2)
     images, generator = trainer.train_images, torch.Generator().manual_seed(0)
-    cases["batching and augmentation"] = lambda: _batches(images, generator) / 2
+    cases["batching and augmentation"] = lambda: _batches(images, generator, augment=True) / 2
     return interleaved(cases, repetitions)
 
 
-def _batches(images: Images, generator: torch.Generator) -> float:
-    """Seconds of an epoch that only takes its batches, cropped and flipped."""
+def _batches(images: Images, generator: torch.Generator, augment: bool = False) -> float:
+    """Seconds of an epoch that only takes its batches, cropped and flipped or not."""
     begin = time.perf_counter()
-    for _ in images.shuffled(128, generator, augment=True):
+    for _ in images.shuffled(BATCH, generator, augment):
         pass
     return time.perf_counter() - begin
 
@@ -246,6 +250,7 @@ def main() -> None:
     tables = {
         "One epoch of full MNIST, training part": report.epochs(epochs, HILLS),
         report.GOALS: report.goals(epochs),
+        report.STEP: report.step(epochs, 60_000 // BATCH),
         "One training step of 128 CIFAR-10 images, one core": report.steps(steps),
     }
     print(report.page(tables, repetitions), flush=True)
