@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 from conftest import thesislib
 
-from thesislib import cluster, launch, sections, store
+from thesislib import jobs, launch, sections, store
 from thesislib.__main__ import main
 
 CONTRACT = (
@@ -141,8 +141,8 @@ def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):
 
 def test_what_was_deleted_has_not_failed(tiny, capsys):
     launch.execute(tiny)
-    jobs = {store.run_id(run): cluster.Sent("local", "x", "1", "log") for run in (tiny, tiny.but(seed=1))}
-    cluster._folder().mkdir(parents=True)
-    (cluster._folder() / "submitted.json").write_text(json.dumps({i: asdict(sent) for i, sent in jobs.items()}))
+    sent = {store.run_id(run): jobs.Sent("local", "x", "1", "log") for run in (tiny, tiny.but(seed=1))}
+    jobs.folder().mkdir(parents=True)
+    (jobs.folder() / "submitted.json").write_text(json.dumps({i: asdict(one) for i, one in sent.items()}))
     assert main(["clean", "--yes"]) == 0
-    assert list(cluster._read()) == [store.run_id(tiny.but(seed=1))]
+    assert list(jobs.read()) == [store.run_id(tiny.but(seed=1))]

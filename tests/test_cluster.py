@@ -15,7 +15,7 @@ import pytest
 import slurm as one_node
 from conftest import TINY, thesislib
 
-from thesislib import cluster, launch, sections, store
+from thesislib import cluster, jobs, launch, sections, store
 from thesislib.cluster import Resources
 from thesislib.config import UserError
 
@@ -69,7 +69,7 @@ def undisturbed(tmp_path_factory):
 
 
 def sent_job(run):
-    return cluster._read()[store.run_id(run)]
+    return jobs.read()[store.run_id(run)]
 
 
 def checkpoint_of(run):
@@ -96,10 +96,10 @@ def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("sent 7 runs; 7 are on their way")
     assert not launch.missing(runs)
-    jobs = [sent.job for sent in cluster._read().values()]
-    assert sorted(jobs.count(job) for job in set(jobs)) == [1, 2, 2, 2]
-    assert {job.split("_")[1] for job in jobs} == {"0", "1", "2", "3"}
-    assert len({job.split("_")[0] for job in jobs}) == 1, "one array"
+    numbers = [sent.job for sent in jobs.read().values()]
+    assert sorted(numbers.count(job) for job in set(numbers)) == [1, 2, 2, 2]
+    assert {job.split("_")[1] for job in numbers} == {"0", "1", "2", "3"}
+    assert len({job.split("_")[0] for job in numbers}) == 1, "one array"
     assert thesislib(*command).stdout.startswith("sent 0 runs; 0 are on their way")
 
 
@@ -155,7 +155,7 @@ def test_a_wrong_partition_is_one_line(on_slurm):
     assert len(done.stderr.splitlines()) == 1
     assert "slurm refuses the jobs" in done.stderr
     assert "partition" in done.stderr
-    assert cluster._read() == {}
+    assert jobs.read() == {}
 
 
 def test_no_slurm_is_one_line(monkeypatch, tmp_path):
@@ -178,10 +178,10 @@ def test_nothing_of_a_resource_is_refused(flag, value):
 def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
     """Their jobs came along, but there is nobody to ask about them."""
     run = TINY.but(epochs=1)
-    cluster._folder().mkdir(parents=True)
+    jobs.folder().mkdir(parents=True)
     there = {store.run_id(run): {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}}
-    (cluster._folder() / "submitted.json").write_text(json.dumps(there))
-    monkeypatch.setattr(cluster, "_queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
+    (jobs.folder() / "submitted.json").write_text(json.dumps(there))
+    monkeypatch.setattr(jobs, "queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
     assert cluster.submit([run], "local", Resources()) == [run]
     assert cluster.watch([run]) == 0
 
@@ -224,7 +224,7 @@ def test_local_tasks_outlive_the_terminal():
         command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=at_its_terminal
     )
     os.close(its)
-    until("sent runs", cluster._read)
+    until("sent runs", jobs.read)
     os.close(ours)
     assert launcher.wait(60) != 0
     runs = runs_of("1_baseline")

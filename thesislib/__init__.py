@@ -32,6 +32,7 @@ ROOMS = (
     "matching",  # is it the same network, its units permuted?
     "launch",  # many runs
     "plan",  # what a scale takes
+    "jobs",  # where runs were sent
     "cluster",  # many runs through Slurm
     "verdicts",  # from effects over seeds to a verdict
     "ensembles",  # several networks as one predictor

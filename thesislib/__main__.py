@@ -134,7 +134,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 def _clean(options: argparse.Namespace) -> int:
     # Imported here: the other commands need not wait for it.
-    from thesislib import cluster
+    from thesislib import jobs
 
     folder = store.runs_folder()
     runs = [path for path in folder.iterdir() if (path / "config.json").is_file()] if folder.is_dir() else []
@@ -150,7 +150,7 @@ def _clean(options: argparse.Namespace) -> int:
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
     deleted = [path.name for path in runs if store.delete(path)]
-    cluster.forget(deleted)
+    jobs.forget(deleted)
     busy = len(runs) - len(deleted)
     print(f"deleted {len(deleted)} runs" + (f"; {busy} are being trained and stay" if busy else ""))
     return 1 if busy else 0

@@ -1,13 +1,11 @@
 """Many runs through submitit: as a Slurm array, or as processes of this machine that outlive the terminal.
 
-runs/cluster/<name>/        one folder a launch: submitit's logs (<job>_0_log.out, .err) and pickled tasks
-runs/cluster/submitted.json run id -> the job that it was last sent with
+runs/cluster/<name>/ has submitit's logs (<job>_0_log.out, .err) and pickled tasks of one launch.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
 import signal
@@ -15,19 +13,17 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import psutil
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from thesislib import launch, machine, store
+from thesislib import jobs, launch, machine, store
 from thesislib.config import Run, UserError
-from thesislib.files import make_writable, write
-
-Cluster = Literal["local", "slurm"]
+from thesislib.files import make_writable
+from thesislib.jobs import Cluster, Sent
 
 #: Seconds between two looks at what is finished.
 POLL_SECONDS = 2.0
@@ -45,16 +41,6 @@ class Resources:
     hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
     sbatch: dict[str, str] = field(default_factory=dict)  # further options, such as account or qos
-
-
-@dataclass(frozen=True)
-class Sent:
-    """Where a run was sent."""
-
-    cluster: Cluster
-    name: str  # of the launch: job numbers begin anew when a cluster is set up again, names do not
-    job: str
-    log: str
 
 
 class Task:
@@ -92,12 +78,12 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
     Raises UserError if the cluster refuses.
     """
     if cluster == "slurm":
-        _queue()  # says so if there is no Slurm
-    make_writable(_folder(), "jobs", "THESIS_RUNS")
-    with FileLock(_folder() / "lock"):
-        before, missing = _read(), launch.missing(runs)
+        jobs.queue()  # says so if there is no Slurm
+    make_writable(jobs.folder(), "jobs", "THESIS_RUNS")
+    with FileLock(jobs.folder() / "lock"):
+        before, missing = jobs.read(), launch.missing(runs)
         # Runs that were copied from a cluster bring its jobs along, which nobody here can ask about.
-        active = _active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
+        active = jobs.active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
         todo = []
         for run in missing:
             sent = before.get(store.run_id(run))
@@ -108,8 +94,7 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
             todo.append(run)
         if todo:
             name = f"thesislib-{secrets.token_hex(3)}"
-            jobs = _send(todo, cluster, resources, name)
-            _note(before | jobs)
+            jobs.note(before | _send(todo, cluster, resources, name))
     return todo
 
 
@@ -117,7 +102,7 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
     # Imported here: only who sends needs it.
     import submitit
 
-    folder = _folder() / name
+    folder = jobs.folder() / name
     most = 64 if cluster == "slurm" else max(1, machine.cores() // resources.cpus)
     # The longest runs come first, dealt out in turn: tasks take about the same time.
     families = launch.families(runs)
@@ -138,13 +123,13 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
             slurm_additional_parameters={"requeue": True} | resources.sbatch,
         )  # fmt: skip
         with _deaf(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
-            jobs = executor.submit_array(work)
+            array = executor.submit_array(work)
     except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
-        raise UserError(f"{cluster} refuses the jobs: {_last_line(error)}") from None
-    logs = [str(job.paths.stderr) for job in jobs]
+        raise UserError(f"{cluster} refuses the jobs: {jobs.last_line(error)}") from None
+    logs = [str(job.paths.stderr) for job in array]
     return {
         store.run_id(run): Sent(cluster, name, job.job_id, log)
-        for share, job, log in zip(shares, jobs, logs, strict=True)
+        for share, job, log in zip(shares, array, logs, strict=True)
         for run in share
     }
 
@@ -166,9 +151,9 @@ def _deaf() -> Iterator[None]:
 
 def on_their_way(runs: Iterable[Run]) -> list[Run]:
     """The runs that are not done and whose job waits or works."""
-    sent = _read()
+    sent = jobs.read()
     todo = [run for run in launch.missing(runs) if store.run_id(run) in sent]
-    active = _active(sent[store.run_id(run)] for run in todo)
+    active = jobs.active(sent[store.run_id(run)] for run in todo)
     return [run for run in todo if sent[store.run_id(run)] in active]
 
 
@@ -180,72 +165,7 @@ def watch(runs: list[Run]) -> int:
             time.sleep(POLL_SECONDS)
         failed = launch.missing(runs)
         bar.update(len(runs) - len(failed) - bar.n)
-    sent = _read()
+    sent = jobs.read()
     for run in failed:
         print(f"FAILED run {store.run_id(run)}: see {sent[store.run_id(run)].log}", flush=True)
     return len(failed)
-
-
-def forget(identities: Iterable[str]) -> None:
-    """Where these runs were sent is of no interest any more: they were deleted."""
-    if not _read():
-        return
-    gone = set(identities)
-    with FileLock(_folder() / "lock"):
-        _note({i: sent for i, sent in _read().items() if i not in gone})
-
-
-def _folder() -> Path:
-    return store.runs_folder() / "cluster"
-
-
-def _read() -> dict[str, Sent]:
-    try:
-        return {i: Sent(**sent) for i, sent in json.loads((_folder() / "submitted.json").read_text()).items()}
-    except FileNotFoundError:
-        return {}
-
-
-def _note(sent: dict[str, Sent]) -> None:
-    content = {i: asdict(one) for i, one in sent.items()}
-    write(_folder() / "submitted.json", json.dumps(content, indent=1).encode())
-
-
-def _active(sent: Iterable[Sent], there: bool = True) -> set[Sent]:
-    """Those whose job waits or runs. Raises UserError if Slurm does not answer though it should be `there`."""
-    sent, queue = set(sent), set()
-    if any(s.cluster == "slurm" for s in sent):
-        try:
-            queue = _queue()
-        except UserError:
-            if there:
-                raise
-    return {s for s in sent if ((s.job, s.name) in queue if s.cluster == "slurm" else _alive(s))}
-
-
-def _queue() -> set[tuple[str, str]]:
-    """(job, name) of all that waits or runs on Slurm. Raises UserError if Slurm does not answer."""
-    command = ["squeue", "--me", "--array", "--noheader", "--format", "%i %j"]
-    try:
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    except FileNotFoundError:
-        raise UserError("Slurm is not installed here: no command squeue (--cluster local needs none)") from None
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm does not answer: {_last_line(error)}") from None
-    return {tuple(line.split(maxsplit=1)) for line in lines if " " in line}
-
-
-def _alive(sent: Sent) -> bool:
-    """Whether a local job's process is there; its command line has the launch's name in it."""
-    try:
-        process = psutil.Process(int(sent.job))
-        return process.status() != psutil.STATUS_ZOMBIE and any(sent.name in word for word in process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _last_line(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or getattr(error, "output", None) or str(error)
-    text = text.decode() if isinstance(text, bytes) else text
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
