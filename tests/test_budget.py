@@ -23,6 +23,7 @@ def test_comparisons_are_paired_by_seed():
                 "seed": seed,
                 "accuracy_ensemble": 0.9 + 0.01 * seed + gain,
                 "nll_ensemble": 1 - gain,
+                "images": 1000,
             }
             for label, gain in (("plain", 0.0), ("better", 0.002), ("same", 0.0))
             for seed in range(5)
@@ -41,7 +42,7 @@ def test_comparisons_are_paired_by_seed():
 def test_two_seeds_carry_no_verdict():
     """However well they agree; and images are whole: agreement to the image is not certainty."""
     rows = [
-        {"label": label, "model": "mlp", "seed": seed, "accuracy_ensemble": 0.9 + gain}
+        {"label": label, "model": "mlp", "seed": seed, "accuracy_ensemble": 0.9 + gain, "images": 1000}
         for label, gain in (("plain", 0.0), ("better", 0.0005))
         for seed in range(2)
     ]

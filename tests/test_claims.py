@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from thesislib import claims
-from thesislib.verdicts import Part, interval, margins, row, summary, verdict
+from thesislib.verdicts import Part, interval, margins, rounding, row, summary, verdict
 
 
 def part(kind, unit, effects):
@@ -34,7 +34,15 @@ def part(kind, unit, effects):
     ],
 )
 def test_verdicts(kind, unit, effects, expected):
-    assert verdict(part(kind, unit, effects)) == expected
+    assert verdict(part(kind, unit, effects), rounding=rounding(1000)) == expected
+
+
+def test_many_images_tell_smaller_differences_apart():
+    """0.05 points are half a step of an accuracy on 1,000 images, and five steps of one on 10,000."""
+    gained = part("more", "points", [0.05, 0.05, 0.05])
+    assert [verdict(gained, rounding=rounding(n)) for n in (1_000, 10_000)] == ["undecided", "reproduced"]
+    narrow, wide = (row(gained, rounding=rounding(n)) for n in (10_000, 1_000))
+    assert 10 * (narrow["high"] - narrow["effect"]) == pytest.approx(wide["high"] - wide["effect"])
 
 
 def test_the_same_is_less_for_who_makes_few_errors():

@@ -53,6 +53,11 @@ def test_the_contract_of_run(folders):
         ("figures --section 1_baseline -p width=-1", "--width"),
         ("figures -p smoothing", "name=value"),
         ("figures -p smoothing=0", "smoothing must be 1"),
+        ("figures --section 7_ensembles -p average=mean", "average must be one of probabilities, logits, votes"),
+        ("figures --section 0_explore -p epochs=true", "epochs must be neither true nor false"),
+        ("run --minima-every 50", "no more than --epochs"),
+        ("launch --gpus -1", "--gpus: must be 0 or more"),
+        ("launch --sbatch job-name=x", "--sbatch job-name=...: this one is set by launch itself"),
         ("figures --section 2-1_width -p widths=0.5", "list of numbers"),
         ("figures --section 2-1_width -p widths=[]", "list of numbers"),
         ("figures --section 2-1_width -p widths=[-1]", "--width"),
@@ -128,6 +133,24 @@ def test_clean_asks_first(tiny, folders, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: "y")
     assert main(["clean"]) == 0
     assert list((folders / "runs").iterdir()) == []
+
+
+def test_clean_leaves_what_is_no_run(tiny, folders, capsys):
+    other = folders / "runs" / "bert"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text("{}")
+    launch.execute(tiny)
+    assert main(["clean", "--yes"]) == 0
+    assert [path.name for path in (folders / "runs").iterdir()] == ["bert"]
+
+
+def test_clean_deletes_nothing_if_it_cannot_tell_what_was_sent(tiny, folders, capsys):
+    launch.execute(tiny)
+    jobs.folder().mkdir()
+    (jobs.folder() / "submitted.json").write_text("nonsense")
+    assert main(["clean", "--yes"]) == 2
+    assert "submitted.json is broken" in capsys.readouterr().err
+    assert store.is_done(tiny)
 
 
 def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):

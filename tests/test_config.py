@@ -45,6 +45,8 @@ def test_default_and_explicit_are_the_same_run():
         ({"width": "wide"}, "--width"),
         ({"strength": -0.1}, "--strength"),
         ({"strength": float("nan")}, "--strength"),
+        ({"strength": 1e39}, "--strength"),
+        ({"width": 1e39}, "--width"),
         ({"epochs": 0}, "--epochs"),
         ({"epochs": 1.5}, "--epochs"),
         ({"kernel": "cone"}, "'rbf' or 'tanh'"),
@@ -61,6 +63,11 @@ def test_a_mistake_is_one_line(fields, words):
         make_run(**fields)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_equal_runs_have_equal_ids():
+    assert make_run(strength=-0.0) == make_run(strength=0.0)
+    assert make_run(strength=-0.0).digest("x") == make_run(strength=0.0).digest("x")
 
 
 def test_epochs_of_minima():

@@ -52,7 +52,7 @@ def test_the_type_of_labels_does_not_matter(folders):
     assert datasets.load("mnist").y_train.dtype == np.uint8
 
 
-@pytest.mark.parametrize("content", ["", "[]", "[1, 2]", "{}", "nonsense"])
+@pytest.mark.parametrize("content", ["", "[]", "[1, 2]", "{}", "nonsense", '{"sha256": null}'])
 def test_a_broken_note_beside_the_data_is_written_anew(folders, content):
     path, _ = write(folders)
     first, note = datasets.fingerprint("mnist"), path.with_suffix(".sha256.json")
@@ -85,6 +85,24 @@ def test_torchvisions_layout_is_the_same_dataset(folders):
         write_idx(raw / f"{name}-labels-idx1-ubyte", arrays[f"y_{split}"])
     assert datasets.fingerprint("mnist") == known
     assert all(np.array_equal(getattr(datasets.load("mnist"), name), array) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_broken_files_of_torchvisions_are_one_line(folders, content):
+    raw = folders / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(content)
+    with pytest.raises(UserError, match="torchvision's files of mnist in .* are broken"):
+        datasets.load("mnist")
+
+
+@pytest.mark.parametrize("note", ["[]", '{"sha256": null}'])
+def test_a_broken_note_without_the_data_is_no_note(folders, note):
+    (folders / "data").mkdir(exist_ok=True)
+    (folders / "data" / "cifar10.sha256.json").write_text(note)
+    with pytest.raises(UserError, match="is missing"):
+        datasets.fingerprint("cifar10")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,31 @@ def test_pool_trains_what_is_missing_and_survives_a_failure(folders, monkeypatch
     assert launch.missing(runs) == []
 
 
+def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
+    """Here a checkpoint that lacks what a resumed run needs; once for all runs that fail alike."""
+    for seed in range(2):
+        with store.writing(TINY.but(seed=seed)) as writer:
+            writer.resume()
+            writer.row(dict.fromkeys(store.COLUMNS, 0.0) | {"epoch": 1})
+            writer.checkpoint(1, {"nothing": np.zeros(1)})
+    with pytest.raises(RuntimeError, match="2 runs failed: KeyError: 'theta'"):
+        launch.train_missing([TINY.but(seed=seed) for seed in range(2)], workers=2)
+    assert capfd.readouterr().err.count("in _set_weights") == 1
+
+
+def die(_run):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_an_error_and_nothing_waits_for_it(folders, monkeypatch):
+    """As one that is out of memory; a run of the next wave is left."""
+    clone = TINY.but(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
+    monkeypatch.setattr(launch, "_execute", die)
+    with pytest.raises(RuntimeError, match="process"):
+        launch.train_missing([TINY, clone], workers=1)
+    assert launch.missing([TINY, clone])
+
+
 def test_a_clone_waits_for_its_parent():
     clone = TINY.but(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
     launch.train_missing([clone, TINY], workers=2)

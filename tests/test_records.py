@@ -26,14 +26,14 @@ def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
     scores, history = ensembles.table(here), here.history
     assert records.pack([tiny, tiny.but(seed=1)], tmp_path / "runs.zip") == 1
     elsewhere()
-    assert records.unpack(tmp_path / "runs.zip") == (1, 1)
+    assert records.unpack(tmp_path / "runs.zip") == (1, 1, 0)
     assert not launch.missing([tiny])
     there = results.Results.load({"all": [tiny]})
     pd.testing.assert_frame_equal(there.history, history)
     pd.testing.assert_frame_equal(ensembles.table(there), scores)
     with pytest.raises(UserError, match="came without its weights"):
         ensembles.table(there, "votes")
-    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
 def test_the_same_runs_are_the_same_file(tiny, tmp_path):
@@ -43,17 +43,25 @@ def test_the_same_runs_are_the_same_file(tiny, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_an_unfinished_run_becomes_the_record(tiny, tmp_path, elsewhere):
-    whole = launch.execute(tiny)
+def test_a_begun_run_loses_nothing(tiny, tmp_path, elsewhere):
+    launch.execute(tiny)
     records.pack([tiny], tmp_path / "runs.zip")
     elsewhere()
     with store.writing(tiny) as writer:
         writer.resume()
         writer.checkpoint(0, {"x": np.zeros(1)})
-    assert records.unpack(tmp_path / "runs.zip") == (1, 1)
-    again = results.load(tiny)
-    assert again.summary == whole.summary
-    assert not (again.folder / "checkpoint.safetensors").exists()
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 1)
+    assert not store.is_done(tiny)
+    assert (writer.folder / "checkpoint.safetensors").is_file()
+    assert "1 were begun here and go on" in thesislib("unpack", tmp_path / "runs.zip").stdout
+
+
+@pytest.mark.parametrize("damage", [b"", b"epoch,train_loss\n1", b"garbage\n"])
+def test_a_broken_run_here_is_no_obstacle(tiny, tmp_path, damage):
+    result = launch.execute(tiny)
+    records.pack([tiny], tmp_path / "runs.zip")
+    (result.folder / "metrics.csv").write_bytes(damage)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
 def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_path):
@@ -63,7 +71,7 @@ def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_pa
     records.pack([tiny], tmp_path / "runs.zip")
     for path in result.folder.glob("derived-*"):
         path.unlink()
-    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 0)
     assert derived.numbers("x", [result], lambda: computed.append(1) or {"n": 0.0}) == {"n": 7.0}
     assert computed == [1]
     assert result.arrays("final")
@@ -74,7 +82,7 @@ def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_pa
     table = pd.read_csv(metrics, float_precision="round_trip", dtype=float)
     table["d_init"] *= 1 + 1e-7
     table.to_csv(metrics, index=False)
-    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 0)
     assert not list(result.folder.glob("derived-*"))
 
 
@@ -129,10 +137,13 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
         records.unpack(tmp_path / "runs.zip")
     # ... and with the right data both go on.
     assert use(images) == first
-    assert records.unpack(tmp_path / "runs.zip") == (0, 1)
+    assert records.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
-@pytest.mark.parametrize("damage", ["no zip", "cut", "locked", "renamed", "foreign", "lacking", "other data", "list"])
+@pytest.mark.parametrize(
+    "damage",
+    ["no zip", "cut", "locked", "renamed", "foreign", "lacking", "other data", "list", "metrics", "summary"],
+)
 def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
     launch.execute(tiny)
     path = tmp_path / "runs.zip"
@@ -150,6 +161,8 @@ def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
         parts["data.json"] = json.dumps({"mnist5k": "0" * 16}).encode()
     elif damage == "list":
         parts["data.json"] = b"[]"
+    elif damage in ("metrics", "summary"):
+        parts[f"{run}/{'metrics.csv' if damage == 'metrics' else 'done.json'}"] = b"{}"
     if damage == "no zip":
         path.write_text("nonsense")
     elif damage == "cut":

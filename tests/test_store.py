@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,6 +166,28 @@ def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
 def test_a_disk_that_refuses_arrays_is_an_oserror(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         write_arrays(tmp_path / "nowhere" / "x", {"x": np.zeros(1)})
+
+
+def test_a_full_disk_is_named_and_nothing_half_stays(tmp_path):
+    """A limit on the size of files is the nearest thing to a full disk."""
+    code = (
+        "import resource, signal, sys, pathlib, numpy as np\n"
+        "from thesislib import files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "path, content = pathlib.Path(sys.argv[1]), np.zeros(5000)\n"
+        "def append(path, content):\n"
+        "    with files.appending(path) as file: file.write('x' * 5000)\n"
+        "for how in (lambda p, c: files.write(p, c.tobytes()), lambda p, c: files.write_arrays(p, {'x': c}), append):\n"
+        "    try: how(path, content)\n"
+        "    except OSError as error: print(error.filename, error.strerror)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert len(said) == 3
+    assert all(line.startswith(f"{tmp_path / 'x'} ") and "large" in line for line in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"], "what was appended, and no temporary file"
 
 
 def test_arrays_in_any_memory_order_read_back(tmp_path):

@@ -46,6 +46,12 @@ def test_rows_that_are_no_such_vectors_are_refused(row):
             operation(torch.zeros(10))
 
 
+def test_factors_and_tensors_that_do_not_fit_are_refused():
+    for out, factors in (([torch.zeros(10)], torch.ones(1)), ([torch.zeros(11)], torch.ones(2)), ([], torch.ones(2))):
+        with pytest.raises(ValueError, match="2 rows take"):
+            add_differences(out, torch.zeros(10), [torch.zeros(10)] * 2, factors)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("fused", [True, False])
 def test_inner_products_are_torchs(size, fused, monkeypatch):

@@ -5,10 +5,10 @@ Read the rooms in the order of `ROOMS`; each one imports only rooms named before
 
 ROOMS = (
     "config",  # what a run is
+    "files",  # whole files or none
     "datasets",  # find and verify a dataset on disk (numpy)
     "schedules",  # learning rate and strength per epoch
     "metrics",  # scores of predictions
-    "files",  # whole files or none
     "machine",  # cores, devices, pools of processes
     "store",  # run folders: find, lock, resume, write
     "beginnings",  # the epochs that runs share

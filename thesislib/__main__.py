@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from thesislib import results, sections, store
+from thesislib import sections, store
 from thesislib.arguments import pair, parameter, parser
 from thesislib.config import Run, UserError, make_run
 
@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"thesislib: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
-        print(f"thesislib: {error.strerror}: {error.filename}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"thesislib: {error.strerror or error}{where}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("thesislib: interrupted; what is finished is kept, the rest resumes", file=sys.stderr)
@@ -42,14 +43,19 @@ def _list(options: argparse.Namespace) -> int:
         seen |= set(runs)
         done = sum(store.is_done(run) for run in runs.values())
         print(f"{name:<24} {len(groups):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
-    print(f"{'together':<24} {len(seen):17} runs (sections share some), scale {options.scale}")
+    print(f"{'together':<24} {len(seen):17} runs (sections share some)")
+    print(f"scale {options.scale}: {sections.SCALES[options.scale].about}")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
-    if run.strength and given.keys() & {"strength", "width", "kernel", "minima"} and not run.minimum_epochs:
+    if (
+        run.strength
+        and given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}
+        and not run.minimum_epochs
+    ):
         hint = "--minima-every (no more than --epochs) or --minimum-at-start"
         raise UserError(f"no minimum is stored in {run.epochs} epochs, so there is no hill: give {hint}")
     # Imported here: the other commands need not wait for it.
@@ -90,12 +96,14 @@ def _plan(options: argparse.Namespace) -> int:
 def _launch(options: argparse.Namespace) -> int:
     from thesislib import cluster
 
-    for name in ("tasks", "cpus"):
-        if (value := getattr(options, name)) is not None and value <= 0:
-            raise UserError(f"--{name}: must be more than 0, not {value}")
+    for name, least in (("tasks", 1), ("cpus", 1), ("gpus", 0)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--{name}: must be {least} or more, not {value}")
     if not 1 / 60 <= options.hours < 10_000:
         raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
     further = dict(pair("--sbatch", text) for text in options.sbatch)
+    if taken := sorted(name for name in further if name.replace("-", "_") in cluster.OURS):
+        raise UserError(f"--sbatch {taken[0]}=...: this one is set by launch itself")
     resources = cluster.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
     runs = _runs(options)
     sent = cluster.submit(runs, options.cluster, resources)
@@ -121,8 +129,9 @@ def _pack(options: argparse.Namespace) -> int:
 def _unpack(options: argparse.Namespace) -> int:
     from thesislib import records
 
-    new, runs = records.unpack(options.file)
-    print(f"{runs} runs in {options.file}: {new} are new in {store.runs_folder()}")
+    new, runs, begun = records.unpack(options.file)
+    stay = f"; {begun} were begun here and go on from there" if begun else ""
+    print(f"{runs} runs in {options.file}: {new} are new in {store.runs_folder()}{stay}")
     return 0
 
 
@@ -137,11 +146,11 @@ def _clean(options: argparse.Namespace) -> int:
     from thesislib import jobs
 
     folder = store.runs_folder()
-    runs = [path for path in folder.iterdir() if (path / "config.json").is_file()] if folder.is_dir() else []
+    runs = [path for path in folder.iterdir() if store.is_run(path)] if folder.is_dir() else []
     what = "runs"
     if options.records:
         what = "runs without weights"
-        runs = [path for path in runs if (path / "done.json").is_file() and results.load_id(path.name).is_record]
+        runs = [path for path in runs if store.is_record(path)]
     if not runs:
         print(f"no {what} in {folder}")
         return 0
@@ -149,6 +158,7 @@ def _clean(options: argparse.Namespace) -> int:
     if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
+    jobs.read()  # says so if it cannot be read, before anything is deleted
     deleted = [path.name for path in runs if store.delete(path)]
     jobs.forget(deleted)
     busy = len(runs) - len(deleted)

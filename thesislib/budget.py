@@ -12,7 +12,7 @@ import pandas as pd
 from thesislib import derived, metrics
 from thesislib.ensembles import Average, combine, grouped, labels_of, members
 from thesislib.results import Result, Results
-from thesislib.verdicts import FEWEST, ROUNDING, interval
+from thesislib.verdicts import FEWEST, interval, rounding
 
 #: What the table of ensembles shows, and its headings.
 SHOWN = {
@@ -41,14 +41,14 @@ def compared(
     The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better), ties, or, with
     fewer than FEWEST seeds, undecided. One row a score, label and network.
     """
-    rows = []
+    rows, noise = [], table.groupby("model")["images"].first().map(rounding) / 100
     for column in columns:
         sign = 1 if column.startswith("accuracy") else -1
         wide = table.pivot(index=["model", "seed"], columns="label", values=column)
         for label in dict.fromkeys(table["label"]):
             differences = (wide[label] - wide[reference]).dropna()
             for model, values in differences.groupby(level="model") if label != reference else ():
-                low, high = interval(values.to_numpy(), ROUNDING["points"] / 100 if sign > 0 else 0.0)
+                low, high = interval(values.to_numpy(), noise[model] if sign > 0 else 0.0)
                 least, most = sorted((sign * low, sign * high))
                 verdict = "wins" if least > 0 else "loses" if most < 0 else "ties"
                 if len(values) < FEWEST:

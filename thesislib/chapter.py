@@ -11,7 +11,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from thesislib import export, launch, machine, sections
+from thesislib import ensembles, export, launch, machine, sections
 from thesislib.config import UserError
 from thesislib.results import Results
 from thesislib.store import Groups
@@ -105,12 +105,14 @@ def _fitting(chosen: list[str], parameters: dict[str, Any]) -> dict[str, dict[st
             raise UserError(f"parameter smoothing must be 1 epoch (none) or more, not {value}")
         if name == "images" and value is not None and (type(value) is not int or value < 1):
             raise UserError(f"parameter images must be a whole number from 1, not {value!r}")
+        if name == "average":
+            ensembles.check(value)
         for default in defaults:
             kinds = (int, float) if isinstance(default, float) else type(default)
-            if default is not None and (
-                not isinstance(value, kinds) or isinstance(value, bool) > isinstance(default, bool)
-            ):
-                raise UserError(f"parameter {name} must be like {default!r}, not {value!r}")
+            like = "neither true nor false" if default is None else f"like {default!r}"
+            fits = default is None or isinstance(value, kinds)
+            if not fits or isinstance(value, bool) > isinstance(default, bool):
+                raise UserError(f"parameter {name} must be {like}, not {value!r}")
     return {s: defaults | {n: v for n, v in parameters.items() if n in defaults} for s, defaults in known.items()}
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from thesislib import ensembles, sections
 from thesislib.results import Result, Results
-from thesislib.verdicts import Part, margins, row
+from thesislib.verdicts import Part, margins, rounding, row
 
 
 def table(results: Results, cycle: int) -> pd.DataFrame:
@@ -29,7 +29,8 @@ def table(results: Results, cycle: int) -> pd.DataFrame:
         own = {label: [r for r in group if r.run.model == network] for label, group in results.items()}
         book = Book(Results(own), cycle)
         margin = margins(100 - book.accuracy("1_baseline: no term").mean())
-        parts = [row(part, margin) for part in _parts(book)]
+        noise = rounding(book.results["1_baseline: no term"][0].run.test_images)
+        parts = [row(part, margin, noise) for part in _parts(book)]
         tables.append(pd.DataFrame(parts).assign(network=network))
     return pd.concat(tables, ignore_index=True)
 

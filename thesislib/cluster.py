@@ -25,6 +25,8 @@ from thesislib.config import Run, UserError
 from thesislib.files import make_writable
 from thesislib.jobs import Cluster, Sent
 
+#: Options of sbatch that say which job is whose, and how it is told to stop.
+OURS = frozenset({"job_name", "array", "output", "error", "signal", "requeue", "open_mode"})
 #: Seconds between two looks at what is finished.
 POLL_SECONDS = 2.0
 #: Seconds before the time limit at which Slurm tells a task to stop. Runs save themselves every few seconds anyway.
@@ -85,7 +87,7 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
         # Runs that were copied from a cluster bring its jobs along, which nobody here can ask about.
         active = jobs.active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
         todo = []
-        for run in missing:
+        for run in launch.missing(missing):  # once more: one may have been finished, and its job gone, in between
             sent = before.get(store.run_id(run))
             if sent in active:
                 continue

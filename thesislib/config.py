@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
@@ -18,8 +18,11 @@ REVISION = 1
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+#: fp32's range, in which all of them are used.
+_LARGEST = 1e30
+Positive = Annotated[float, Field(gt=0, lt=_LARGEST)]
+#: abs: -0.0 equals 0.0, and equal runs have equal ids.
+NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(abs)]
 
 
 class UserError(Exception):
@@ -112,6 +115,12 @@ class Run(BaseModel):
     def classes(self) -> int:
         """Number of classes of the data."""
         return 100 if self.data == "cifar100" else 10
+
+    @property
+    def test_images(self) -> int:
+        """Number of test images, of the original datasets."""
+        whole = 1_000 if self.data == "mnist5k" else 10_000
+        return min(whole, self.test_size or whole)
 
     @property
     def minimum_epochs(self) -> list[int]:

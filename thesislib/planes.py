@@ -23,8 +23,16 @@ LONGEST_WALK = 900.0
 
 
 def strongest(results: Results) -> Results:
-    """The first run with three minima among those whose hills are highest. Raises UserError if there is none."""
-    walks = [(label, run) for label, group in results.items() for run in group if len(run.minimum_epochs) >= 3]
+    """The first run with three minima, its start not among them, of those whose hills are highest.
+
+    Raises UserError if there is none.
+    """
+    walks = [
+        (label, run)
+        for label, group in results.items()
+        for run in group
+        if len(run.minimum_epochs) >= 3 and not run.run.minimum_at_start
+    ]
     if not walks:
         raise UserError("no run has three minima, which a plane takes")
     label, run = max(walks, key=lambda walk: walk[1].run.strength)
@@ -78,5 +86,6 @@ def _walk(result: Result) -> Iterator[Tensor]:
     start = launch.start_arrays(result.run) if result.run.start else None
     trainer = Trainer(result.run, machine.device(), start)
     for _ in range(last):
-        trainer.epoch()
+        with machine.without_denormals():  # as it was trained
+            trainer.epoch()
         yield trainer.flat.theta.cpu().clone()

@@ -7,16 +7,16 @@ A record has what a figure reads: configuration, metrics, summary, and what was 
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, NamedTuple
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from thesislib import datasets, store
 from thesislib.config import Run, UserError
-from thesislib.files import make_writable, write
+from thesislib.files import make_writable, parse_metrics, read_metrics, replacing, write
 from thesislib.results import load
 
 _DATASETS = ("mnist5k", *datasets.SHAPES)
@@ -36,17 +36,12 @@ def pack(runs: Iterable[Run], path: Path) -> int:
         raise UserError(f"{path} is a folder: give the file's name, such as {path / 'runs.zip'}")
     make_writable(path.parent, "records", "--file or THESIS_FIGURES")
     prints = {name: datasets.fingerprint(name) for name in sorted({run.data for run in done.values()})}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with ZipFile(temporary, "w") as file:
-            _add(file, "data.json", json.dumps(prints).encode())
-            for identity in sorted(done):
-                for part in sorted(load(done[identity]).folder.iterdir()):
-                    if _FILES.fullmatch(part.name):
-                        _add(file, f"{identity}/{part.name}", part.read_bytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, ZipFile(temporary, "w") as file:
+        _add(file, "data.json", json.dumps(prints).encode())
+        for identity in sorted(done):
+            for part in sorted(load(done[identity]).folder.iterdir()):
+                if _FILES.fullmatch(part.name):
+                    _add(file, f"{identity}/{part.name}", part.read_bytes())
     return len(done)
 
 
@@ -54,12 +49,20 @@ def _add(file: ZipFile, name: str, content: bytes) -> None:
     file.writestr(ZipInfo(name), content, ZIP_DEFLATED, 9)  # ZipInfo's date is fixed: 1980
 
 
-def unpack(path: Path) -> tuple[int, int]:
-    """Put the records of a zip file among the runs; how many came, and how many there are in it.
+class Unpacked(NamedTuple):
+    """Numbers of runs: those that came, all in the file, and those that were begun here and stay as they are."""
 
-    A run that is finished here stays as it is; it gets what was derived from it if it is the same to the bit. Raises
-    UserError, before anything is written, if the file is not what `pack` writes, or was made with other data than
-    those here.
+    new: int
+    all: int
+    begun: int
+
+
+def unpack(path: Path) -> Unpacked:
+    """Put the records of a zip file among the runs.
+
+    A run that is finished here, or was begun, stays as it is; a finished one gets what was derived from it if it is
+    the same to the bit. Raises UserError, before anything is written, if the file is not what `pack` writes, or was
+    made with other data than those here.
     """
     try:
         with ZipFile(path) as file:
@@ -68,7 +71,9 @@ def unpack(path: Path) -> tuple[int, int]:
         prints = {name: print_ for name, print_ in json.loads(parts["data.json"]).items() if name in _DATASETS}
         for identity, record in records.items():
             config = json.loads(record["config.json"])
-            whole = {"metrics.csv", "done.json"} <= set(record)
+            summary = json.loads(record["done.json"])
+            whole = set(store.SUMMARY) <= summary.keys()
+            parse_metrics(record["metrics.csv"], store.COLUMNS, summary["epochs"])
             run = Run(**config["run"])
             if not whole or run.digest(config["data"]) != identity or prints[run.data] != config["data"]:
                 raise ValueError(f"{identity} is not what its name says")
@@ -78,7 +83,8 @@ def unpack(path: Path) -> tuple[int, int]:
         raise UserError(f"{path} holds no records of runs ({reason})") from None
     _agree_on_data(prints)
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
-    return sum(_place(identity, record) for identity, record in records.items()), len(records)
+    placed = [_place(record) for record in records.values()]
+    return Unpacked(placed.count("new"), len(placed), placed.count("begun"))
 
 
 def _by_run(parts: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
@@ -110,22 +116,30 @@ def _agree_on_data(prints: dict[str, str]) -> None:
         write(note, json.dumps({"sha256": theirs}).encode())
 
 
-def _place(identity: str, record: dict[str, bytes]) -> bool:
-    """Write one record unless the run is finished here; then it only gets what was derived, if its numbers agree."""
+def _place(record: dict[str, bytes]) -> Literal["new", "begun", "finished"]:
+    """Write one record unless the run was finished or begun here; which it was.
+
+    One that is finished here only gets what was derived, if its numbers agree.
+    """
     config = json.loads(record["config.json"])
     with store.writing(Run(**config["run"])) as writer:
-        done = writer.done
-        alike = done and _numbers(record["metrics.csv"]) == _numbers((writer.folder / "metrics.csv").read_bytes())
+        if not writer.done and (writer.folder / "checkpoint.safetensors").is_file():
+            return "begun"
+        done, alike = writer.done, writer.done and _alike(record["metrics.csv"], writer.folder / "metrics.csv")
         for name in sorted(record, key=lambda name: name == "done.json"):
             if not done or (alike and name.startswith("derived-") and not (writer.folder / name).is_file()):
                 write(writer.folder / name, record[name])
-        if not done:
-            (writer.folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    return not done
+    return "finished" if done else "new"
 
 
-def _numbers(metrics: bytes) -> list[list[str]]:
-    """The cells of a metrics.csv but for the seconds: another processor rounds differently, and its run is not ours."""
-    header, *rows = [line.split(",") for line in metrics.decode().splitlines()]
-    kept = [k for k, name in enumerate(header) if not name.endswith("seconds")]
-    return [[row[k] for k in kept] for row in (header, *rows)]
+def _alike(theirs: bytes, ours: Path) -> bool:
+    """Whether two metrics.csv agree but for the seconds: another processor rounds differently, and its run is not ours.
+
+    One of ours that is broken agrees with none.
+    """
+    try:
+        tables = parse_metrics(theirs, store.COLUMNS), read_metrics(ours, store.COLUMNS)
+    except UserError:
+        return False
+    one, other = (table.drop(columns=["seconds", "train_seconds"]) for table in tables)
+    return one.equals(other)

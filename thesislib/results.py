@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from thesislib.config import Run, UserError
 from thesislib.files import broken, read_arrays, read_json, read_metrics
-from thesislib.store import COLUMNS, STEPS, SUMMARY, Groups, run_id, runs_folder
+from thesislib.store import COLUMNS, STEPS, SUMMARY, Groups, is_record, run_id, runs_folder
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Result:
     @property
     def is_record(self) -> bool:
         """Whether the run came without its weights (`records`)."""
-        return not (self.folder / "final.safetensors").is_file()
+        return is_record(self.folder)
 
     @property
     def diverged(self) -> bool:

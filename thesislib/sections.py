@@ -102,10 +102,10 @@ def epochs(scale: Scale) -> Groups:
     }
 
 
-def multiple(scale: Scale, strengths: Iterable[float] | None = None, weight_decay: float = 1e-3) -> Groups:
+def multiple(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
     """4.1: a minimum every cycle; also without L2."""
     strengths = (0.0, *(strengths or scale.many_strengths))
-    with_l2 = {_name(s): _every_cycle(scale, strength=s, weight_decay=weight_decay) for s in strengths}
+    with_l2 = {_name(s): _every_cycle(scale, strength=s) for s in strengths}
     return with_l2 | {f"{_name(s)}, no L2": _every_cycle(scale, strength=s, weight_decay=0) for s in strengths}
 
 

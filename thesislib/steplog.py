@@ -79,10 +79,10 @@ def norms_and_cosines(gradients: list[Tensor], push: list[Tensor], last: list[Te
     """
     vectors = {0: gradients} | ({1: push} if push else {}) | ({2: last} if last else {})
     at = torch.tensor(list(vectors))
-    # One pass over all of them, in float64: the sum's products follow from those of its parts.
+    # One pass over all of them: the sum's products follow from those of its parts.
     dot = torch.zeros(3, 3, dtype=torch.float64, device=gradients[0].device)
     dot[at[:, None], at] = inner_products(list(vectors.values()))
-    of_sum = dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]
+    of_sum = (dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]).clamp_min(0)  # rounding may make it negative
     cosines = (dot[0, 1], dot[0, 0] * dot[1, 1]), (dot[0, 2] + dot[1, 2], of_sum * dot[2, 2])
     term_cosine, last_cosine = (product / squares.sqrt().clamp_min(1e-30) for product, squares in cosines)
     if not last:

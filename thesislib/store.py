@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from filelock import FileLock, Timeout
 
 from thesislib.config import REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import read_arrays, read_metrics, write, write_arrays
+from thesislib.files import appending, read_arrays, read_metrics, write, write_arrays
 
 #: What every row of metrics.csv has; the squared distances d_0, d_1, ... to the minima stand behind these.
 COLUMNS = (
@@ -79,6 +80,16 @@ def writing(run: Run) -> Iterator[Writer]:
         lock.release()
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: named by an id, with the run's description in it."""
+    return bool(re.fullmatch("[0-9a-f]{12}", folder.name)) and (folder / "config.json").is_file()
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a finished run came without its weights (`records`)."""
+    return (folder / "done.json").is_file() and not (folder / "final.safetensors").is_file()
+
+
 def delete(folder: Path) -> bool:
     """Delete a run's folder unless a process is at work on it; whether it is gone."""
     lock = FileLock(folder / "lock")
@@ -116,7 +127,8 @@ class Writer:
         }
         write(self.folder / "config.json", json.dumps(config, indent=1).encode())
         for abandoned in self.folder.glob(".*"):  # half a file, of a process that was killed while it wrote
-            abandoned.unlink()
+            if abandoned.is_file():
+                abandoned.unlink()
         path = self.folder / "checkpoint.safetensors"
         epoch, state, minima, lines = 0, {}, [], []
         if path.exists():
@@ -146,7 +158,7 @@ class Writer:
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
-        with (self.folder / "metrics.csv").open("a", newline="") as file:
+        with appending(self.folder / "metrics.csv") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(values)
         for name in values.keys() - {"epoch"}:
             self._board.add_scalar(name, values[name], values["epoch"])
@@ -154,7 +166,7 @@ class Writer:
     def steps(self, rows: list[dict[str, float]]) -> None:
         """Log steps just after a minimum."""
         if rows:
-            with (self.folder / "steps.csv").open("a", newline="") as file:
+            with appending(self.folder / "steps.csv") as file:
                 csv.DictWriter(file, STEPS, lineterminator="\n").writerows(rows)
 
     def _steps_until(self, epoch: int) -> str:

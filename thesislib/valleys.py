@@ -62,7 +62,7 @@ def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
 def rise(result: Result) -> float:
     """Mean over consecutive minima of how far an epoch's training loss rises above the line between theirs."""
     loss = result.history["train_loss"].to_numpy()
-    epochs = result.minimum_epochs
+    epochs = [epoch for epoch in result.minimum_epochs if epoch]  # the start has no epoch, so no loss
     rises = []
     for first, last in zip(epochs[:-1], epochs[1:], strict=True):
         between = loss[first - 1 : last]
@@ -87,7 +87,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     for (label, model), some in table.groupby(["label", "model"], sort=False):
         row: dict[str, object] = {"label": label, "network": model, "n": len(some)}
         for name in ("barrier", "rise"):
-            values = some[name].dropna().to_numpy()
+            values = some.loc[np.isfinite(some[name]), name].to_numpy()
             low, high = interval(values)
             row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_says"] = outcome(values) if len(values) else "-"

@@ -99,6 +99,8 @@ def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], f
             for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
                 flat.addcmul_(piece, factor)
         return
+    if len(factors) != len(rows) or sum(flat.numel() for flat in flats) != a.numel():
+        raise ValueError(f"{len(rows)} rows take as many factors, and tensors of {a.numel()} numbers in all")
     start, addresses = 0, _addresses(a, rows)
     for flat in flats:
         _add_differences(flat.numpy(), a.numpy(), addresses, factors.numpy(), start)
@@ -116,6 +118,7 @@ def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
 
 def _addresses(a: Tensor, rows: Sequence[Tensor]) -> np.ndarray:
     """Where the rows lie in memory, [C]. Raises ValueError unless each of them is a vector like `a`."""
-    if any(row.shape != a.shape or row.dtype != a.dtype or not row.is_contiguous() for row in rows):
-        raise ValueError(f"each row must be contiguous, {a.dtype} and {list(a.shape)}, as the first vector is")
+    for row in rows:
+        if (row.shape, row.dtype, row.device) != (a.shape, a.dtype, a.device) or not row.is_contiguous():
+            raise ValueError(f"each row must be contiguous, {a.dtype} and {list(a.shape)}, as the first vector is")
     return np.array([row.data_ptr() for row in rows])

@@ -13,8 +13,6 @@ Kind = Literal["more", "less", "same", "not more"]
 #: What counts as "the same" where nothing else is said: one percentage point of accuracy (the thesis' noise), 10 % of a
 #: distance.
 MARGINS = {"points": 1.0, "factor": np.log(1.1), "percent": 1.0}
-#: Accuracies on 1,000 images come in steps of 0.1 points: seeds that agree exactly still have that much noise.
-ROUNDING = {"points": 0.1 / np.sqrt(12), "factor": 0.0, "percent": 0.0}
 #: Fewer seeds than this carry no verdict.
 FEWEST = 3
 
@@ -49,6 +47,14 @@ def interval(effects: np.ndarray, rounding: float = 0.0) -> tuple[float, float]:
     return float(min(boot.low, x.mean() - half)), float(max(boot.high, x.mean() + half))
 
 
+def rounding(images: int) -> float:
+    """Standard deviation in points that rounding alone gives an accuracy on so many images.
+
+    On 1,000 images accuracies come in steps of 0.1 points: seeds that agree exactly still have that much noise.
+    """
+    return 100 / images / np.sqrt(12)
+
+
 def margins(error: float) -> dict[str, float]:
     """What counts as "the same" for networks with this error in percent: in accuracy at most a quarter of it.
 
@@ -57,11 +63,14 @@ def margins(error: float) -> dict[str, float]:
     return MARGINS | {"points": min(MARGINS["points"], error / 4)}
 
 
-def verdict(part: Part, margins: Mapping[str, float] = MARGINS) -> str:
-    """ "reproduced", "not reproduced" or "undecided", from where the interval lies; of < FEWEST seeds undecided."""
+def verdict(part: Part, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0) -> str:
+    """ "reproduced", "not reproduced" or "undecided", from where the interval lies; of < FEWEST seeds undecided.
+
+    `rounding` is that of accuracies.
+    """
     if np.isfinite(part.effects).sum() < FEWEST:
         return "undecided"
-    low, high = interval(part.effects, ROUNDING[part.unit])
+    low, high = _interval(part, rounding)
     margin = margins[part.unit]
     holds, fails = {
         "more": (low > 0, high <= 0),
@@ -72,15 +81,19 @@ def verdict(part: Part, margins: Mapping[str, float] = MARGINS) -> str:
     return "reproduced" if holds else "not reproduced" if fails else "undecided"
 
 
-def row(part: Part, margins: Mapping[str, float] = MARGINS) -> dict[str, object]:
+def _interval(part: Part, rounding: float) -> tuple[float, float]:
+    return interval(part.effects, rounding if part.unit == "points" else 0.0)
+
+
+def row(part: Part, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0) -> dict[str, object]:
     """A part as a row of the claims table. Factors are shown as such (1 is no effect), interval and margin alike."""
     finite = part.effects[np.isfinite(part.effects)]
     mean = finite.mean() if len(finite) else np.nan
-    values = np.array([mean, *interval(part.effects, ROUNDING[part.unit]), margins[part.unit]])
+    values = np.array([mean, *_interval(part, rounding), margins[part.unit]])
     effect, low, high, margin = np.exp(values) if part.unit == "factor" else values
     return {
         "claim": part.claim, "says": part.says, "expected": part.kind, "premise": part.premise,
-        "verdict": verdict(part, margins), "effect": effect, "low": low, "high": high, "margin": margin,
+        "verdict": verdict(part, margins, rounding), "effect": effect, "low": low, "high": high, "margin": margin,
         "unit": part.unit, "n": len(finite),
     }  # fmt: skip
 
