@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thesislib.config import Run
 from thesislib.kernels import KERNELS
 from thesislib.models import predict
 from thesislib.probe import Probe
@@ -101,7 +102,7 @@ def surface(probe: Probe, plane: Plane, xs: np.ndarray, ys: np.ndarray) -> pd.Da
     return pd.DataFrame([{"x": x, "y": y} | probe.at(plane.at(x, y))._asdict() for y in ys for x in xs])
 
 
-def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: object) -> np.ndarray:
+def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:
     """The distance term [Y, X] of minima on a grid of the plane, exact: what lies off the plane adds its distance."""
     total = np.zeros((len(ys), len(xs)))
     for minimum in minima:
