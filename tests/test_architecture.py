@@ -54,9 +54,10 @@ def test_every_room_is_on_the_list():
             "launch, ensembles, claims, curves, figures, export, chapter",
             "torch, torchvision, tensorboard, papermill",
         ),
+        ("train", "pandas, torchvision, matplotlib, papermill"),
     ],
 )
-def test_reading_and_drawing_need_no_torch(modules, forbidden):
+def test_nobody_waits_for_what_he_does_not_need(modules, forbidden):
     code = (
         f"import sys\nfrom thesislib import {modules}\nprint(sorted(set({forbidden.split(', ')}) & set(sys.modules)))"
     )

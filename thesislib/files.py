@@ -10,14 +10,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from thesislib.config import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def make_writable(folder: Path, what: str, variable: str) -> None:
@@ -107,6 +109,9 @@ def read_metrics(path: Path, columns: Iterable[str], epochs: int | None = None) 
 
 def parse_metrics(content: bytes, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
     """The same from the file's content. Raises ValueError: a line cut short must not become a missing value."""
+    # Imported here: it takes a third of a second, and the loop does not need it.
+    import pandas as pd
+
     lines = content.decode().splitlines(keepends=True)
     table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", dtype=float)
     if missing := set(columns) - set(table.columns):

@@ -251,7 +251,7 @@ def main() -> None:
         "One epoch of full MNIST, training part": report.epochs(epochs, HILLS),
         report.GOALS: report.goals(epochs),
         report.STEP: report.step(epochs, 60_000 // BATCH),
-        "One training step of 128 CIFAR-10 images, one core": report.steps(steps),
+        report.STEPS: report.steps(steps),
     }
     print(report.page(tables, repetitions), flush=True)
     grids = [(_script(GRID, "1"), _script(GRID, "2")) for _ in range(2)]
