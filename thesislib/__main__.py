@@ -51,11 +51,8 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
-    if (
-        run.strength
-        and given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}
-        and not run.minimum_epochs
-    ):
+    asked = given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}
+    if asked and run.strength and not run.minimum_epochs:
         hint = "--minima-every (no more than --epochs) or --minimum-at-start"
         raise UserError(f"no minimum is stored in {run.epochs} epochs, so there is no hill: give {hint}")
     # Imported here: the other commands need not wait for it.
