@@ -10,7 +10,7 @@ DATA = "1b845fda52828834"
     [
         ({}, "2d4aeb9dd0d5"),
         ({"width": 1e-2, "minima_every": 7}, "ca6a45d112dd"),
-        ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "79f727b8f51d"),
+        ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "cb4e8e3595b7"),
     ],
 )
 def test_ids_are_pinned(fields, identity):
@@ -25,13 +25,16 @@ def test_id_knows_every_field_and_the_data():
         "weight_decay": 0.0, "cross_entropy": False, "cycle": 11, "lr_schedule": "step", "lr_step": 5,
         "lr_gamma": 0.2, "offset": 1, "strength_schedule": "pulse", "pulse": 2, "minima": "multiple",
         "minima_every": 3, "minimum_at_start": True, "merge": "mean", "kernel": "tanh", "strength": 2.0,
-        "width": 0.1, "share": False, "precision": "bf16", "dense_steps": 3, "swa_from": 9,
+        "width": 0.1, "share": False, "precision": "bf16", "dense_steps": 3, "swa_from": 9, "member_epochs": 5,
+        "step_losses": True,
     }  # fmt: skip
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
     cifar = Run(data="cifar10", model="resnet20")
-    ids |= {cifar.digest(DATA), cifar.but(augment=True).digest(DATA), cifar.but(augmented_test=True).digest(DATA)}
-    assert len(ids) == len(changed) + 5
-    assert changed.keys() | {"augment", "augmented_test"} == Run.model_fields.keys()
+    more = {"augment": True, "augmented_test": True, "statistics_images": 9, "validation": True}
+    cifar = cifar.but(train_size=100)
+    ids |= {cifar.digest(DATA)} | {cifar.but(**{k: v}).digest(DATA) for k, v in more.items()}
+    assert len(ids) == 2 + len(changed) + 1 + len(more)
+    assert changed.keys() | more.keys() == Run.model_fields.keys()
 
 
 def test_default_and_explicit_are_the_same_run():
@@ -56,6 +59,9 @@ def test_default_and_explicit_are_the_same_run():
         ({"model": "resnet20"}, "not for mnist5k"),
         ({"cross_entropy": False, "strength": 0}, "nothing to follow"),
         ({"strength_schedule": "pulse", "pulse": 11}, "longer than cycle"),
+        ({"member_epochs": 11}, "longer than cycle"),
+        ({"statistics_images": 100}, "networks with BatchNorm"),
+        ({"validation": True}, "give train_size"),
     ],
 )
 def test_a_mistake_is_one_line(fields, words):

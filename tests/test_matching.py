@@ -12,7 +12,7 @@ from thesislib.models import build, mlp
 #: Number of groups: hidden layers; inner channels of the blocks and the channels that stages add to the residual
 #: stream (ResNet-20: 9 + 3; ResNet-34 with projections: 16 + 4); MobileNetV2: stem, 17 expansions less the one that the
 #: first block lacks, 7 stages, the last layer.
-GROUPS = {"mlp": 2, "resnet20": 12, "resnet32": 18, "resnet34": 20, "mobilenetv2": 25}
+GROUPS = {"mlp": 2, "resnet20": 12, "resnet32": 18, "resnet34": 20, "mobilenetv2": 26}
 
 
 def images(name, count=4):

@@ -1,6 +1,7 @@
+import math
+
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from thesislib.models import Linear, build, predict
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet34", 21_282_122),
-        ("mobilenetv2", 2_236_682),
+        ("mobilenetv2", 2_296_922),
     ],
 )
 def test_parameter_counts(name, parameters):
@@ -98,20 +99,58 @@ def with_statistics(model):
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "functional"), [("resnet20", functional_resnet20), ("resnet34", functional_resnet34)])
+def functional_mobilenet(state, x):
+    """MobileNetV2 written down again from the table in the thesis, with a shortcut wherever the stride is 1."""
+
+    def conv(x, name, norm_name, size=1, stride=1, groups=1):
+        return norm(state, F.conv2d(x, state[f"{name}.weight"], None, stride, size // 2, 1, groups), norm_name)
+
+    x, layer, before = F.relu(conv(x, "0", "1", size=3)), 3, 32
+    for expansion, channels, blocks, first in (
+        (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    ):  # fmt: skip
+        for stride in (first, *[1] * (blocks - 1)):
+            part = f"{layer}.residual"
+            y = F.relu(conv(x, f"{part}.0", f"{part}.1"))
+            y = F.relu(conv(y, f"{part}.3", f"{part}.4", size=3, stride=stride, groups=expansion * before))
+            y = conv(y, f"{part}.6", f"{part}.7")
+            if stride == 1:
+                y = y + (x if before == channels else conv(x, f"{layer}.shortcut.0", f"{layer}.shortcut.1"))
+            x, layer, before = y, layer + 1, channels
+    x = F.avg_pool2d(F.relu(conv(x, f"{layer}", f"{layer + 1}")), 4).flatten(1)
+    return F.linear(x, state[f"{layer + 5}.weight"], state[f"{layer + 5}.bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "functional"),
+    [("resnet20", functional_resnet20), ("resnet34", functional_resnet34), ("mobilenetv2", functional_mobilenet)],
+)
 @torch.no_grad()
-def test_resnets_are_the_papers(name, functional):
+def test_networks_are_those_of_their_tables(name, functional):
     model, x = with_statistics(build(name, 0)), torch.randn(2, 3, 32, 32)
     assert torch.allclose(model(x), functional(model.state_dict(), x), rtol=1e-4, atol=1e-4)
 
 
-@torch.no_grad()
-def test_mobilenet_is_torchvisions_with_two_strides_less():
-    model, x = with_statistics(build("mobilenetv2", 0)), torch.randn(2, 3, 32, 32)
-    theirs = torchvision.models.mobilenet_v2(num_classes=10)
-    theirs.load_state_dict(model.state_dict())
-    theirs.features[0][0].stride = theirs.features[2].conv[1][0].stride = (1, 1)
-    assert torch.allclose(model(x), theirs.eval()(x), atol=1e-5)
+@pytest.mark.parametrize(
+    ("name", "gain", "spread"),
+    [
+        ("resnet20", 2, 2),  # He et al. (2015): normal, variance 2 / fan in
+        ("resnet32", 2, 2),
+        ("resnet34", 1 / 3, 0.8),  # PyTorch's default: uniform, variance 1 / (3 fan in)
+        ("mobilenetv2", 1 / 3, 0.8),
+        ("mlp", 1 / 3, 0.8),
+    ],
+)
+def test_initial_variances_layer_by_layer(name, gain, spread):
+    """Within five standard deviations of the sample's variance, `spread` / n in units of the true one squared."""
+    layers = [m for m in build(name, 0).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == {"resnet20": 20, "resnet32": 32, "resnet34": 37, "mobilenetv2": 58, "mlp": 3}[name]
+    for layer in layers:
+        w, fan_in = layer.weight, layer.weight[0].numel()
+        assert w.var().item() == pytest.approx(gain / fan_in, rel=5 * math.sqrt(spread / w.numel())), layer
+        assert abs(w.mean().item()) < 5 * math.sqrt(gain / fan_in / w.numel())
+        if layer.bias is not None:
+            assert layer.bias.abs().max() <= fan_in**-0.5
 
 
 @pytest.mark.parametrize("name", ["resnet20", "mobilenetv2"])

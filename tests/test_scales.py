@@ -9,6 +9,7 @@ from thesislib import sections
 from thesislib.train import Trainer
 
 BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}
+BEGIN |= {"statistics_images": 4}
 
 
 def begun(scale):
@@ -18,11 +19,11 @@ def begun(scale):
     return list(dict.fromkeys(run.but(**BEGIN | (averaged if run.swa_from else {}), init_seed=None) for run in runs))
 
 
-@pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar-small"])
+@pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar"])
 def test_every_setting_takes_two_steps(scale, photographs):
     runs = begun(scale)
     networks = {run.model for run in runs}
-    assert len(runs) > (30 if scale == "cifar-small" else 45) * len(networks)
+    assert len(runs) > (30 if scale == "cifar" else 45) * len(networks)
     for run in runs:
         trainer = Trainer(run)
         before = trainer.flat.theta.clone()

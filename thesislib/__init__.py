@@ -11,8 +11,8 @@ ROOMS = (
     "metrics",  # scores of predictions
     "machine",  # cores, devices, pools of processes
     "store",  # run folders: find, lock, resume, write
-    "beginnings",  # the epochs that runs share
     "results",  # finished runs as tables
+    "beginnings",  # the epochs that runs share
     "derived",  # what was computed from them, kept on disk
     "records",  # finished runs in one small file, without weights
     "scales",  # the sizes of the experiments

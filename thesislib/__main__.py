@@ -135,7 +135,7 @@ def _unpack(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
     chosen = options.section or sections.SECTIONS
-    return [run for name in chosen for group in sections.groups(name, options.scale).values() for run in group]
+    return sections.in_order({name: sections.groups(name, options.scale) for name in chosen})
 
 
 def _clean(options: argparse.Namespace) -> int:

@@ -63,6 +63,18 @@ class Images:
         for index in everything.to(self.labels.device)[own].split(batch_size):
             yield self.take(index, None if draws is None else draws[index])[0]
 
+    def even_batches(self, count: int, batch_size: int, crops: torch.Generator | None = None) -> Iterator[Tensor]:
+        """The first `count` images once, in batches of one size (to an image) of at most `batch_size`.
+
+        For BatchNorm's statistics: they are plain means over batches, in which a small last one would count as much as
+        a whole one. Of several processes each gets its share of every batch.
+        """
+        draws = None if crops is None else draw_crops(count, crops).to(self.labels.device)
+        for index in torch.arange(count, device=self.labels.device).tensor_split(-(-count // batch_size)):
+            whole = len(index) // parallel.size() * parallel.size()
+            own = index[:whole][parallel.rank() :: parallel.size()]
+            yield self.take(own, None if draws is None else draws[own])[0]
+
 
 def draw_crops(count: int, generator: torch.Generator, pad: int = 4) -> Tensor:
     """One of the (2 pad + 1)^2 shifts times two mirrorings for each of `count` images, all alike probable."""
@@ -87,15 +99,21 @@ def crop_and_flip(images: Tensor, crops: Tensor, pad: int = 4) -> Tensor:
 def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
     """Training and test images of a run. Raises UserError if the data are missing or too few."""
     arrays = load(run.data)
+    x_test, y_test = arrays.x_test, arrays.y_test
+    if run.validation:
+        x_test, y_test = arrays.x_train[run.train_size :], arrays.y_train[run.train_size :]
+        if not len(x_test):
+            raise UserError(f"--validation: --train-size {run.train_size} leaves none of {run.data}'s images for it")
     parts = []
-    for x, y, size in (
-        (arrays.x_train, arrays.y_train, run.train_size),
-        (arrays.x_test, arrays.y_test, run.test_size),
-    ):
+    for x, y, size in ((arrays.x_train, arrays.y_train, run.train_size), (x_test, y_test, run.test_size)):
         if size is not None and size > len(x):
             raise UserError(f"{run.data} has only {len(x)} images in this split, not {size}")
         x, y = (torch.from_numpy(a[:size].copy()).to(device) for a in (x, y))
         parts.append(Images(x, y, run.data))
     if len(parts[0]) < run.batch_size:
         raise UserError(f"--batch-size: {run.batch_size} is more than the {len(parts[0])} training images")
+    if run.statistics_images and run.statistics_images > len(parts[0]):
+        raise UserError(
+            f"--statistics-images: {run.statistics_images} is more than the {len(parts[0])} training images"
+        )
     return parts[0], parts[1]

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from thesislib import schedules, store
-from thesislib.config import REVISION, Run, UserError
+from thesislib.config import NETWORK_VERSIONS, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import read_arrays, read_json, read_metrics, write_arrays
+from thesislib.results import Result
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,17 +32,18 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def _name(run: Run, device: str) -> str | None:
+def file_name(run: Run, device: str) -> str | None:
     """Name of the file that every run with this beginning could use; None if there is nothing to share."""
     if not run.minimum_epochs or run.minimum_at_start:
         return None
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     # Another torch or device, or another number of processes, rounds differently.
-    key = [shared, fingerprint(run.data), REVISION, version("torch"), device]
+    key = [shared, fingerprint(run.data), REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
     return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
 
 
-def _find(name: str | None) -> Path | None:
+def find(name: str | None) -> Path | None:
+    """Where a beginning of that name lies, if anybody has kept it."""
     return next(store.runs_folder().glob(f"*/{name}"), None) if name else None
 
 
@@ -50,13 +52,20 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device:
 
     `device` says on what it was trained.
     """
-    name = _name(run, device)
-    if name is None or _find(name):
+    name = file_name(run, device)
+    if name is None or find(name):
         return
-    metrics = read_metrics(writer.folder / "metrics.csv", store.COLUMNS)[[*store.COLUMNS, "d_0"]]
+    metrics = read_metrics(writer.folder / "metrics.csv", store.COLUMNS)[store.columns(run, minima=1)]
     parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
+    for number in range(_members_before(run)):
+        parts[f"member-{number}"] = read_arrays(writer.folder / f"member-{number}.safetensors")
     arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
     write_arrays(writer.folder / name, arrays)
+
+
+def _members_before(run: Run) -> int:
+    """How many mean members a run has by its first minimum."""
+    return sum(epoch <= run.minimum_epochs[0] for epoch in run.member_ends)
 
 
 def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, list[Arrays]]:
@@ -64,30 +73,33 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
 
     Writes that run's rows and minimum as this one's. `seconds` stay those of the run that trained them.
     """
-    path = _find(_name(run, device))
+    path = find(file_name(run, device))
     # A run that ends there has to be evaluated itself.
     if path is None or run.minimum_epochs[0] == run.epochs:
         return 0, {}, []
-    parts: dict[str, Arrays] = {"state": {}, "minimum": {}, "metrics": {}}
+    parts: dict[str, Arrays] = {}
     try:
         arrays = read_arrays(path)
     except UserError:  # the run is then trained from its start
         return 0, {}, []
     for key, array in arrays.items():
         part, _, name = key.partition("/")
-        parts[part][name] = array
-    columns = [*store.COLUMNS, "d_0"]
+        parts.setdefault(part, {})[name] = array
+    columns = store.columns(run, minima=1)
     for values in parts["metrics"]["rows"].tolist():
-        row = {name: value for name, value in zip(columns, values, strict=True) if value == value or name != "d_0"}
+        pairs = zip(columns, values, strict=True)
+        row = {name: value for name, value in pairs if value == value or name in store.COLUMNS}
         epoch = int(row["epoch"])
         writer.row(row | {"epoch": epoch, "strength": schedules.strength(run, epoch - 1)})
+    for number in range(_members_before(run)):
+        writer.member(number, parts[f"member-{number}"])
     writer.minimum(0, parts["minimum"])
     return epoch, parts["state"], [parts["minimum"]]
 
 
 def longer(run: Run) -> Iterator[Run]:
     """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
-    if run.epochs in run.minimum_epochs and run.minima_every and not run.dense_steps:
+    if run.epochs in run.minimum_epochs and run.minima_every:
         for epochs in range(run.epochs + run.minima_every, 2 * run.epochs + 1, run.minima_every):
             yield run.but(epochs=epochs)
 
@@ -107,13 +119,24 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
                 continue
             minima = [read_arrays(folder / f"minimum-{k}.safetensors") for k in range(len(run.minimum_epochs))]
             labels = read_arrays(folder / "final.safetensors", ["labels"])
+            members = [read_arrays(folder / f"member-{k}.safetensors") for k in range(len(run.member_ends))]
             rows = read_metrics(folder / "metrics.csv", store.COLUMNS).head(run.epochs)
+            result = Result(parent, folder)
+            steps, losses = result.steps, result.step_losses[: run.epochs]
         except (UserError, KeyError):  # broken, or it diverged before: the run is then trained
             continue
         for number, minimum in enumerate(minima):
             writer.minimum(number, minimum)
+        for number, member in enumerate(members):
+            writer.member(number, member)
+        known = set(store.columns(run))
         for row in rows.astype({"epoch": int}).to_dict("records"):
-            writer.row({name: value for name, value in row.items() if value == value})
+            writer.row({name: value for name, value in row.items() if value == value and name in known})
+        if run.dense_steps:
+            steps = steps[steps["epoch"] <= run.epochs].astype(dict.fromkeys(("epoch", "minimum", "step"), int))
+            writer.steps(steps.to_dict("records"))
+        if run.step_losses:
+            writer.losses(losses)
         writer.finish("finished", minima[-1] | labels, versions)
         return True
     return False
@@ -121,7 +144,7 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
 
 def files(runs: Iterable[Run]) -> int:
     """How many beginnings these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
-    return len({_name(run, "any") for run in runs} - {None})
+    return len({file_name(run, "any") for run in runs} - {None})
 
 
 def epochs(runs: Iterable[Run], device: str) -> int:
@@ -134,9 +157,9 @@ def epochs(runs: Iterable[Run], device: str) -> int:
     for run in sorted(runs, key=lambda run: -run.epochs):
         if any(whole in runs or _has_weights(whole) for whole in longer(run)):
             continue
-        name = _name(run, device)
+        name = file_name(run, device)
         total += run.epochs
-        if (name in seen or _find(name)) and run.minimum_epochs[0] < run.epochs:
+        if (name in seen or find(name)) and run.minimum_epochs[0] < run.epochs:
             total -= run.minimum_epochs[0]
         seen.update({name} - {None})
     return total

@@ -82,7 +82,7 @@ def _train(groups: dict[str, Groups]) -> dict[str, str]:
     """Train what the sections need; an error for each section that still lacks runs, printed as well."""
     runs = {section: [run for group in labelled.values() for run in group] for section, labelled in groups.items()}
     try:
-        launch.train_missing(run for needed in runs.values() for run in needed)
+        launch.train_missing(sections.in_order(groups))
     except RuntimeError as failure:
         print(f"FAILED training: {failure}", flush=True)
     lacking = {section: len(launch.missing(needed)) for section, needed in runs.items()}

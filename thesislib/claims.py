@@ -41,6 +41,11 @@ class Book:
     def __init__(self, results: Results, cycle: int) -> None:
         self.results, self.cycle = results, cycle
 
+    @property
+    def first(self) -> float:
+        """Cycles before the first minimum of section 2's runs."""
+        return self.results["2-2_strength: no term"][0].run.minimum_epochs[0] / self.cycle
+
     def each(self, name: str, read: Callable[[Result], float]) -> np.ndarray:
         """`read` of every run labelled `name` ("section: label")."""
         return np.array([read(result) for result in self.results[name]], dtype=float)
@@ -107,7 +112,7 @@ def _parts(book: Book) -> Iterator[Part]:
     for wide, less_wide in zip(grid[:-1], grid[1:], strict=True):
         says = f"w {wide.split()[-1]} ends farther than w {less_wide.split()[-1]}"
         yield Part("C5", says, "more", "factor", d(wide) - d(less_wide))
-    early = sections.FIRST + 1 / 3
+    early = book.first + 1 / 3
     yield Part("C5", "the widest hill starts slowest", "less", "factor", d(grid[0], early) - d(grid[-1], early))
     yield Part("C5", f"w = {narrow.split()[-1]} is too narrow to matter", "same", "factor", d(narrow) - d(none))
     for w in grid:
@@ -140,8 +145,17 @@ def _parts(book: Book) -> Iterator[Part]:
         "points",
         ends(warm + "cosine, multiple") - ends(warm + "cosine"),
     )
-    good, high = rate + "0.01", rate + "0.1"
-    yield Part("C10", "lr = 0.1 loses accuracy against 0.01", "less", "points", a(high) - a(good), premise=True)
+    rates = _fields(book, "3-1_learning_rate", "lr")
+    usual = 0.01 if 0.01 in rates else rates[0]
+    good, high = (f"{rate}{lr:g}" for lr in (usual, 10 * usual))
+    yield Part(
+        "C10",
+        f"lr = {10 * usual:g} loses accuracy against {usual:g}",
+        "less",
+        "points",
+        a(high) - a(good),
+        premise=True,
+    )
     yield Part("C10", "and the term keeps it up", "more", "points", a(high + ", term") - a(high))
     yield from _ensemble_parts(book)
     yield _cost_part(book)

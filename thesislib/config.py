@@ -10,10 +10,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
-LATER = frozenset({"augmented_test", "dense_steps", "swa_from"})
+LATER = frozenset(
+    {"augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses", "validation"}
+)
 
 #: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
 REVISION = 1
+
+#: The same for one network alone; part of its runs' ids where it is not 1. Version 2: the thesis' initial weights, and
+#: its MobileNetV2.
+NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 2}
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -23,6 +29,14 @@ _LARGEST = 1e30
 Positive = Annotated[float, Field(gt=0, lt=_LARGEST)]
 #: abs: -0.0 equals 0.0, and equal runs have equal ids.
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(abs)]
+
+#: Training and test images of the original datasets.
+_SIZES = {
+    "mnist5k": (4_000, 1_000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}
 
 
 class UserError(Exception):
@@ -42,6 +56,9 @@ class Run(BaseModel):
     data: Literal["mnist5k", "mnist", "cifar10", "cifar100"] = Field("mnist5k", description="dataset")
     train_size: Size | None = Field(None, description="use only the first so many training images")
     test_size: Size | None = Field(None, description="use only the first so many test images")
+    validation: bool = Field(
+        False, description="evaluate on the training images behind the first train_size, not on test images"
+    )
     augment: bool = Field(False, description="random crop (pad 4) and flip of the training images")
     augmented_test: bool = Field(False, description="evaluate on augmented test images too, as the thesis did")
     model: Literal["mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2"] = Field(
@@ -65,6 +82,12 @@ class Run(BaseModel):
     swa_from: Size | None = Field(
         None, description="stochastic weight averaging: evaluate the mean of the weights after this and later epochs"
     )
+    member_epochs: Size | None = Field(
+        None, description="store the mean of the weights over the last so many epochs of each cycle too"
+    )
+    statistics_images: Size | None = Field(
+        None, description="re-estimate BatchNorm's statistics on so many training images before each evaluation"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; bf16 is autocast, weights stay fp32")
 
     # schedules, in epochs
@@ -82,6 +105,7 @@ class Run(BaseModel):
     minima: Literal["single", "multiple", "merge"] = Field("single", description="which minima become hills")
     minima_every: Size | None = Field(None, description="store a minimum after every so many epochs")
     dense_steps: Count = Field(0, description="log the gradients of the first so many steps after each minimum")
+    step_losses: bool = Field(False, description="keep the training loss of every step")
     minimum_at_start: bool = Field(False, description="the weights of step 0 are the first minimum")
     merge: Literal["recursive", "mean", "widen"] = Field(
         "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"
@@ -99,6 +123,12 @@ class Run(BaseModel):
             raise ValueError(f"augment and augmented_test are for CIFAR, not for {self.data}")
         if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
+        if self.statistics_images and not self.convolutional:
+            raise ValueError(f"statistics_images is for networks with BatchNorm, not for {self.model}")
+        if self.member_epochs and self.member_epochs > self.cycle:
+            raise ValueError(f"member_epochs ({self.member_epochs}) is longer than cycle ({self.cycle})")
+        if self.validation and self.train_size is None:
+            raise ValueError("validation takes its images from behind the first train_size: give train_size")
         if self.swa_from and (self.minima_every or self.minimum_at_start):
             raise ValueError("swa_from evaluates averaged weights, which are no minima: leave out minima_every")
         if self.swa_from and self.swa_from > self.epochs:
@@ -117,9 +147,16 @@ class Run(BaseModel):
         return 100 if self.data == "cifar100" else 10
 
     @property
+    def convolutional(self) -> bool:
+        """Whether the network has filters, and a BatchNorm behind each."""
+        return not self.model.startswith("mlp")
+
+    @property
     def test_images(self) -> int:
-        """Number of test images, of the original datasets."""
-        whole = 1_000 if self.data == "mnist5k" else 10_000
+        """Number of images that the run is evaluated on, of the original datasets."""
+        train, whole = _SIZES[self.data]
+        if self.validation:
+            whole = max(0, train - self.train_size)
         return min(whole, self.test_size or whole)
 
     @property
@@ -129,11 +166,18 @@ class Run(BaseModel):
         every = list(range(self.minima_every, self.epochs + 1, self.minima_every)) if self.minima_every else []
         return (start + every)[:1] if self.minima == "single" else start + every
 
+    @property
+    def member_ends(self) -> list[int]:
+        """Epochs after which the mean of a cycle's last weights is stored; none without member_epochs."""
+        return list(range(self.offset + self.cycle, self.epochs + 1, self.cycle)) if self.member_epochs else []
+
     def digest(self, fingerprint: str) -> str:
         """The id: 12 hex digits of SHA-256 over every field (defaults too, but for LATER), the data and REVISION."""
         run = self.model_dump(mode="json")
         run = {k: v for k, v in run.items() if k not in LATER or v != type(self).model_fields[k].default}
         content = {"run": run, "data": fingerprint, "revision": REVISION}
+        if self.model in NETWORK_VERSIONS:
+            content["network"] = NETWORK_VERSIONS[self.model]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterable
-from concurrent.futures import as_completed
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -50,7 +51,7 @@ def _train(run: Run) -> None:
     trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
 
     def whole_state() -> dict[str, np.ndarray]:
-        return trainer.state() | {"processes": np.array([parallel.size()])}
+        return trainer.state() | {"origin": np.frombuffer(json.dumps(_origin()).encode(), np.uint8)}
 
     with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
         if parallel.from_first(writer and writer.done):  # another process finished it while we waited
@@ -60,7 +61,7 @@ def _train(run: Run) -> None:
             return
         epoch, state, minima = begun
         if state:
-            _check_processes(run, int(state.pop("processes", np.ones(1))[0]), parallel.size())
+            _check_origin(run, state)
             trainer.restore(epoch, state, minima)
         elif run.minimum_at_start and writer:
             writer.minimum(0, trainer.snapshot())
@@ -72,6 +73,8 @@ def _train(run: Run) -> None:
                 continue
             writer.row(row)
             writer.steps(trainer.dense)
+            if trainer.member and not trainer.diverged:
+                writer.member(run.member_ends.index(trainer.finished_epochs), trainer.member)
             if len(trainer.minima.visited) > before:
                 writer.minimum(before, trainer.snapshot())
                 if before == 0:
@@ -81,8 +84,10 @@ def _train(run: Run) -> None:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
-            versions = {"python": platform.python_version(), "torch": version("torch"), "hardware": hardware()}
+            versions = {"python": platform.python_version()} | _origin()
             final = trainer.snapshot() | {"labels": trainer.labels()}
+            if run.step_losses:
+                writer.losses(np.stack(trainer.losses))
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
 
@@ -98,19 +103,30 @@ def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], 
 
 
 def hardware() -> str:
-    """What a run is trained on, as far as it decides the rounding: number of processes and kind of device."""
+    """What a run is trained on, as far as it decides the rounding: number of processes, kind of device."""
     from thesislib import parallel
 
-    return f"{parallel.size()} x {machine.device().split(':')[0]}"
+    return f"{parallel.size()} x {machine.kind()}"
 
 
-def _check_processes(run: Run, before: int, now: int) -> None:
-    """Raise UserError if a run would go on with another number of processes: it would round differently."""
+def _origin() -> dict[str, str]:
+    """What decides how a run's numbers are rounded."""
+    return {"torch": version("torch"), "hardware": hardware()}
+
+
+def _check_origin(run: Run, state: dict[str, np.ndarray]) -> None:
+    """Take the origin out of a checkpoint; raise UserError if the run would go on with another rounding."""
+    before, now = json.loads(state.pop("origin").tobytes()), _origin()
     if before != now:
+        folder, was, here = store.runs_folder() / store.run_id(run), *map(_told, (before, now))
         raise UserError(
-            f"run {store.run_id(run)} was begun by {before} processes and cannot go on with {now}: "
-            f"use torchrun --nproc-per-node {before}, or delete {store.runs_folder() / store.run_id(run)}"
+            f"run {folder.name} was begun on {was} and cannot go on with {here}, which rounds differently: "
+            f"go on there (processes: torchrun --nproc-per-node), or delete {folder}"
         )
+
+
+def _told(origin: dict[str, str]) -> str:
+    return f"{origin['hardware']}, torch {origin['torch']}"
 
 
 def start_arrays(run: Run) -> dict[str, np.ndarray]:
@@ -123,23 +139,24 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
 
 
 def missing(runs: Iterable[Run]) -> list[Run]:
-    """The distinct runs that are not done, longest first."""
+    """The distinct runs that are not done, in the order in which they are given."""
     distinct = {store.run_id(run): run for run in runs}
-    todo = [run for run in distinct.values() if not store.is_done(run)]
-    return sorted(todo, key=lambda run: -run.epochs * (run.train_size or 10**9))
+    return [run for run in distinct.values() if not store.is_done(run)]
 
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs, longest first, each with those behind it that can be cut from it (`beginnings`)."""
-    of: dict[Run, list[Run]] = {}
-    for run in runs:
+    """Runs in their order, each with those that can be cut from it (`beginnings`), the longest first."""
+    runs, of = list(runs), {}
+    for run in sorted(runs, key=lambda run: -run.epochs):
         of[run] = next((of[whole] for whole in beginnings.longer(run) if whole in of), [])
         of[run].append(run)
-    return list({id(family): family for family in of.values()}.values())
+    return list({id(of[run]): of[run] for run in runs}.values())
 
 
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
-    """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
+    """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
+
+    Raises RuntimeError if a run fails.
 
     The other runs finish all the same, unless a process dies, and what is finished is kept. Errors of ours, not of
     the user's or the disk's, leave their traceback on stderr. `first_worker` is the first process' number
@@ -150,14 +167,18 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     failures: dict[str, int] = {}
-    died = False
+    died, workers = False, min(workers or machine.cores(), len(todo))
     with (
-        machine.pool_of(min(workers or machine.cores(), len(todo)), first_worker) as pool,
+        machine.pool_of(workers, first_worker) as pool,
         tqdm(total=len(todo), desc="training", unit="run") as bar,
         machine.stopped_by_interrupt(pool),
     ):
-        for wave in _waves(todo):
-            for future in as_completed([pool.submit(_execute, run) for run in wave]):
+        queue, running = _Queue(todo), {}
+        while queue.waiting or running:
+            while not died and len(running) < workers and (run := queue.take()):
+                running[pool.submit(_execute, run)] = run
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                queue.done(running.pop(future))
                 bar.update()
                 if error := future.exception():
                     died = died or isinstance(error, BrokenProcessPool)
@@ -165,7 +186,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
                     if trace and reason not in failures:
                         tqdm.write(trace, file=sys.stderr)
                     failures[reason] = failures.get(reason, 0) + 1
-            if died:  # of memory, perhaps: this pool takes no further runs
+            if died and not running:  # of memory, perhaps: this pool takes no further runs
                 break
     if failures:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
@@ -184,20 +205,40 @@ def results(groups: store.Groups, workers: int | None = None) -> Results:
     return Results.load(groups)
 
 
-def _waves(todo: list[Run]) -> list[list[Run]]:
-    """Runs that start from another run's minimum, or are the beginning of a longer one, come after it."""
-    waves, rest = [], todo
-    while rest:
-        waiting = {store.run_id(run) for run in rest}
-        ready = [
-            run
-            for run in rest
-            if (not run.start or run.start.split(":")[0] not in waiting)
-            and waiting.isdisjoint(store.run_id(whole) for whole in beginnings.longer(run))
-        ]
-        waves.append(ready)
-        rest = [run for run in rest if run not in ready]
-    return waves
+class _Queue:
+    """Runs in their order, but each after those that it needs, and not beside one that trains its beginning.
+
+    A run that starts from another one's minimum comes after it, and so does one that can be cut from a longer one. Two
+    runs that share their first epochs, side by side, would both train them: others go first if there are any.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.waiting = {store.run_id(run): run for run in runs}
+        self._after = {
+            name: {run.start.split(":")[0]} if run.start else {store.run_id(r) for r in beginnings.longer(run)}
+            for name, run in self.waiting.items()
+        }
+        self._open = set(self.waiting)  # waiting or running
+        here = hardware()
+        self._beginnings = {name: beginnings.file_name(run, here) for name, run in self.waiting.items()}
+        self._running: set[str] = set()
+
+    def take(self) -> Run | None:
+        """The next run, None if all that wait need one that is still running."""
+        ready = [name for name in self.waiting if not self._after[name] & self._open]
+        trained_now = {self._beginnings[name] for name in self._running} - {None}
+        busy = {file for file in trained_now if not beginnings.find(file)}
+        chosen = next((name for name in ready if self._beginnings[name] not in busy), ready[0] if ready else None)
+        if chosen is None:
+            return None
+        self._running.add(chosen)
+        return self.waiting.pop(chosen)
+
+    def done(self, run: Run) -> None:
+        """A run has ended, well or badly: others may follow."""
+        name = store.run_id(run)
+        self._open.discard(name)
+        self._running.discard(name)
 
 
 def _execute(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 #: Number of this process among the workers of this machine's pools.
 _worker = 0
@@ -30,6 +32,21 @@ def device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', _worker)) % torch.cuda.device_count()}"
+
+
+def kind() -> str:
+    """The kind of device, as far as it decides the rounding: the GPU's name, or the CPU's maker and instructions."""
+    import torch
+
+    if (where := device()) != "cpu":
+        return torch.cuda.get_device_name(where)
+    # MKL asks for the maker, oneDNN for the instructions.
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.is_file() else platform.processor()
+    words = {word for line in text.splitlines() if line.startswith(("vendor_id", "flags")) for word in line.split()}
+    maker = " ".join(sorted(words & {"AuthenticAMD", "GenuineIntel"}))
+    extra = " ".join(sorted(words & {"avx512_bf16", "amx_bf16"}))
+    return " ".join(["cpu", maker or platform.machine(), torch.backends.cpu.get_cpu_capability(), extra]).strip()
 
 
 def make_repeatable() -> None:

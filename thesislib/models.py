@@ -1,14 +1,17 @@
-"""The networks of the thesis; the convolutional ones are built from torchvision's blocks."""
+"""The networks of the thesis, with its initial weights; the ResNets are built from torchvision's blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
+from torch.overrides import TorchFunctionMode
 
 
 def _onednn_product() -> Callable[..., Tensor] | None:
@@ -80,7 +83,8 @@ class PadShortcut(nn.Module):
 def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
     """ResNet-(6 blocks + 2) for 32x32 images (He et al. 2016, section 4.2), option-A shortcuts.
 
-    3 stages of 16, 32 and 64 channels; `cifar_resnet(5)` is ResNet-32 with 464,154 parameters.
+    3 stages of 16, 32 and 64 channels; `cifar_resnet(5)` is ResNet-32 with 464,154 parameters. All weights of
+    convolutions and of the linear layer are He-normal (fan in, He et al. 2015), biases are PyTorch's default.
     """
     from torchvision.models.resnet import BasicBlock
 
@@ -94,35 +98,70 @@ def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
             shrinks = stage > 0 and block == 0
             before = channels // 2 if shrinks else channels
             layers.append(BasicBlock(before, channels, 1 + shrinks, PadShortcut() if shrinks else None))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+    return model
 
 
 def resnet34(classes: int = 10) -> nn.Module:
-    """torchvision's ResNet-34 with a stem for 32x32 images: 3x3, stride 1, no pooling; 21,282,122 parameters."""
+    """ResNet-34 (He et al. 2016) with a stem for 32x32 images: 3x3, stride 1, no pooling; 21,282,122 parameters.
+
+    torchvision's network with PyTorch's default initial weights, as in the thesis.
+    """
     from torchvision.models import resnet34 as imagenet_resnet34
 
     model = imagenet_resnet34(num_classes=classes)
     model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.reset_parameters()
     return model
+
+
+def conv_bn(inputs: int, outputs: int, size: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    """A convolution without bias that keeps the image's size at stride 1, and its BatchNorm."""
+    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block (Sandler et al. 2018) as the thesis has it: ReLU, and shortcuts wherever the stride is 1.
+
+    A 1x1 convolution to `expansion` times the channels (also where that is 1), a depthwise 3x3, a 1x1 to `outputs`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        hidden = expansion * inputs
+        self.residual = nn.Sequential(
+            *conv_bn(inputs, hidden), nn.ReLU(inplace=True),
+            *conv_bn(hidden, hidden, 3, stride, groups=hidden), nn.ReLU(inplace=True),
+            *conv_bn(hidden, outputs),
+        )  # fmt: skip
+        self.shortcut = None
+        if stride == 1:
+            self.shortcut = nn.Identity() if inputs == outputs else nn.Sequential(*conv_bn(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        y = self.residual(x)
+        return y if self.shortcut is None else y + self.shortcut(x)
 
 
 def mobilenet_v2(classes: int = 10) -> nn.Module:
-    """torchvision's MobileNetV2 for 32x32 images: stem and 24-channel stage with stride 1; 2,236,682 parameters."""
-    # Thesis: 2,296,922 parameters, with a 1x1 convolution on each shortcut where the channels change.
-    from torchvision.models import MobileNetV2
-
-    settings = [
-        [1, 16, 1, 1],
-        [6, 24, 2, 1],
-        [6, 32, 3, 2],
-        [6, 64, 4, 2],
-        [6, 96, 3, 1],
-        [6, 160, 3, 2],
-        [6, 320, 1, 1],
-    ]
-    model = MobileNetV2(num_classes=classes, inverted_residual_setting=settings, dropout=0.0)
-    model.features[0][0].stride = (1, 1)
-    return model
+    """MobileNetV2 for 32x32 images as in the thesis: 2,296,922 parameters, PyTorch's default initial weights."""
+    layers: list[nn.Module] = [*conv_bn(3, 32, 3), nn.ReLU(inplace=True)]
+    before = 32
+    for expansion, channels, blocks, first_stride in (
+        (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    ):  # fmt: skip
+        for block in range(blocks):
+            layers.append(InvertedResidual(before, channels, expansion, 1 if block else first_stride))
+            before = channels
+    head = [*conv_bn(320, 1280), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *head, nn.Linear(1280, classes))
 
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
@@ -143,11 +182,52 @@ def build(name: str, seed: int, classes: int = 10) -> nn.Module:
         return MODELS[name](classes)
 
 
+class _Rounded(torch.autograd.Function):
+    """Numbers rounded to bf16, and their gradients; both stay fp32 tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.bfloat16().float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.bfloat16().float()
+
+
+class _RoundedProducts(TorchFunctionMode):
+    """Convolutions and linear layers of bf16 numbers, summed up in fp32: what autocast does, by fp32's instructions."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (F.conv2d, F.linear):
+            return func(*args, **(kwargs or {}))
+        x, weight, *rest = args
+        return _Rounded.apply(func(_Rounded.apply(x), _Rounded.apply(weight), *rest, **(kwargs or {})))
+
+
+def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:
+    """Where products and convolutions are of numbers in this precision."""
+    if precision == "fp32":
+        return nullcontext()
+    # Without AVX-512 oneDNN's convolutions in bf16 take eight times as long as those in fp32 (AMD EPYC, ResNet-20).
+    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return _RoundedProducts()
+    return torch.autocast(device, torch.bfloat16)
+
+
 def predict(model: nn.Module, images: Tensor, precision: Literal["fp32", "bf16"]) -> Tensor:
     """Logits [B, C] in fp32 of images [B, C, H, W], products and convolutions in the precision."""
     if precision == "fp32":
         return model(images)
     # Convolutions in bf16 are fastest with the channels innermost; the weights stay as theta has them.
     images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with _products(images.device.type, precision):
         return model(images).float()
+
+
+def estimate_statistics(model: nn.Module, batches: Iterable[Tensor], precision: Literal["fp32", "bf16"]) -> None:
+    """Collect BatchNorm's statistics anew at the network's weights: plain means over `batches` of images [B, C, H, W].
+
+    Running ones belong to weights of some time ago (Izmailov et al. 2018). Nothing happens without a BatchNorm.
+    """
+    with _products(next(model.parameters()).device.type, precision):
+        update_bn(batches, model)

@@ -57,7 +57,11 @@ def measure(run: Run) -> Cost:
     torch.set_num_threads(1)
     arrays = datasets.load(run.data)
     train, test = (run.train_size or len(arrays.x_train)), (run.test_size or len(arrays.x_test))
-    few = run.but(train_size=STEPS * run.batch_size, test_size=min(test, run.batch_size), start=None)
+    few_test = min(test, run.batch_size)
+    fewer = {"train_size": STEPS * run.batch_size, "test_size": few_test, "start": None}
+    if run.statistics_images:  # so that evaluating one image takes as long as in the run itself
+        fewer["statistics_images"] = max(1, run.statistics_images * few_test // test)
+    few = run.but(**fewer)
     trainer = Trainer(few, machine.device())
     rows = [trainer.epoch() for _ in range(3)]
     step = float(np.median([row["train_seconds"] for row in rows])) / STEPS

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
-from thesislib.models import build, predict
+from thesislib.models import build, estimate_statistics, predict
 
 
 class Point(NamedTuple):
@@ -57,8 +56,8 @@ class Probe:
     def _go(self, theta: Tensor | np.ndarray) -> None:
         self.flat.theta.copy_(torch.as_tensor(theta))
         if self.has_statistics:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-                update_bn(self._batches(self.train, self.counts[0]), self.model)
+            batches = self.train.even_batches(self.counts[0], self.batch_size)
+            estimate_statistics(self.model, batches, self.run.precision)
         self.model.eval()
 
     def _batches(self, images: Images, count: int) -> list[Tensor]:

@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from thesislib import datasets, store
-from thesislib.config import Run, UserError
+from thesislib.config import NETWORK_VERSIONS, Run, UserError
 from thesislib.files import make_writable, parse_metrics, read_metrics, replacing, write
 from thesislib.results import load
 
 _DATASETS = ("mnist5k", *datasets.SHAPES)
 #: What of a run's folder is in its record; done.json last, because it says that the rest is there.
-_FILES = re.compile(r"config\.json|metrics\.csv|steps\.csv|derived-[\w.-]+\.safetensors|done\.json")
+_FILES = re.compile(r"config\.json|metrics\.csv|steps\.csv|losses\.safetensors|derived-[\w.-]+\.safetensors|done\.json")
 
 
 def pack(runs: Iterable[Run], path: Path) -> int:
@@ -75,6 +75,8 @@ def unpack(path: Path) -> Unpacked:
             whole = set(store.SUMMARY) <= summary.keys()
             parse_metrics(record["metrics.csv"], store.COLUMNS, summary["epochs"])
             run = Run(**config["run"])
+            if config.get("network", 1) != NETWORK_VERSIONS.get(run.model, 1):
+                raise ValueError(f"{identity} is of an earlier version of {run.model}, with other initial weights")
             if not whole or run.digest(config["data"]) != identity or prints[run.data] != config["data"]:
                 raise ValueError(f"{identity} is not what its name says")
     # RuntimeError is zipfile's for a password, or a compression that is not built in.

@@ -51,7 +51,8 @@ class Result:
             raise broken(path, error) from None
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
-        """theta [P], logits [N, C] and buffers of minimum `which`, or of the end for "final"; only `names` if given.
+        """theta [P], logits [N, C] and buffers of minimum `which`, of the end for "final", or of the mean member
+        "member-K"; only `names` if given.
 
         "final" also has labels [N], the true classes of the test images.
 
@@ -62,10 +63,18 @@ class Result:
                 f"run {self.id} came without its weights, which are asked for here: "
                 "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
             )
-        path = self.folder / ("final.safetensors" if which == "final" else f"minimum-{which}.safetensors")
+        name = which if isinstance(which, str) and not which.isdigit() else f"minimum-{which}"
+        path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
         return read_arrays(path, names)
+
+    @property
+    def step_losses(self) -> np.ndarray:
+        """The training loss of every step, [epochs, steps]; empty unless the run has step_losses."""
+        if not self.run.step_losses:
+            return np.zeros((0, 0), np.float32)
+        return read_arrays(self.folder / "losses.safetensors", ["train_loss"])["train_loss"]
 
     @property
     def minimum_epochs(self) -> list[int]:

@@ -19,6 +19,9 @@ class Scale:
     seeds: tuple[int, ...]
     #: of the ensembles, whose differences are small; None: as many as elsewhere
     ensemble_seeds: tuple[int, ...] | None = None
+    #: cycles before the first minimum of the runs that have one: the thesis stores it at epoch 100 of a cycle of 150
+    first: float = 2 / 3
+    width: float = 1e-3  # where a section does not vary it
     widths: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4)
     #: a hill far narrower than one step: C5 says it has no effect
     narrow: float = 1e2
@@ -30,6 +33,8 @@ class Scale:
     hills: int = 10  # of the cost's runs
     probe_images: int = 2000  # of each split, on which the landscape between minima is measured
     plane_points: int = 21  # to a side, of the plane through three minima
+    #: ensembles of equal budget that the thesis does not have: one cosine over all of it, two networks of half of it
+    opponents: bool = False
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -43,13 +48,18 @@ class Scale:
         """One setting for every network and seed (the scale's own seeds if none are given)."""
         lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.lr_step or -(-self.cycle // 3)}
         return [
-            make_run(**(network | lengths | fields), seed=seed)
+            make_run(**({"width": self.width} | network | lengths | fields), seed=seed)
             for network in self.networks
             for seed in seeds or self.seeds
         ]
 
 
 CIFAR10 = {"data": "cifar10", "augment": True, "lr": 0.01}
+#: ResNet-20 for a CPU, and all that is stored so that nothing has to be trained twice for a later analysis.
+CIFAR20 = CIFAR10 | {
+    "train_size": 20_000, "test_size": 5_000, "model": "resnet20", "precision": "bf16", "lr": 0.05,
+    "statistics_images": 2_000, "member_epochs": 4, "dense_steps": 300, "step_losses": True,
+}  # fmt: skip
 
 SCALES = {
     "smoke": Scale(
@@ -79,17 +89,20 @@ SCALES = {
             (1.0, 0.01): (".981 to .983", 339.0),
         },
     ),
-    "cifar-small": Scale(
-        "10,000 CIFAR-10 images, ResNet-20 in bf16: two to three hours on two cores",
-        (CIFAR10 | {"train_size": 10_000, "test_size": 2_000, "model": "resnet20", "precision": "bf16"},),
-        cycle=3,
-        seeds=(0, 1),
-        widths=(1e-3, 1e-4),
-        strengths=(1.0, 100.0),
-        rates=(1e-2, 1e-1),
-        many_strengths=(1.0, 100.0),
+    # Just outside a minimum log d grows by 4 s w lr / (1 - momentum) a step, N = 2,496 s w a cycle: 25 at s = 1 and
+    # w = 1e-2. From 20 on a hill is left within the first cycle after it.
+    "cifar": Scale(
+        "20,000 CIFAR-10 images, ResNet-20 in bf16: five seeds in a day or two on two cores",
+        (CIFAR20,),
+        cycle=8,
+        seeds=(0, 1, 2, 3, 4),
+        first=1.0,
+        width=1e-2,
+        widths=(1e-1, 3e-2, 1e-2),
+        strengths=(1.0, 10.0, 100.0),
+        rates=(CIFAR20["lr"], 10 * CIFAR20["lr"]),
         restart_widths=(),
-        merged_strength=100.0,
+        opponents=True,
         hills=2,
         probe_images=500,
         plane_points=11,

@@ -27,6 +27,12 @@ def strength(run: Run, epoch: int) -> float:
     return run.strength * _cosine(t, run.cycle) if run.strength_schedule == "cosine" else run.strength
 
 
+def is_averaged(run: Run, epoch: int) -> bool:
+    """Whether the weights of that epoch go into the mean of its cycle (`member_epochs`)."""
+    last = run.member_epochs or 0
+    return epoch >= run.offset and _since_restart(run, epoch) >= run.cycle - last
+
+
 def _since_restart(run: Run, epoch: int) -> int:
     return max(0, epoch - run.offset) % run.cycle
 

@@ -7,36 +7,38 @@ and networks, and with how many seeds. Runs that two sections share are the same
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from thesislib.config import Run, UserError
 from thesislib.scales import SCALES, Scale
 from thesislib.store import Groups
 
-#: The thesis puts the baseline's only minimum at epoch 100 of a cycle of 150.
-FIRST = 2 / 3
 #: In front of the labels of runs that are for a table of numbers, not for curves.
 PUBLISHED = "published: "
 #: In front of the labels of section 6's runs that log the first so many steps after each minimum ...
 DENSE, DENSE_STEPS = "steps: ", 300
 #: ... and of those between whose minima it looks.
 BETWEEN = "between: "
+#: Ensembles of section 7 that are no walks through minima.
+NO_WALKS = ("FGE", "SWA", "one cosine", "two of half")
 #: Under one label, runs whose seeds are equal modulo this are the members of one ensemble of independent networks.
 MEMBER = 1000
 
 
 def _single(scale: Scale, **fields: Any) -> list[Run]:
-    return scale.runs(minima="single", minima_every=scale.of(FIRST), **fields)
+    if scale.first == 1 and fields.get("strength") == 0:
+        return _every_cycle(scale, **fields)  # without a hill it is the same run, and other sections need it
+    return scale.runs(**{"minima": "single", "minima_every": scale.of(scale.first)} | fields)
 
 
 def _every_cycle(scale: Scale, **fields: Any) -> list[Run]:
     return scale.runs(**{"minima": "multiple", "minima_every": scale.cycle} | fields)
 
 
-def baseline(scale: Scale, strength: float = 1.0, width: float = 1e-3) -> Groups:
+def baseline(scale: Scale, strength: float = 1.0, width: float | None = None) -> Groups:
     """1: with and without the distance term, constant learning rate, both kernels."""
-    fields = {"strength": strength, "width": width}
+    fields = {"strength": strength, "width": width or scale.width}
     kernels = {"term": _single(scale, **fields), "term, tanh": _single(scale, kernel="tanh", **fields)}
     return {"no term": _single(scale, strength=0)} | kernels
 
@@ -60,11 +62,11 @@ def _published(scale: Scale) -> Groups:
     return _prefixed(PUBLISHED, runs)
 
 
-def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float = 1e-3) -> Groups:
+def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float | None = None) -> Groups:
     """2.2: what does s do?"""
     groups = {"no term": _single(scale, strength=0)}
     for s in strengths or scale.strengths:
-        groups[f"s = {s:g}"] = _single(scale, strength=s, width=width)
+        groups[f"s = {s:g}"] = _single(scale, strength=s, width=width or scale.width)
     return groups
 
 
@@ -80,7 +82,7 @@ def interaction(
 
 
 def learning_rate(scale: Scale, rates: Iterable[float] | None = None) -> Groups:
-    """3.1: does the term stabilise a wrong learning rate? The thesis' rates at every scale, cosine restarts."""
+    """3.1: does the term stabilise a wrong learning rate? The thesis' rates, or the scale's own, cosine restarts."""
     return {
         f"lr = {rate:g}{', term' if s else ''}": _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
         for rate in rates or scale.rates
@@ -113,9 +115,9 @@ def _name(s: float) -> str:
     return f"s = {s:g}" if s else "no term"
 
 
-def merged(scale: Scale, strength: float | None = None, width: float = 1e-3) -> Groups:
+def merged(scale: Scale, strength: float | None = None, width: float | None = None) -> Groups:
     """4.2: many minima merged into one hill, against as many hills."""
-    fields = {"strength": scale.merged_strength if strength is None else strength, "width": width}
+    fields = {"strength": scale.merged_strength if strength is None else strength, "width": width or scale.width}
     hills = {"no term": _every_cycle(scale, strength=0), "multiple": _every_cycle(scale, **fields)}
     return hills | {
         how: _every_cycle(scale, minima="merge", merge=how, **fields) for how in ("recursive", "mean", "widen")
@@ -158,7 +160,7 @@ def gradients(scale: Scale) -> Groups:
         "no term": _every_cycle(scale, strength=0, **dense),
         "cosine": _every_cycle(scale, strength=0, lr_schedule="cosine", **dense),
     } | {f"s = {s:g}": _every_cycle(scale, strength=s, **dense) for s in scale.many_strengths}
-    walks = {label: runs for label, runs in ensembles(scale).items() if label not in ("FGE", "SWA")}
+    walks = {label: runs for label, runs in ensembles(scale).items() if label not in NO_WALKS}
     return by_epoch | _prefixed(DENSE, by_step) | _prefixed(BETWEEN, walks)
 
 
@@ -170,20 +172,31 @@ def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
     """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.
 
     SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones, where a
-    cycle is long enough for that: a rate that is constant within an epoch needs two of them to fall.
+    cycle is long enough for that: a rate that is constant within an epoch needs four of them to fall. At a scale with
+    `opponents` the same epochs also go into one long cosine and into two networks; SWA is then the last mean member.
     """
     runs = {"cycles": 5, "seeds": scale.ensemble_seeds, "strength": 0}
     cosine = {"lr_schedule": "cosine"}
     one_cycle = scale.runs(**runs | cosine | {"cycles": 1})
     groups = {"constant": _every_cycle(scale, **runs), "cosine": _every_cycle(scale, **runs | cosine)}
-    if (short := scale.cycle // 5) >= 2:
+    if (short := scale.cycle // 5) >= 4:
         fge = {"cycle": short, "minima_every": short, "offset": scale.of(4)}
         groups["FGE"] = _every_cycle(scale, **runs | cosine, **fge)
-    groups["SWA"] = scale.runs(**runs, swa_from=scale.of(4) + 1)
-    groups["independent"] = [run.but(seed=run.seed + MEMBER * m) for run in one_cycle for m in range(5)]
+    if scale.opponents:
+        groups["one cosine"] = scale.runs(**runs | cosine, cycle=scale.of(5))
+        half = scale.runs(**runs | cosine | {"cycles": 2.5}, cycle=scale.of(2.5))
+        groups["two of half"] = _independent(half, 2)
+    else:
+        groups["SWA"] = scale.runs(**runs, swa_from=scale.of(4) + 1)
+    groups["independent"] = _independent(one_cycle, 5)
     for s in strengths or scale.many_strengths:
         groups[f"s = {s:g}"] = _every_cycle(scale, **runs | {"strength": s})
     return groups
+
+
+def _independent(runs: list[Run], members: int) -> list[Run]:
+    """Each run so many times, from other initial weights: the members of one ensemble."""
+    return [run.but(seed=run.seed + MEMBER * m) for run in runs for m in range(members)]
 
 
 def cost(scale: Scale, hills: int | None = None) -> Groups:
@@ -255,6 +268,20 @@ def _check(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
         numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
         if not numbers or not value:
             raise UserError(f"parameter {name} must be a list of numbers such as [1, 10], not {value!r}")
+
+
+#: What to train first at a scale that takes days.
+_FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
+
+
+def in_order(groups: Mapping[str, Groups]) -> list[Run]:
+    """The runs of some sections, each once, seed by seed: at any moment the first seeds are complete.
+
+    Within a seed the sections of _FIRST come before the rest.
+    """
+    names = sorted(groups, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    runs = dict.fromkeys(run for name in names for group in groups[name].values() for run in group)
+    return sorted(runs, key=lambda run: run.seed % MEMBER)
 
 
 def parameter_names(section: str) -> set[str]:

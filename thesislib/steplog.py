@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,12 @@ class StepLog:
             self._measured.append(gradients)
         if self.is_dense(step):
             self._rows.append(torch.cat((self._losses[-1], gradients, distance)))
+
+    def losses(self) -> np.ndarray:
+        """Cross-entropy of every step, [steps], float32."""
+        losses = torch.stack(self._losses)[:, 0]
+        parallel.average([losses])
+        return losses.cpu().numpy()
 
     def means(self) -> dict[str, float]:
         """The epoch's columns of metrics.csv: losses over all steps, gradients over those measured."""

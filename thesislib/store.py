@@ -4,7 +4,9 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           metrics.csv              one row an epoch
           steps.csv                one row a step just after a minimum, if the run asks for it (dense_steps)
           minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
+          member-<k>.safetensors   the same at the mean of the k-th cycle's last weights (member_epochs)
           final.safetensors        the same at the end, and the test labels [N]
+          losses.safetensors       the training loss of every step, [epochs, steps] (step_losses)
           beginning-*.safetensors  what other runs can go on from (`beginnings`)
           derived-*.safetensors    what was computed from these files later (`derived`)
           checkpoint.safetensors   while it trains
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from thesislib.config import REVISION, Run, UserError
+from thesislib.config import NETWORK_VERSIONS, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import appending, read_arrays, read_metrics, write, write_arrays
 
@@ -37,6 +39,20 @@ COLUMNS = (
     *("epoch", "train_loss", "term", "test_loss", "accuracy", "lr", "strength"),
     *("grad_norm", "term_norm", "grad_cosine", "train_seconds", "seconds", "d_init"),
 )
+
+
+def columns(run: Run, minima: int | None = None) -> list[str]:
+    """The columns of a run's metrics.csv, with those that it asks for; distances to so many minima (None: all)."""
+    running, mean = (tuple(f"{name}_{of}" for name in ("test_loss", "accuracy")) for of in ("running", "mean"))
+    count = len(run.minimum_epochs) if minima is None else minima
+    return [
+        *COLUMNS,
+        *(running if run.statistics_images else ()),  # with the statistics that train
+        *(mean if run.member_epochs else ()),  # of the mean member, at the ends of cycles
+        *(("d_0_radial", "d_0_angular") if run.convolutional and count else ()),
+        *(f"d_{k}" for k in range(count)),
+    ]
+
 
 #: What every row of steps.csv has: `step` steps after minimum `minimum`; norms of the cross-entropy's and the term's
 #: gradient, cosines of the angles between the two and to the last step's gradient, squared distance to the minimum.
@@ -106,7 +122,7 @@ class Writer:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self._columns = [*COLUMNS, *(f"d_{k}" for k in range(len(run.minimum_epochs)))]
+        self._columns = columns(run)
         self._header = ",".join(self._columns) + "\n"
         self._board: Any = None
 
@@ -124,6 +140,7 @@ class Writer:
             "run": self.run.model_dump(mode="json"),
             "data": fingerprint(self.run.data),
             "revision": REVISION,
+            "network": NETWORK_VERSIONS.get(self.run.model, 1),
         }
         write(self.folder / "config.json", json.dumps(config, indent=1).encode())
         for abandoned in self.folder.glob(".*"):  # half a file, of a process that was killed while it wrote
@@ -178,6 +195,14 @@ class Writer:
     def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the minimum with that number."""
         write_arrays(self.folder / f"minimum-{number}.safetensors", arrays)
+
+    def member(self, number: int, arrays: dict[str, np.ndarray]) -> None:
+        """Store the mean member of the cycle with that number."""
+        write_arrays(self.folder / f"member-{number}.safetensors", arrays)
+
+    def losses(self, losses: np.ndarray) -> None:
+        """Store the training losses of all steps, [epochs, steps]."""
+        write_arrays(self.folder / "losses.safetensors", {"train_loss": losses})
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm, parameters_to_vector
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 
 from thesislib import parallel, schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import FlatParameters
+from thesislib.flat import FlatParameters, MeanWeights
 from thesislib.minima import Minima
-from thesislib.models import build, predict
+from thesislib.models import build, estimate_statistics, predict
 from thesislib.steplog import StepLog, norms_and_cosines
 from thesislib.vectors import squared_distances
 
@@ -47,6 +47,11 @@ class Trainer:
         self.finished_epochs = 0
         self.diverged = False
         self.swa = AveragedModel(self.model) if run.swa_from else None
+        # The same weights with BatchNorm statistics of their own: those that train stay as they are.
+        self.precise = self.flat.network_at(self.model, self.flat.theta) if run.statistics_images else None
+        self.mean = MeanWeights(self.flat, self.model) if run.member_epochs else None
+        self.member: dict[str, np.ndarray] = {}  # the mean member that the last epoch completed, as a `snapshot`
+        self.losses: list[np.ndarray] = []  # of every step [steps], an array an epoch (step_losses)
         self.logits = torch.empty(0)
         self.dense: list[dict[str, float]] = []  # rows of steps.csv of the last epoch
         if run.minimum_at_start:
@@ -63,15 +68,23 @@ class Trainer:
         self.finished_epochs += 1
         if self.run.swa_from and self.finished_epochs >= self.run.swa_from:
             self._average()
+        means |= self._finish_member()
         test_loss, accuracy = self.evaluate()
+        if self.precise:
+            means |= _named("running", self._score(self._logits(self.model)))
         theta = self.flat.theta
         row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
         row |= means | {"strength": strength, "d_init": squared_distances(theta, [self.initial]).item()}
         row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
+        if self.run.convolutional and self.minima.visited:
+            parts = self.flat.radial_and_angular(theta, self.minima.visited[0])
+            row |= dict(zip(("d_0_radial", "d_0_angular"), parts, strict=True))
         self.diverged = not (math.isfinite(row["train_loss"]) and math.isfinite(row["d_init"]))
         if self.finished_epochs in self.run.minimum_epochs and not self.diverged:
             self.minima.add(theta)
             row[f"d_{len(self.minima.visited) - 1}"] = 0.0
+            if self.run.convolutional and len(self.minima.visited) == 1:
+                row |= {"d_0_radial": 0.0, "d_0_angular": 0.0}
         return row | {"train_seconds": trained - begin, "seconds": time.perf_counter() - begin}
 
     def _steps(self, lr: float, strength: float) -> dict[str, float]:
@@ -83,6 +96,7 @@ class Trainer:
         steps, pushed = len(self.train_images) // run.batch_size, strength > 0 and len(minima.hills) > 0
         log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
         gradients, term, factors = [], torch.zeros((), device=self.device), None
+        averaged = schedules.is_averaged(run, self.finished_epochs)
         batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
         for step, (images, labels) in enumerate(batches):
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
@@ -103,7 +117,11 @@ class Trainer:
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
             self.optimizer.step()
+            if averaged and log.is_measured(step):
+                self.mean.add(flat.theta)
         self.dense = log.rows(self.finished_epochs + 1, len(minima.visited) - 1)
+        if run.step_losses:
+            self.losses.append(log.losses())
         return log.means()
 
     def _since_minimum(self, steps: int) -> float:
@@ -119,49 +137,73 @@ class Trainer:
         self.minima.add_gradient(self.flat.theta, factors, [push])
         return self.flat.pieces(push)
 
-    @torch.inference_mode()
-    def evaluate(self, batch_size: int = 500) -> tuple[float, float]:
+    def evaluate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the test images; keeps the logits [N, C].
 
-        Without augmentation, unless the run says otherwise.
+        Without augmentation, unless the run says otherwise; with BatchNorm's statistics collected anew if it says so.
         """
-        model = self.evaluated.eval()
+        if self.precise:
+            self._estimate_statistics(self.precise, self.run.statistics_images)
+        self.logits = self._logits(self.evaluated)
+        return self._score(self.logits)
+
+    @torch.inference_mode()
+    def _logits(self, model: torch.nn.Module, batch_size: int = 500) -> torch.Tensor:
+        """Of a network on the test images, [N, C]."""
+        model.eval()
         # Thesis: evaluated with the training augmentation switched on.
-        crops = None
-        if self.run.augmented_test:
-            crops = torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
-        logits = torch.cat(
-            [predict(model, images, self.run.precision) for images in self.test_images.in_order(batch_size, crops)]
-        )
-        self.logits, labels = parallel.gather(logits, len(self.test_images)), self.test_images.labels
-        return (
-            F.cross_entropy(self.logits, labels).item(),
-            (self.logits.argmax(1) == labels).double().mean().item(),
-        )
+        crops = self._crops() if self.run.augmented_test else None
+        images = self.test_images.in_order(batch_size, crops)
+        logits = torch.cat([predict(model, batch, self.run.precision) for batch in images])
+        return parallel.gather(logits, len(self.test_images))
+
+    def _score(self, logits: torch.Tensor) -> tuple[float, float]:
+        labels = self.test_images.labels
+        return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
+
+    def _crops(self) -> torch.Generator:
+        """Crops and flips that are this epoch's, whatever was drawn before: a resumed run draws the same."""
+        return torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
+
+    def _estimate_statistics(self, model: torch.nn.Module, images: int | None = None) -> None:
+        """Collect the BatchNorm statistics that belong to a network's weights on so many training images (None: all).
+
+        As in training: augmented if the run augments, in batches of its size.
+        """
+        crops = self._crops() if self.run.augment and images else None
+        batches = self.train_images.even_batches(images or len(self.train_images), self.run.batch_size, crops)
+        estimate_statistics(model, batches, self.run.precision)
 
     @property
     def evaluated(self) -> torch.nn.Module:
         """The network that is evaluated and stored: the one that trains, or the average of its weights."""
-        return self.swa.module if self.swa and self.swa.n_averaged > 0 else self.model
+        if self.swa and self.swa.n_averaged > 0:
+            return self.swa.module
+        return self.precise or self.model
 
     def _average(self) -> None:
         """Take the weights into the average, and collect the BatchNorm statistics that belong to it (SWA)."""
         self.swa.update_parameters(self.model)
-        if any(isinstance(module, torch.nn.BatchNorm2d) for module in self.swa.modules()):
-            self.swa.train()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bf16"):
-                update_bn(self.train_images.in_order(self.run.batch_size), self.swa, self.device)
+        self._estimate_statistics(self.swa.module)
+
+    def _finish_member(self) -> dict[str, float]:
+        """At the end of a cycle evaluate the mean of its last weights, and keep it as `member`; its columns."""
+        self.member = {}
+        if self.finished_epochs not in self.run.member_ends:
+            return {}
+        self._estimate_statistics(self.mean.model, self.run.statistics_images)
+        logits = self._logits(self.mean.model)
+        self.member = _arrays(self.mean.model, self.mean.theta, logits)
+        self.mean.begin_anew()
+        return _named("mean", self._score(logits))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """The network and what it predicts: theta [P], logits [N, C] of the last evaluation, buffers.
 
         On the CPU these are views of what training goes on to change: store them, or copy them, at once.
         """
-        theta = self.flat.theta
-        if self.evaluated is not self.model:
-            theta = parameters_to_vector(self.evaluated.parameters())
-        buffers = {f"buffer.{name}": _array(buffer) for name, buffer in self.evaluated.named_buffers()}
-        return {"theta": _array(theta), "logits": _array(self.logits)} | buffers
+        theta = parameters_to_vector(self.evaluated.parameters()) if self.swa else self.flat.theta
+        return _arrays(self.evaluated, theta, self.logits)
 
     def labels(self) -> np.ndarray:
         """True classes of the test images, [N]."""
@@ -175,6 +217,8 @@ class Trainer:
             | {f"optimizer.{p}.{n}": _array(v) for p in slots for n, v in slots[p].items() if v is not None}
             | {f"buffer.{name}": _array(buffer) for name, buffer in self.model.named_buffers()}
             | {f"swa.{name}": _array(value) for name, value in (self.swa.state_dict() if self.swa else {}).items()}
+            | ({"mean.theta": _array(self.mean.theta), "mean.count": np.array(self.mean.count)} if self.mean else {})
+            | ({"losses": np.stack(self.losses)} if self.losses else {})
         )
 
     def restore(self, epoch: int, state: Arrays, minima: list[Arrays]) -> None:
@@ -190,6 +234,10 @@ class Trainer:
         if self.swa:
             swa = {name.removeprefix("swa."): _tensor(a) for name, a in state.items() if name.startswith("swa.")}
             self.swa.load_state_dict(swa)
+        if self.mean:
+            self.mean.theta.copy_(_tensor(state["mean.theta"]))
+            self.mean.count = state["mean.count"].item()
+        self.losses = list(state.get("losses", ()))
         self.generator.set_state(_tensor(state["generator"]))
         self.minima = Minima(self.run.kernel, self.run.width, self.run.minima, self.run.merge, self.run.share)
         for minimum in minima:
@@ -207,6 +255,16 @@ def _optimizer(run: Run, parameters: list[torch.nn.Parameter]) -> torch.optim.Op
     if run.optimizer == "adam":
         return torch.optim.Adam(parameters, betas=(run.momentum, 0.999), **shared)
     return torch.optim.SGD(parameters, momentum=run.momentum, **shared)
+
+
+def _named(what: str, score: tuple[float, float]) -> dict[str, float]:
+    """Loss and accuracy as columns of a row."""
+    return dict(zip((f"test_loss_{what}", f"accuracy_{what}"), score, strict=True))
+
+
+def _arrays(model: torch.nn.Module, theta: torch.Tensor, logits: torch.Tensor) -> dict[str, np.ndarray]:
+    buffers = {f"buffer.{name}": _array(buffer) for name, buffer in model.named_buffers()}
+    return {"theta": _array(theta), "logits": _array(logits)} | buffers
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
