@@ -1,8 +1,14 @@
+import numpy as np
+import pytest
 import torch
 from scipy import stats
+from torch.nn import functional as F
 
 from thesislib.batches import Images, crop_and_flip, draw_crops, splits
-from thesislib.config import Run
+from thesislib.config import Run, UserError
+from thesislib.datasets import load
+from thesislib.models import build
+from thesislib.probe import Probe
 from thesislib.train import Trainer
 
 
@@ -91,3 +97,47 @@ def test_too_few_images_are_refused(folders):
         splits(Run(train_size=5000), torch.device("cpu"))
     with pytest.raises(UserError, match="--batch-size"):
         splits(Run(train_size=100), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(64, [32, 32]), (33, [17, 16]), (50, [25, 25]), (1, [1]), (32, [32])])
+def test_even_batches_have_every_image_once(count, sizes):
+    x = torch.arange(64, dtype=torch.uint8).view(64, 1, 1).expand(64, 28, 28)
+    batches = list(Images(x, torch.zeros(64), "mnist5k").even_batches(count, 32))
+    assert [len(batch) for batch in batches] == sizes
+    seen = torch.cat(batches)[:, 0, 0, 0]
+    assert torch.allclose(seen, (torch.arange(count) / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_one_image_more_does_not_change_the_statistics(photographs, folders):
+    """A last batch of one image had the weight of a whole one: with 33 images half of it all."""
+    path = folders / "data" / "cifar10.npz"
+    arrays = dict(np.load(path))
+    arrays["x_train"][32] = 255  # one that is unlike the others
+    np.savez(path, **arrays)
+    run = Run(data="cifar10", model="resnet20", batch_size=16)
+
+    def variance(images):
+        """Of the stem's output."""
+        probe = Probe(run, images, batch_size=32)
+        probe.at(probe.flat.theta.clone())
+        return probe.model[1].running_var
+
+    whole, more = variance(32), variance(33)
+    x, _ = Probe(run).train.take(torch.arange(32, 33))
+    lone = F.conv2d(x, build("resnet20", 0)[0].weight, padding=1).var((0, 2, 3))
+    assert ((more - whole).abs() / whole).median() < 0.05
+    assert ((lone - whole).abs() / whole / 2).median() > 0.3, "which it would have been"
+
+
+def test_validation_images_are_those_behind_the_training_images():
+    run = Run(train_size=3000, test_size=600, validation=True)
+    train, held_out = splits(run, torch.device("cpu"))
+    arrays = load("mnist5k")
+    assert torch.equal(held_out.images[:, 0], torch.from_numpy(arrays.x_train[3000:3600]))
+    assert torch.equal(train.images[:, 0], torch.from_numpy(arrays.x_train[:3000]))
+    assert run.test_images == 600
+    assert Run(train_size=3000, validation=True).test_images == 1000
+    with pytest.raises(UserError, match="leaves none"):
+        splits(Run(train_size=4000, validation=True), torch.device("cpu"))
+    with pytest.raises(UserError, match="only 1000 images"):
+        splits(Run(train_size=3000, test_size=1001, validation=True), torch.device("cpu"))

@@ -160,3 +160,23 @@ def test_bf16_is_fp32_rounded(name):
     rounded, exact = predict(model, x, "bf16"), model(x)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
+
+
+def test_bf16_by_rounding_is_autocasts(monkeypatch):
+    """Where bf16 has no fast instructions products of rounded numbers take its place: values and gradients agree."""
+    model, x, y = build("resnet20", 0), torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))
+    found = {}
+    for name, supported in (("autocast", True), ("rounded", False)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
+        model.zero_grad()
+        logits = predict(model, x, "bf16")
+        F.cross_entropy(logits, y).backward()
+        found[name] = logits.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    logits = predict(model, x, "fp32")
+    F.cross_entropy(logits, y).backward()
+    exact = logits.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+    for native, rounded, true in zip(found["autocast"], found["rounded"], exact, strict=True):
+        off, by_rounding = (native - true).norm() / true.norm(), (rounded - true).norm() / true.norm()
+        assert 0 < by_rounding < 1.5 * off, "no farther from fp32 than autocast"
+        assert (native - rounded).norm() / true.norm() < 1.5 * off

@@ -50,3 +50,8 @@ def test_strength():
     assert [strength(pulse, e) for e in range(7)] == [3, 3, 0, 0, 0, 3, 3]
     cosine = Run(strength=3, lr=3, strength_schedule="cosine", lr_schedule="cosine", cycle=5)
     assert [strength(cosine, e) for e in range(9)] == [learning_rate(cosine, e) for e in range(9)]
+
+
+def test_a_pulse_waits_for_its_offset():
+    run = Run(strength=3, strength_schedule="pulse", pulse=1, cycle=2, offset=3, epochs=8)
+    assert [strength(run, epoch) for epoch in range(8)] == [0, 0, 0, 3, 0, 3, 0, 3]

@@ -255,3 +255,111 @@ def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
     rows_of(trainer, 2)
     probe = Probe(run, batch_size=32)
     assert np.allclose(probe.logits(trainer.snapshot()["theta"]), trainer.logits, atol=1e-4)
+
+
+PHOTOGRAPHS = {
+    "data": "cifar10", "model": "resnet20", "train_size": 48, "test_size": 16, "batch_size": 8, "augment": True,
+    "lr": 0.1, "cycle": 2, "epochs": 4, "minima_every": 2, "minima": "multiple", "strength": 5, "width": 0.1,
+}  # fmt: skip
+STORED = {"statistics_images": 24, "member_epochs": 1, "step_losses": True, "dense_steps": 4}
+
+
+def test_what_is_stored_besides_changes_no_training(photographs):
+    """Statistics are collected in a copy: weights, running statistics and losses are those of the plain run."""
+    plain, more = Trainer(Run(**PHOTOGRAPHS)), Trainer(Run(**PHOTOGRAPHS | STORED))
+    for _ in range(4):
+        one, two = plain.epoch(), more.epoch()
+        assert (one["accuracy"], one["test_loss"]) == (two["accuracy_running"], two["test_loss_running"])
+        assert one["train_loss"] == two["train_loss"] == pytest.approx(more.losses[-1].mean(), rel=1e-6)
+        assert one["test_loss"] != two["test_loss"], "the statistics make a difference"
+        assert (one["d_init"], one.get("d_0")) == (two["d_init"], two.get("d_0"))
+    state = plain.state()
+    assert all(np.array_equal(state[name], more.state()[name]) for name in state)
+    assert np.stack(more.losses).shape == (4, 6)
+
+
+def test_re_estimated_statistics_are_those_of_the_weights(photographs):
+    """Twice the stem's weights are the same function to a BatchNorm that knows its statistics."""
+    trainer = Trainer(Run(**PHOTOGRAPHS | STORED))
+    trainer.epoch()
+    logits = trainer.logits.clone()
+    trainer.flat.pieces(trainer.flat.theta)[0].mul_(2)
+    trainer.evaluate()
+    assert torch.allclose(trainer.logits, logits, rtol=1e-2, atol=1e-2)
+    running = trainer._logits(trainer.model)
+    assert not torch.allclose(running, logits, rtol=1e-1, atol=1e-1)
+
+
+def test_a_stored_minimum_has_the_statistics_it_was_evaluated_with(photographs):
+    trainer = Trainer(Run(**PHOTOGRAPHS | STORED))
+    trainer.epoch()
+    kept = copied(trainer.snapshot())
+    other = Trainer(Run(**PHOTOGRAPHS))
+    other._set_weights(kept)
+    other.evaluate()
+    assert torch.equal(other.logits, trainer.logits)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last):
+    trainer = Trainer(tiny.but(cycle=2, epochs=4, member_epochs=last))
+    weights, step = [], trainer.optimizer.step
+
+    def recorded():
+        step()
+        weights.append(trainer.flat.theta.double().clone())
+
+    trainer.optimizer.step = recorded
+    for epoch in range(1, 5):
+        row = trainer.epoch()
+        assert bool(trainer.member) == ("accuracy_mean" in row) == (epoch % 2 == 0)
+        if trainer.member:
+            mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them measured
+            assert np.allclose(trainer.member["theta"], mean, atol=1e-6)
+            assert np.allclose(trainer.member["logits"], Probe(trainer.run).logits(mean.float()), atol=1e-4)
+            right = trainer.member["logits"].argmax(1) == trainer.labels()
+            assert row["accuracy_mean"] == right.mean()
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_all_of_it_resumes_to_the_bit(photographs, epoch):
+    run = Run(**PHOTOGRAPHS | STORED | {"member_epochs": 2})
+    whole, kept = Trainer(run), []
+    for _ in range(epoch):
+        before = len(whole.minima.visited)
+        whole.epoch()
+        if len(whole.minima.visited) > before:
+            kept.append(copied(whole.snapshot()))
+    resumed = Trainer(run)
+    resumed.restore(epoch, copied(whole.state()), kept)
+    for _ in range(epoch, 4):
+        one, two = ({k: v for k, v in trainer.epoch().items() if k not in TIMES} for trainer in (whole, resumed))
+        assert one == pytest.approx(two, rel=0, abs=0, nan_ok=True)
+        assert same(whole.member, resumed.member)
+        assert same(whole.snapshot(), resumed.snapshot())
+    assert np.array_equal(np.stack(whole.losses), np.stack(resumed.losses))
+
+
+def test_filters_that_change_length_and_filters_that_turn(photographs):
+    flat = Trainer(Run(**PHOTOGRAPHS)).flat
+    a, b = flat.theta.clone(), flat.theta.clone()
+    stem = flat.pieces(b)[0]
+    stem *= 3
+    norms = flat.pieces(a)[0].flatten(1).norm(dim=1)
+    assert flat.radial_and_angular(b, a) == pytest.approx(((4 * norms**2).sum().item(), 0), rel=1e-5, abs=1e-4)
+    stem.copy_(flat.pieces(a)[0].flip(1))  # another direction, the same length
+    total = (b - a).double().square().sum().item()
+    assert flat.radial_and_angular(b, a) == pytest.approx((0, total), rel=1e-5, abs=1e-6)
+    c = torch.randn_like(a)
+    filters = sum(
+        (x - y).double().square().sum() for x, y in zip(flat.pieces(a), flat.pieces(c), strict=True) if x.ndim == 4
+    )
+    assert sum(flat.radial_and_angular(a, c)) == pytest.approx(filters.item(), rel=1e-6)
+
+
+def test_rows_know_the_parts_of_the_distance(photographs):
+    trainer = Trainer(Run(**PHOTOGRAPHS))
+    rows = [trainer.epoch() for _ in range(3)]
+    assert "d_0_radial" not in rows[0]
+    assert rows[1]["d_0_radial"] == rows[1]["d_0_angular"] == 0
+    assert 0 < rows[2]["d_0_radial"] + rows[2]["d_0_angular"] < rows[2]["d_0"]

@@ -176,6 +176,8 @@ class Run(BaseModel):
         run = self.model_dump(mode="json")
         run = {k: v for k, v in run.items() if k not in LATER or v != type(self).model_fields[k].default}
         content = {"run": run, "data": fingerprint, "revision": REVISION}
+        if self.strength_schedule == "pulse" and self.offset:
+            content["pulse"] = 2  # before, it had its full strength until the offset
         if self.model in NETWORK_VERSIONS:
             content["network"] = NETWORK_VERSIONS[self.model]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

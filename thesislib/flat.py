@@ -31,7 +31,7 @@ class FlatParameters:
         parts = vector.split([p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
-    def network_at(self, vector: Tensor, model: nn.Module) -> nn.Module:
+    def network_at(self, model: nn.Module, vector: Tensor) -> nn.Module:
         """A copy of the network whose parameters are views into `vector` [P]; its buffers are its own."""
         twin = copy.deepcopy(model)
         for piece, p in zip(self.pieces(vector), (p for p in twin.parameters() if p.requires_grad), strict=True):
@@ -74,7 +74,7 @@ class MeanWeights:
 
     def __init__(self, flat: FlatParameters, model: nn.Module) -> None:
         self.theta, self.count = flat.theta.clone(), 0
-        self.model = flat.network_at(self.theta, model)
+        self.model = flat.network_at(model, self.theta)
 
     def add(self, theta: Tensor) -> None:
         """Take further weights [P] into the mean."""

@@ -20,10 +20,13 @@ def learning_rate(run: Run, epoch: int) -> float:
 
 
 def strength(run: Run, epoch: int) -> float:
-    """Strength s of that epoch: constant, along the cosine, or only for `pulse` epochs after each restart."""
+    """Strength s of that epoch: constant, along the cosine, or only for `pulse` epochs after each restart.
+
+    The first restart is when the schedules begin, after `offset` epochs.
+    """
     t = _since_restart(run, epoch)
     if run.strength_schedule == "pulse":
-        return run.strength if t < run.pulse else 0.0
+        return run.strength if epoch >= run.offset and t < run.pulse else 0.0
     return run.strength * _cosine(t, run.cycle) if run.strength_schedule == "cosine" else run.strength
 
 
