@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import traceback
@@ -18,7 +17,7 @@ from tqdm.auto import tqdm
 
 from thesislib import beginnings, machine, store
 from thesislib.config import Run, UserError
-from thesislib.files import make_writable
+from thesislib.files import FULL, make_writable
 from thesislib.results import Result, Results, load, load_id
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
@@ -31,7 +30,7 @@ def execute(run: Run) -> Result:
     Under torchrun all processes call this and train it together; the first one reads and writes.
     """
     # Several processes must agree on what there is to do: they ask the first one, once they have met.
-    if "RANK" not in os.environ and store.is_done(run):
+    if not machine.under_torchrun() and store.is_done(run):
         return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib import parallel
@@ -141,9 +140,9 @@ def families(runs: Iterable[Run]) -> list[list[Run]]:
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
     """Train what is missing in a pool of processes, with a progress bar. Raises RuntimeError if a run fails.
 
-    The other runs finish all the same, unless a process dies, and what is finished is kept. Errors of ours, not of
-    the user's or the disk's, leave their traceback on stderr. `first_worker` is the first process' number
-    among those of all pools of this machine.
+    The other runs finish all the same, unless a process dies or the disk is full (OSError), and what is finished is
+    kept. Errors of ours, not of the user's or the disk's, leave their traceback on stderr. `first_worker` is the first
+    process' number among those of all pools of this machine.
     """
     todo = missing(runs)
     if not todo:
@@ -160,6 +159,8 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
             for future in as_completed([pool.submit(_execute, run) for run in wave]):
                 bar.update()
                 if error := future.exception():
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise error  # no other run would get farther
                     died = died or isinstance(error, BrokenProcessPool)
                     reason, trace = _reason(error)
                     if trace and reason not in failures:
