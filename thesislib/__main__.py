@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import signal
 import sys
 
@@ -42,12 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _nobody_reads() -> bool:
     """Whether whoever reads the output has gone, as in `list | head`; the rest of it is then for nobody."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    ends = select.poll()
+    ends.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in ends.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return gone
 
 
 def _first_process() -> bool:

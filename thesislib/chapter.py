@@ -239,7 +239,9 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
             _stop_if_full(failure)
             error = printable(f"{type(failure).__name__}: {failure}".splitlines()[0])
         if executed.is_file():  # and whole: papermill has ended
-            write(folder / f"{section}.ipynb", executed.read_bytes())
+            notebook, path = json.loads(executed.read_text()), folder / f"{section}.ipynb"
+            notebook["metadata"]["papermill"]["output_path"] = str(path)
+            write(path, json.dumps(notebook, indent=1, ensure_ascii=False).encode())
     return time.perf_counter() - begin, error
 
 
@@ -320,7 +322,7 @@ def delete(scale: str) -> tuple[list[str], list[str]]:
     there = sorted(folder.iterdir()) if folder.is_dir() else []
     figures, tables, ours = set(), {*sections.SECTIONS}, {"figures.tex"}
     for path in there:
-        if path.suffix == ".json" and _read(path).get("scale") == scale:
+        if path.suffix == ".json" and _read(path).get("scale") == scale and "runs" in _read(path):
             figures.add(path.stem)
         elif path.suffix == ".ipynb" and "papermill" in _read(path)["metadata"]:
             ours.add(path.name)

@@ -23,18 +23,18 @@ MOST_MINIMA = 1000
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-#: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, ids among them.
+#: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
 _SMALLEST, _LARGEST = 1e-30, 1e30
-Positive = Annotated[float, Field(ge=_SMALLEST, lt=_LARGEST)]
 
 
 def _normal(value: float) -> float:
-    """A number of fp32's range, or 0."""
+    """A number in that range, or 0."""
     if 0 < abs(value) < _SMALLEST:
-        raise ValueError(f"input should be 0, or {_SMALLEST:g} or more")
+        raise ValueError(f"input should be {_SMALLEST:g} or more")
     return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
 
 
+Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
 
 
@@ -97,7 +97,7 @@ class Run(BaseModel):
     cycle: Size = Field(10, description="epochs between two restarts of a schedule")
     lr_schedule: Literal["constant", "step", "cosine"] = Field("constant", description="learning rate over time")
     lr_step: Size = Field(4, description="step schedule: epochs between two drops")
-    lr_gamma: Annotated[float, Field(ge=_SMALLEST, le=1)] = Field(0.1, description="step schedule: factor of a drop")
+    lr_gamma: Annotated[Positive, Field(le=1)] = Field(0.1, description="step schedule: factor of a drop")
     offset: Count = Field(0, description="epochs before the schedules begin")
     strength_schedule: Literal["constant", "cosine", "pulse"] = Field(
         "constant", description="strength over time: constant, along the cosine, or only after each restart"
@@ -130,7 +130,9 @@ class Run(BaseModel):
         if self.swa_from and self.swa_from > self.epochs:
             raise ValueError(f"swa_from ({self.swa_from}) is after the last epoch ({self.epochs})")
         if len(self._minimum_range) > MOST_MINIMA and self.minima != "single":
-            raise ValueError(f"{len(self._minimum_range)} minima are too many, {MOST_MINIMA} at most: minima_every")
+            raise ValueError(
+                f"{len(self._minimum_range)} minima are too many, {MOST_MINIMA} at most: raise minima_every"
+            )
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
         return self
