@@ -2,7 +2,10 @@
 PYTHON ?= python3
 scale ?= laptop
 section ?=
+jobs ?=
 p ?=
+# To the shell as a variable, which it does not read again: brackets, quotes and blanks stay what they are.
+export scale section jobs p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -12,7 +15,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar-small|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5'"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar-small|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -23,17 +26,17 @@ $(READY): pyproject.toml requirements.lock
 setup: $(READY)  ## create .venv with the pinned packages (the others do it themselves)
 
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
-	@$(PY) -m thesislib figures --scale $(scale) $(if $(section),--section $(section)) $(foreach x,$(p),-p $(x))
+	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${p:+-p "$$p"}
 
 reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs' records in figures/reference/<scale>/
-	@$(PY) -m thesislib pack --scale $(scale) --file figures/reference/$(scale)/runs.zip
-	@cd "$${THESIS_FIGURES:-figures}/$(scale)" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$(scale)/"
+	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
+	@cd "$$($(PY) -c 'import sys; from thesislib import export; print(export.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
 
 restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: figures without training
-	@$(PY) -m thesislib unpack figures/reference/$(scale)/runs.zip
+	@$(PY) -m thesislib unpack "figures/reference/$$scale/runs.zip"
 
 runs: $(READY)  ## list the runs of a scale: done and missing
-	@$(PY) -m thesislib list --scale $(scale)
+	@$(PY) -m thesislib list --scale "$$scale"
 
 test: $(READY)  ## every test; those that need TeX are skipped where it is missing
 	@$(PY) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
@@ -46,10 +49,10 @@ bench: $(READY)  ## what the engine is worth, to figures/reference/bench.md (20 
 	@$(PY) tests/benchmarks/bench.py
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	@$(VENV)/bin/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+	@$(PY) -m thesislib lab
 
-clean:  ## delete the figures, never the runs
-	@find "$${THESIS_FIGURES:-figures}" -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
+clean: $(READY)  ## delete the figures that were written here, never the runs
+	@$(PY) -m thesislib clean --figures
 
 clean-runs: $(READY)  ## delete all runs, after asking
 	@$(PY) -m thesislib clean

@@ -48,6 +48,7 @@ TINY = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, epochs=6, mi
 def folders(tmp_path, monkeypatch):
     for name in ("runs", "data", "figures"):
         monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / name))
+    monkeypatch.setenv("THESIS_JOBS", "")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network: nothing listens there
     return tmp_path
@@ -78,6 +79,17 @@ def thesislib(*arguments: str, **environment: str) -> subprocess.CompletedProces
         [sys.executable, "-m", "thesislib", *arguments],
         capture_output=True, text=True, env=os.environ | environment, timeout=300,
     )  # fmt: skip
+
+
+def on_mounts(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """A shell script that may mount file systems, which only it and what it starts can see."""
+    apart = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-e", "-c")
+    try:
+        subprocess.run([*apart, "mount -t tmpfs none /mnt"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system lets nobody mount file systems for himself")
+    command = [*apart, script, "sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
 
 
 class Chapter:

@@ -19,9 +19,12 @@ def epochs_trained(monkeypatch):
 def same(one, two):
     drop = ["seconds", "train_seconds"]
     pd.testing.assert_frame_equal(one.history.drop(columns=drop), two.history.drop(columns=drop), check_exact=True)
-    for which in ("final", *range(len(one.minimum_epochs))):
+    members = [f"member-{k}" for k in range(len(one.run.member_ends))]
+    for which in ("final", *range(len(one.minimum_epochs)), *members):
         a, b = one.arrays(which), two.arrays(which)
         assert all(np.array_equal(a[key], b[key]) for key in a.keys() | b.keys())
+    assert np.array_equal(one.step_losses, two.step_losses)
+    pd.testing.assert_frame_equal(one.steps, two.steps)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,8 @@ def same(one, two):
         {"minima": "merge", "merge": "widen", "share": False},
         {"minima": "single", "strength_schedule": "pulse", "strength": 3, "cycle": 4},
         {"dense_steps": 5, "lr_schedule": "cosine"},
+        {"member_epochs": 1, "cycle": 1, "step_losses": True, "strength": 4},
+        {"member_epochs": 2, "cycle": 3, "step_losses": True, "strength": 4},
     ],
 )
 def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
@@ -46,8 +51,7 @@ def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
     together = launch.execute(run)
     assert len(trained) == run.epochs - 2, "the two epochs before the first minimum were there"
     same(together, alone)
-    if run.dense_steps:
-        pd.testing.assert_frame_equal(together.steps, alone.steps)
+    assert len(together.step_losses) == (run.epochs if run.step_losses else 0)
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.2}, {"weight_decay": 0}, {"minima_every": 3}, {"momentum": 0}])
@@ -108,7 +112,11 @@ def test_a_finished_grid_may_lose_them(tiny, folders):
         {"minima": "merge", "merge": "recursive"},
         {"strength_schedule": "pulse", "strength": 3, "cycle": 2},
         {"minimum_at_start": True},
-        {"model": "resnet20", "data": "cifar10", "train_size": 64, "test_size": 64, "batch_size": 32, "augment": True},
+        {"dense_steps": 3},
+        {
+            **{"model": "resnet20", "data": "cifar10", "train_size": 64, "test_size": 64, "batch_size": 32},
+            **{"augment": True, "statistics_images": 32, "member_epochs": 1, "cycle": 2, "step_losses": True},
+        },
     ],
 )
 def test_a_shorter_run_is_cut_from_a_longer_one(tiny, folders, monkeypatch, fields, photographs):
@@ -129,6 +137,7 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
     whole = launch.execute(tiny)
     trained = epochs_trained(monkeypatch)
     for run in (tiny.but(epochs=5), tiny.but(epochs=4, minima="single"), tiny.but(epochs=4, dense_steps=3)):
+        assert not beginnings.can_be_cut(run, tiny) or run.dense_steps
         launch.execute(run)
         assert trained
         trained.clear()
@@ -142,7 +151,7 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
         path.write_bytes(content)
         shutil.rmtree(part.folder)
     summary = whole.folder / "done.json"
-    summary.write_text(summary.read_text().replace("1 x cpu", "2 x cuda"))
+    summary.write_text(summary.read_text().replace(launch.hardware(), "2 x cuda"))
     launch.execute(tiny.but(epochs=4))
     assert len(trained) == 2, "other hardware rounds differently"
 
@@ -175,3 +184,11 @@ def test_what_lies_on_disk_is_not_counted(tiny, folders):
     assert beginnings.epochs([half], here) == 4 - 2
     next(folder.glob("beginning-*")).unlink()
     assert beginnings.epochs([half, tiny.but(strength=2)], here) == 4 + 6 - 2
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, None])
+def test_what_can_be_cut_is_told_by_arithmetic(tiny, every):
+    for epochs in range(1, 9):
+        run = tiny.but(epochs=epochs, minima_every=every)
+        longer = set(beginnings.longer(run))
+        assert longer == {w for w in (run.but(epochs=e) for e in range(1, 20)) if beginnings.can_be_cut(run, w)}

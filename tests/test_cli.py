@@ -1,12 +1,17 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
-from conftest import thesislib
+from conftest import thesislib, trained
 
-from thesislib import jobs, launch, sections, store
+from thesislib import chapter, curves, export, jobs, launch, sections, store
 from thesislib.__main__ import main
+from thesislib.arguments import parameters
 
 CONTRACT = (
     *("run", "--data", "mnist5k", "--model", "mlp", "--epochs", "8", "--minima-every", "4", "--minima", "single"),
@@ -63,6 +68,24 @@ def test_the_contract_of_run(folders):
         ("figures --section 2-1_width -p widths=[-1]", "--width"),
         ("figures --section 3-1_learning_rate -p rates=[true]", "list of numbers"),
         ("figures --section 8_cost -p hills=many", "hills must be a whole number"),
+        (
+            "figures --section 1_baseline -p smoothing=100000000000000000000000000000",
+            "must be 1000000000 or less",
+        ),
+        ("figures --section 1_baseline -p smoothing=1e30", "smoothing must be like 1"),
+        ("figures --section 8_cost -p hills=99999", "100000 minima are too many, 1000 at most"),
+        ("figures --section 8_cost -p hills=1000000000", "--epochs: input should be less than or equal to"),
+        ("figures --section 2-1_width -p widths=" + 100_000 * "[", "list of numbers"),
+        ("figures --section 2-1_width -p width\x1b[31ms=1", "write name=value"),
+        ("figures --jobs 0", "THESIS_JOBS must be a whole number from 1 to 10000, not 0"),
+        ("run --epochs 1000000000 --minima-every 1 --minima multiple", "1000000000 minima are too many, 1000 at most"),
+        ("run --epochs 10000000000", "--epochs: input should be less than or equal to 1000000000"),
+        ("run --width 5e-324", "--width: input should be 1e-30 or more"),
+        ("run --weight-decay 5e-324", "--weight-decay: input should be 1e-30 or more"),
+        ("run --momentum 5e-324", "--momentum: input should be 1e-30 or more"),
+        ("run --strength \x1b[31m1\x07\u202e", r"\x1b[31m1\x07\u202e"),
+        ("run --kernel " + 100_000 * "x", "x [...] x"),
+        ("clean --figures --records", "not allowed with"),
         ("run --width 0.1", "--minima-every"),
         ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),
@@ -79,6 +102,8 @@ def test_mistakes(command, words, capsys, folders):
     assert code == 2
     assert captured.err.startswith("thesislib: ")
     assert captured.err.count("\n") == 1
+    assert captured.err[:-1].isprintable()
+    assert len(captured.err) < 1200
     assert words in captured.err
     assert captured.out == ""
     assert list(folders.iterdir()) == []
@@ -169,3 +194,157 @@ def test_what_was_deleted_has_not_failed(tiny, capsys):
     (jobs.folder() / "submitted.json").write_text(json.dumps({i: asdict(one) for i, one in sent.items()}))
     assert main(["clean", "--yes"]) == 0
     assert list(jobs.read()) == [store.run_id(tiny.but(seed=1))]
+
+
+def test_clean_leaves_files_that_no_run_writes(tiny, folders):
+    """Somebody's notes in a run's folder, and what a link points to."""
+    result, runs = launch.execute(tiny), folders / "runs"
+    for name in ("notes.txt", ".notes", "plot.png"):
+        (result.folder / name).write_text("mine")
+    shutil.copytree(result.folder, folders / "elsewhere")
+    (runs / "0123456789ab").symlink_to(folders / "elsewhere")
+    (result.folder / ".final.safetensors.123").write_text("half of it, when the process was killed")
+    before = sorted((folders / "elsewhere").iterdir())
+    assert main(["clean", "--yes"]) == 0
+    assert sorted(path.relative_to(runs).as_posix() for path in runs.rglob("*")) == [
+        result.id, f"{result.id}/.notes", f"{result.id}/notes.txt", f"{result.id}/plot.png"
+    ]  # fmt: skip
+    assert sorted((folders / "elsewhere").iterdir()) == before
+
+
+def test_a_run_that_resumes_deletes_only_its_own_half_written_files(tiny):
+    folder = store.runs_folder() / store.run_id(tiny)
+    folder.mkdir(parents=True)
+    theirs = (".notes", ".metrics.csv.swp", ".nfs0001")
+    for name in (*theirs, ".metrics.csv.123", ".derived-loss-0a-1b.safetensors.45-0a1b2c3d"):
+        (folder / name).write_text("x")
+    launch.execute(tiny)
+    assert {path.name for path in folder.glob(".*")} == set(theirs)
+
+
+def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys):
+    """$THESIS_FIGURES may be a thesis: with its .git, the runs, and sketches among the figures."""
+    figures, results = folders / "figures", trained({"no term": [tiny.but(strength=0)], "term": [tiny]})
+    export.save(curves.over_epochs(results), "mine", "smoke", results)
+    drawn = figures / "smoke"
+    export.book(drawn, drawn.glob("*.pgf"))
+    export.table(results.final, "1_baseline", "smoke")
+    export.table(results.final, "scores", "smoke")
+    cell = {"cell_type": "code", "source": ['export.table(scores, "scores", scale)']}
+    (drawn / "own.ipynb").write_text(json.dumps({"metadata": {"papermill": {}}, "cells": [cell]}))
+    for name in ("mine-000.png", ".mine.png.123"):
+        (drawn / name).write_text("x")
+    assert len(list(drawn.iterdir())) == 10
+    kept = [
+        "thesis.tex", ".git/config", "smoke/sketch.png", "smoke/mine-notes.txt", "smoke/numbers.csv", "smoke/data.json",
+        "smoke/lab.ipynb", "smoke/runs.zip", "smoke/sub/mine.png", "other/1_baseline.png", "reference/smoke/mine.json",
+    ]  # fmt: skip
+    for name in kept:
+        path = figures / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"scale": "smoke", "metadata": {}, "cells": []}))
+    shutil.copytree(folders / "runs", figures / "runs")
+    kept += [path.relative_to(figures).as_posix() for path in (figures / "runs").rglob("*") if path.is_file()]
+    assert main(["clean", "--figures"]) == 0
+    assert {path.relative_to(figures).as_posix() for path in figures.rglob("*") if path.is_file()} == set(kept)
+    left = "data.json, lab.ipynb, mine-notes.txt, numbers.csv, runs.zip, sketch.png, sub"
+    assert capsys.readouterr().out == f"deleted 10 files in {drawn}; not written here, so left: {left}\n"
+    assert store.is_done(tiny)
+
+
+def make(*arguments, folder, **environment):
+    """The Makefile's own commands, without its environment."""
+    (folder / "ready").touch()
+    command = ["make", f"READY={folder / 'ready'}", f"PY={sys.executable}", *arguments]
+    return subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_make_clean_leaves_a_thesis(folders):
+    (folders / "mine" / ".git").mkdir(parents=True)
+    done = make("clean", folder=folders, THESIS_FIGURES=str(folders / "mine"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"no figures in {folders / 'mine'}\n"
+    assert (folders / "mine" / ".git").is_dir()
+
+
+def test_make_hands_on_blanks_brackets_and_quotes(folders):
+    """The last of the widths does not fit, which tells that all of them have arrived; nothing is executed."""
+    p = f"widths=[0.5, 0.05, -1] smoothing=5 $(touch {folders}/a) `touch {folders}/b`; touch {folders}/c"
+    done = make("figures", "section=2-1_width", "p=widths=[0.5, 0.05, -1] smoothing=5", folder=folders)
+    assert "--width: input should be greater than 0, not -1" in done.stderr
+    done = make("figures", "section=2-1_width", f"p={p}".replace("$", "$$"), folder=folders)
+    assert "write name=value" in done.stderr
+    assert sorted(path.name for path in folders.iterdir()) == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("widths=[0.5, 0.05]", {"widths": [0.5, 0.05]}),
+        ("widths=[0.5,\t0.05] smoothing=5 average=votes", {"widths": [0.5, 0.05], "smoothing": 5, "average": "votes"}),
+        (" start=0123456789ab:0  share=false ", {"start": "0123456789ab:0", "share": False}),
+        ('start="a b=1" hills=3', {"start": "a b=1", "hills": 3}),
+        ("a= b=1", {"a": "", "b": 1}),
+    ],
+)
+def test_parameters_are_told_apart(text, expected):
+    assert parameters(text) == expected
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m thesislib list | {{ read -r line; }}; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_folders_mean_the_same_everywhere(monkeypatch, folders):
+    """Relative to where the command was given, ~ as in a shell; whoever is started works on the same ones."""
+    monkeypatch.chdir(folders)
+    monkeypatch.setenv("HOME", str(folders / "home"))
+    monkeypatch.setenv("THESIS_RUNS", "sub/runs")
+    monkeypatch.setenv("THESIS_FIGURES", "~/a {scale} b")
+    assert main(["list", "--scale", "smoke", "--section", "1_baseline"]) == 0
+    (folders / "other").mkdir()
+    monkeypatch.chdir(folders / "other")
+    assert store.runs_folder() == folders / "sub" / "runs"
+    assert export.figures_folder("smoke") == folders / "home" / "a {scale} b" / "smoke"
+
+
+@pytest.mark.parametrize("value", [b"/tmp/\xe4", b"~nobodyofthatname/runs"])
+def test_folders_that_cannot_be_used_are_one_line(value):
+    done = subprocess.run(
+        [sys.executable, "-m", "thesislib", "list", "--scale", "smoke"],
+        env=os.environb | {b"THESIS_RUNS": value}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("thesislib: THESIS_RUNS: ")
+
+
+def test_lab_is_this_environments_on_the_same_folders(folders):
+    """What Lab would be executed with: a kernel named python3 elsewhere does not come first."""
+    code = (
+        "import json, os, sys; from thesislib.__main__ import main\n"
+        "os.execv = lambda *a: print(json.dumps([*a, os.environ['THESIS_RUNS'], os.environ['JUPYTER_PATH']]))\n"
+        "main(['lab'])"
+    )
+    environment = os.environ | {"THESIS_RUNS": "runs", "JUPYTER_PATH": "/foreign"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folders, env=environment, capture_output=True, text=True)
+    program, command, runs, path = json.loads(done.stdout)
+    assert program == command[0] == sys.executable
+    assert f"--notebook-dir={chapter.notebooks_folder()}" in command
+    assert runs == str(folders / "runs")
+    assert path == f"{sys.prefix}/share/jupyter:/foreign"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_place_in_somebody_elses_group_is_none_of_ours(tiny, rank):
+    """As in a shell of a batch system, or of a framework that had started several processes."""
+    group = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    wrong = thesislib("run", "--lr", "-1", **group)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in tiny.model_dump(exclude_defaults=True).items()]
+    alone = thesislib("run", *flags, **group)
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout.startswith(f"run {store.run_id(tiny)} finished after 6 epochs")

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from conftest import TINY
 
-from thesislib import launch, store
+from thesislib import beginnings, launch, machine, store
+from thesislib.config import UserError
+from thesislib.train import Trainer
 
 LONG = TINY.but(epochs=60, minima_every=7)
 FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in LONG.model_dump(exclude_defaults=True).items()]
@@ -134,3 +136,45 @@ def test_workers_end_with_their_parent(folders, number):
     sizes = [[p.stat().st_size for p in (folders / "runs").glob("*/metrics.csv")] for _ in (0, time.sleep(1))]
     assert sizes[0] == sizes[1]
     assert len(sizes[0]) == 2, "what was waiting was not begun"
+
+
+def test_the_queue_keeps_the_order_but_for_what_runs_need(tiny):
+    """Not beside one's own beginning, not before the run that one is cut from or starts from."""
+    whole, other, part = tiny, tiny.but(strength=2), tiny.but(epochs=4)
+    apart, child = tiny.but(seed=1), tiny.but(seed=2, start=f"{store.run_id(tiny)}:0")
+    queue = launch._Queue([part, child, whole, other, apart])
+    assert queue.take() == whole
+    assert queue.take() == apart, "the other one shares the beginning that is being trained"
+    assert queue.take() == other, "rather twice than nothing to do"
+    assert queue.take() is None, "the rest needs the first"
+    for run in (apart, other, whole):
+        queue.done(run)
+    assert [queue.take(), queue.take(), queue.take()] == [part, child, None]
+
+
+def test_a_run_does_not_go_on_with_another_rounding(tiny, monkeypatch):
+    """Half a run of one processor and half of another is neither's; the run stays as it was."""
+    monkeypatch.setattr(launch, "CHECKPOINT_SECONDS", -1)
+    epoch = Trainer.epoch
+
+    def stop(self):
+        if self.finished_epochs == 3:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    monkeypatch.setattr(Trainer, "epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        launch.execute(tiny)
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    folder = store.runs_folder() / store.run_id(tiny)
+    before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    here = machine.kind()
+    monkeypatch.setattr(machine, "kind", lambda: "cpu of another maker")
+    with pytest.raises(UserError, match=f"begun on 1 x {here}.*cannot go on with 1 x cpu of another maker"):
+        launch.execute(tiny)
+    assert before == {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    with pytest.raises(UserError):  # nor is another's beginning adopted: the key is another
+        assert beginnings.find(beginnings.file_name(tiny, launch.hardware())) is None
+        launch.execute(tiny)
+    monkeypatch.setattr(machine, "kind", lambda: here)
+    assert launch.execute(tiny).summary["versions"]["hardware"] == f"1 x {here}"

@@ -153,7 +153,7 @@ def test_another_number_of_processes_is_refused(monkeypatch):
         [sys.executable, "-m", "thesislib", "run", *flags(MLP)], capture_output=True, text=True, timeout=100
     )
     assert (alone.returncode, len(alone.stderr.splitlines())) == (2, 1)
-    assert "begun by 2 processes" in alone.stderr
+    assert "begun on 2 x cpu" in alone.stderr
     resumed = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
     assert resumed.returncode == 0, resumed.stderr
     assert np.array_equal(read_arrays(folder / "final.safetensors")["theta"], expected)
@@ -170,7 +170,8 @@ def test_two_processes_do_not_go_on_from_one():
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
     assert len(lines) == 1
-    assert "was begun by 1 processes and cannot go on with 2" in lines[0]
+    assert "was begun on 1 x cpu" in lines[0]
+    assert "cannot go on with 2 x cpu" in lines[0]
     assert (writer.folder / "checkpoint.safetensors").read_bytes() == before
 
 

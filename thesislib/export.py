@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from thesislib import datasets
+from thesislib import datasets, files
 from thesislib.config import UserError
 from thesislib.files import make_writable, write
 from thesislib.pgf import PREAMBLE, pgf_code
@@ -22,7 +22,7 @@ from thesislib.results import Results
 
 def figures_folder(scale: str) -> Path:
     """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
-    return Path(os.environ.get("THESIS_FIGURES") or Path(__file__).resolve().parents[1] / "figures") / scale
+    return files.folder("THESIS_FIGURES") / scale
 
 
 def reference(name: str) -> Path:
@@ -87,8 +87,8 @@ def _commit() -> str | None:
         return None  # not a clone, or no git
 
 
-def book(folder: Path) -> Path:
-    """Write figures.tex, a document with every .pgf of a folder, and return its path."""
+def book(folder: Path, drawn: Iterable[Path]) -> Path:
+    """Write figures.tex, a document with these .pgf of a folder, and return its path."""
     lines = [
         r"\documentclass[11pt,a4paper]{article}",
         r"\usepackage[T1]{fontenc}",
@@ -97,7 +97,7 @@ def book(folder: Path) -> Path:
         *PREAMBLE,
         r"\begin{document}",
     ]
-    for path in sorted(folder.glob("*.pgf")):
+    for path in drawn:
         title = path.stem.replace("_", r"\_")
         lines += [
             r"\begin{figure}[p]",

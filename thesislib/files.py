@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import os
+import re
+import socket
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,13 +17,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from thesislib.config import UserError
+from thesislib.config import UserError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Errors of a disk, or a user's share of it, that takes nothing more.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: What stands behind the dot and the name of a file that is being written (`replacing`).
+ABANDONED = r"(?:\d+(?:[.-]\w+)?|[0-9a-f]{8,})"
+
+#: Variables that move the three folders elsewhere, and the folders' names beside the package.
+FOLDERS = {"THESIS_RUNS": "runs", "THESIS_DATA": "data", "THESIS_FIGURES": "figures"}
+
+
+def folder(variable: str) -> Path:
+    """The folder that one of FOLDERS names, absolute. Raises UserError if its name cannot be used."""
+    text = os.environ.get(variable) or str(Path(__file__).resolve().parents[1] / FOLDERS[variable])
+    try:
+        path = Path(text).expanduser().absolute()
+        str(path).encode()  # safetensors and JSON know no other names
+    except UnicodeEncodeError:
+        raise UserError(f"{variable}: the name of folder {text} is not UTF-8; give another one") from None
+    except (RuntimeError, OSError) as error:  # nobody of that name after ~, a working directory that is gone
+        raise UserError(f"{variable}: {error}, in {text}") from None
+    return path
+
+
+def settle_folders() -> None:
+    """Write the three variables anew as absolute paths: processes that work elsewhere must mean the same folders."""
+    for variable in FOLDERS:
+        if os.environ.get(variable):
+            os.environ[variable] = str(folder(variable))
 
 
 def make_writable(folder: Path, what: str, variable: str) -> None:
@@ -58,7 +93,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except SafetensorError as error:  # it has no kind of its own for a full disk or a folder that may only be read
-        raise OSError(errno.EIO, str(error), str(path)) from None
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from None
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
@@ -127,3 +164,35 @@ def broken(path: Path, why: object) -> UserError:
     """The error for a file that is not what it should be, and what to do about it."""
     first = (str(why).splitlines() or [""])[0]
     return UserError(f"{path} is broken ({first}): delete {path.parent} to train this run again")
+
+
+#: After so many seconds a process that waits for a lock says for whom.
+PATIENCE = 5.0
+
+
+def lock(path: Path) -> AcquireReturnProxy:
+    """Wait until this process is the only one that has the lock; `with` releases it. Says so if it takes long.
+
+    Raises OSError if the file cannot be written.
+    """
+    own = FileLock(path)
+    try:
+        held = own.acquire(timeout=PATIENCE)
+    except Timeout:
+        advice = "if that process is gone, delete this file"
+        waiting = f"thesislib: waiting for {printable(path)}, held by {_holder(path)}: {advice}"
+        print(waiting, file=sys.stderr, flush=True)
+        held = own.acquire()
+    if not isinstance(own, SoftFileLock):  # which, where the file system knows no flock, writes the same itself
+        with contextlib.suppress(OSError):  # a full disk: the lock is held all the same, only without a name
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+    return held
+
+
+def _holder(path: Path) -> str:
+    """Who wrote a lock: by its own content, which may be gone or another program's."""
+    try:
+        process, host, *_ = path.read_text(errors="replace").split("\n")
+        return f"process {int(process)} on {printable(host)}"
+    except (OSError, ValueError):
+        return "a process that left no name"

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from filelock import FileLock
 
 from thesislib import store
 from thesislib.config import UserError
-from thesislib.files import write
+from thesislib.files import lock, write
 
 Cluster = Literal["local", "slurm"]
 
@@ -97,5 +96,5 @@ def forget(identities: Iterable[str]) -> None:
     if not read():
         return
     gone = set(identities)
-    with FileLock(folder() / "lock"):
+    with lock(folder() / "lock"):
         note({i: sent for i, sent in read().items() if i not in gone})

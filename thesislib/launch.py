@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import traceback
@@ -19,7 +18,7 @@ from tqdm.auto import tqdm
 
 from thesislib import beginnings, machine, store
 from thesislib.config import Run, UserError
-from thesislib.files import make_writable
+from thesislib.files import FULL, make_writable
 from thesislib.results import Result, Results, load, load_id
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
@@ -32,7 +31,7 @@ def execute(run: Run) -> Result:
     Under torchrun all processes call this and train it together; the first one reads and writes.
     """
     # Several processes must agree on what there is to do: they ask the first one, once they have met.
-    if "RANK" not in os.environ and store.is_done(run):
+    if not machine.under_torchrun() and store.is_done(run):
         return load(run)
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib import parallel
@@ -115,8 +114,14 @@ def _origin() -> dict[str, str]:
 
 
 def _check_origin(run: Run, state: dict[str, np.ndarray]) -> None:
-    """Take the origin out of a checkpoint; raise UserError if the run would go on with another rounding."""
-    before, now = json.loads(state.pop("origin").tobytes()), _origin()
+    """Take the origin out of a checkpoint; raise UserError if the run would go on with another rounding.
+
+    Earlier checkpoints know their number of processes alone.
+    """
+    now, processes = _origin(), int(state.pop("processes", np.ones(1))[0])
+    before = now | {"hardware": f"{processes} x {machine.kind()}"}
+    if "origin" in state:
+        before = json.loads(state.pop("origin").tobytes())
     if before != now:
         folder, was, here = store.runs_folder() / store.run_id(run), *map(_told, (before, now))
         raise UserError(
@@ -156,11 +161,9 @@ def families(runs: Iterable[Run]) -> list[list[Run]]:
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
     """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
 
-    Raises RuntimeError if a run fails.
-
-    The other runs finish all the same, unless a process dies, and what is finished is kept. Errors of ours, not of
-    the user's or the disk's, leave their traceback on stderr. `first_worker` is the first process' number
-    among those of all pools of this machine.
+    Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
+    (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
+    stderr. `first_worker` is the first process' number among those of all pools of this machine.
     """
     todo = missing(runs)
     if not todo:
@@ -181,6 +184,8 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
                 queue.done(running.pop(future))
                 bar.update()
                 if error := future.exception():
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise error  # no other run would get farther
                     died = died or isinstance(error, BrokenProcessPool)
                     reason, trace = _reason(error)
                     if trace and reason not in failures:
@@ -214,8 +219,12 @@ class _Queue:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.waiting = {store.run_id(run): run for run in runs}
+        alike: dict[Run, list[Run]] = {}
+        for run in runs:
+            alike.setdefault(beginnings.of_any_length(run), []).append(run)
         self._after = {
-            name: {run.start.split(":")[0]} if run.start else {store.run_id(r) for r in beginnings.longer(run)}
+            name: {store.run_id(r) for r in alike[beginnings.of_any_length(run)] if beginnings.can_be_cut(run, r)}
+            | ({run.start.split(":")[0]} if run.start else set())
             for name, run in self.waiting.items()
         }
         self._open = set(self.waiting)  # waiting or running

@@ -17,17 +17,13 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
 from thesislib.config import UserError
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+from thesislib.machine import under_torchrun
 
 
 @contextmanager
 def together(device: str) -> Iterator[None]:
     """Meet the other processes that torchrun started, and part at the end; nothing in a process of its own."""
-    if not started_by_torchrun():
+    if not under_torchrun() or os.environ["WORLD_SIZE"] == "1":
         yield
         return
     on_gpu = device.startswith("cuda")

@@ -16,11 +16,11 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from thesislib import files
 from thesislib.config import NETWORK_VERSIONS, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import appending, read_arrays, read_metrics, write, write_arrays
@@ -61,13 +62,20 @@ STEPS = (*("epoch", "minimum", "step", "loss", "term", "grad_norm", "term_norm",
 #: What done.json has.
 SUMMARY = ("id", "status", "epochs", "accuracy", "nll", "squared_distances", "seconds", "finished", "versions")
 
+#: The files of a run's folder that are written here, and what a process leaves that was killed while it wrote one.
+_OURS = (
+    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:minimum-\d+|final|checkpoint|beginning-[0-9a-f]+|derived-[\w.-]+)"
+    r"\.safetensors|events\.out\.tfevents\..+|lock"
+)
+_ABANDONED = re.compile(rf"\.(?:{_OURS})\.{files.ABANDONED}")
+
 #: Runs under the label that figures give them: one setting with its seeds (and networks).
 Groups = dict[str, list[Run]]
 
 
 def runs_folder() -> Path:
     """Where runs live: $THESIS_RUNS, else runs/ beside the package."""
-    return Path(os.environ.get("THESIS_RUNS") or Path(__file__).resolve().parents[1] / "runs")
+    return files.folder("THESIS_RUNS")
 
 
 def run_id(run: Run) -> str:
@@ -86,14 +94,11 @@ def writing(run: Run) -> Iterator[Writer]:
     folder = runs_folder() / run_id(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
-        lock.acquire()
+        lock = files.lock(folder / "lock")
     except OSError as error:
         raise UserError(f"cannot write runs to {folder.parent}: {error.strerror} (set THESIS_RUNS)") from None
-    try:
+    with lock:
         yield Writer(run, folder)
-    finally:
-        lock.release()
 
 
 def is_run(folder: Path) -> bool:
@@ -107,11 +112,21 @@ def is_record(folder: Path) -> bool:
 
 
 def delete(folder: Path) -> bool:
-    """Delete a run's folder unless a process is at work on it; whether it is gone."""
-    lock = FileLock(folder / "lock")
+    """Delete a run, unless a process is at work on it; whether it is gone.
+
+    Files in its folder that no run writes stay. Of a run elsewhere, that is only linked, the link goes.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return True
     try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(folder)
+        with FileLock(folder / "lock").acquire(timeout=0):
+            # The description last: a folder without one is no run, and nobody would look at what is left of it.
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+                if re.fullmatch(_OURS, path.name) or _ABANDONED.fullmatch(path.name):
+                    path.unlink()
+            with contextlib.suppress(OSError):  # somebody's own files are in it
+                folder.rmdir()
     except Timeout:
         return False
     return True
@@ -143,9 +158,9 @@ class Writer:
             "network": NETWORK_VERSIONS.get(self.run.model, 1),
         }
         write(self.folder / "config.json", json.dumps(config, indent=1).encode())
-        for abandoned in self.folder.glob(".*"):  # half a file, of a process that was killed while it wrote
-            if abandoned.is_file():
-                abandoned.unlink()
+        for path in self.folder.glob(".*"):
+            if _ABANDONED.fullmatch(path.name):
+                path.unlink()
         path = self.folder / "checkpoint.safetensors"
         epoch, state, minima, lines = 0, {}, [], []
         if path.exists():

@@ -21,11 +21,19 @@ from torch import Tensor
 FUSED_DEVICES = ("cpu",)
 
 #: Sums may be reordered, which is what lets them use vector instructions. NaN and infinity keep their meaning: a
-#: diverged run must be seen as such. Compiled once, then kept on disk.
-_COMPILED = {"fastmath": {"reassoc", "nsz", "contract"}, "nogil": True, "cache": True}
+#: diverged run must be seen as such.
+_COMPILED = {"fastmath": {"reassoc", "nsz", "contract"}, "nogil": True}
 #: So many numbers of each row in turn. They are few, so that the processor fetches all rows at once; with 4096 it
 #: waits for one row after another, and a hill costs twice the time (AMD EPYC, five and ten hills in a step of the MLP).
 _BLOCK = 128
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as machine code, compiled once and kept on disk where there is a folder for it."""
+    try:
+        return numba.njit(cache=True, **_COMPILED)(function)
+    except RuntimeError:  # neither beside this file nor in the user's home: compiled in each process, some seconds
+        return numba.njit(**_COMPILED)(function)
 
 
 @intrinsic
@@ -40,7 +48,7 @@ def _at(_typing: Any, address: types.Integer) -> tuple[Any, Callable[..., Any]]:
     return types.voidptr(address), pointer
 
 
-@numba.njit(**_COMPILED)
+@_compiled
 def _squared_distances(a: np.ndarray, rows: np.ndarray) -> np.ndarray:
     totals = np.zeros(rows.size)  # float64 over blocks, or the rounding of fp32 would grow with P
     for start in range(0, a.size, _BLOCK):
@@ -55,7 +63,7 @@ def _squared_distances(a: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return totals
 
 
-@numba.njit(**_COMPILED)
+@_compiled
 def _add_differences(out: np.ndarray, a: np.ndarray, rows: np.ndarray, factors: np.ndarray, offset: int) -> None:
     for start in range(0, out.size, _BLOCK):
         o, x = out[start : start + _BLOCK], a[offset + start : offset + start + _BLOCK]
@@ -66,7 +74,7 @@ def _add_differences(out: np.ndarray, a: np.ndarray, rows: np.ndarray, factors: 
                 o[i] += factor * (x[i] - y[i])
 
 
-@numba.njit(**_COMPILED)
+@_compiled
 def _inner_products(rows: tuple[np.ndarray, ...]) -> np.ndarray:
     totals = np.zeros((len(rows), len(rows)))
     for start in range(0, rows[0].size, _BLOCK):
