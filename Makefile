@@ -15,7 +15,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar-small|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'

@@ -29,7 +29,7 @@ from thesislib.store import Groups
 #: The chapter's values of those parameters that the sections' functions have no defaults for.
 DRAWN = {"smoothing": 1, "images": None, "average": "probabilities"}
 EXPLORED = {
-    "strength": 100.0, "width": 1e-3, "kernel": "rbf", "minima": "multiple", "minima_every": None, "share": True,
+    "strength": 100.0, "width": None, "kernel": "rbf", "minima": "multiple", "minima_every": None, "share": True,
     "lr_schedule": "constant", "strength_schedule": "constant", "weight_decay": 1e-3, "epochs": None, "start": None,
 }  # fmt: skip
 
