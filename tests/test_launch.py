@@ -138,7 +138,8 @@ def test_workers_end_with_their_parent(folders, number):
 
 def test_a_full_disk_is_said_once_and_ends_all(folders):
     """A disk with room for two or three of eight runs."""
-    script = 'mkdir "$1"; mount -t tmpfs -o size=700k none "$1"; shift; "$@" && c=0 || c=$?; echo $c; ls "$THESIS_RUNS" | wc -l'
+    mounted = 'mkdir "$1"; mount -t tmpfs -o size=700k none "$1"; shift'
+    script = mounted + '; "$@" && code=0 || code=$?; echo $code; ls "$THESIS_RUNS" | wc -l'
     command = (sys.executable, "-m", "thesislib", "figures", "--scale", "smoke", "--section", "4-1_multiple_minima")
     full = str(folders / "full")
     done = on_mounts(script, full, *command, "--jobs", "1", THESIS_RUNS=full)
