@@ -174,3 +174,9 @@ def test_what_lies_on_disk_is_not_counted(tiny, folders):
     assert beginnings.epochs([half], here) == 4 - 2
     next(folder.glob("beginning-*")).unlink()
     assert beginnings.epochs([half, tiny.but(strength=2)], here) == 4 + 6 - 2
+
+
+def test_a_run_of_the_greatest_length_has_no_longer_ones(tiny):
+    for fields in ({"epochs": 10**9, "minima_every": 10**9}, {"epochs": 10**6, "minima_every": 1000}):
+        assert list(beginnings.longer(tiny.but(**fields))) == []
+    assert len(list(beginnings.longer(tiny.but(epochs=999, minima_every=1)))) == 1

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from thesislib import schedules, store
-from thesislib.config import REVISION, Run, UserError
+from thesislib.config import LARGEST_COUNT, MOST_MINIMA, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import read_arrays, read_json, read_metrics, write_arrays
 
@@ -88,7 +88,8 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
 def longer(run: Run) -> Iterator[Run]:
     """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
     if run.epochs in run.minimum_epochs and run.minima_every and not run.dense_steps:
-        for epochs in range(run.epochs + run.minima_every, 2 * run.epochs + 1, run.minima_every):
+        most = min(2 * run.epochs, LARGEST_COUNT, MOST_MINIMA * run.minima_every)  # beyond, there are no runs
+        for epochs in range(run.epochs + run.minima_every, most + 1, run.minima_every):
             yield run.but(epochs=epochs)
 
 
