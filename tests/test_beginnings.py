@@ -192,3 +192,9 @@ def test_what_can_be_cut_is_told_by_arithmetic(tiny, every):
         run = tiny.but(epochs=epochs, minima_every=every)
         longer = set(beginnings.longer(run))
         assert longer == {w for w in (run.but(epochs=e) for e in range(1, 20)) if beginnings.can_be_cut(run, w)}
+
+
+def test_a_run_of_the_greatest_length_has_no_longer_ones(tiny):
+    for fields in ({"epochs": 10**9, "minima_every": 10**9}, {"epochs": 10**6, "minima_every": 1000}):
+        assert list(beginnings.longer(tiny.but(**fields))) == []
+    assert len(list(beginnings.longer(tiny.but(epochs=999, minima_every=1)))) == 1

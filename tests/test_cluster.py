@@ -149,6 +149,30 @@ def test_a_killed_task_is_named_with_its_log_and_sent_again(on_slurm, undisturbe
     assert weights(LONG) == undisturbed
 
 
+def test_a_job_may_send_jobs(on_slurm, monkeypatch):
+    """What Slurm and a framework tell a job of its own is not for those that it sends."""
+    own = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_CPU": "1", "SLURM_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "map_cpu:99"}
+    for name, value in (own | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}).items():
+        monkeypatch.setenv(name, value)
+    run = TINY.but(seed=11)
+    assert cluster.submit([run], "slurm", Resources()) == [run]
+    assert cluster.watch([run]) == 0
+    assert os.environ["SLURM_MEM_PER_CPU"] == "1", "ours is as it was"
+
+
+def test_nobody_else_can_put_a_task_in_place_of_ours(monkeypatch):
+    """Tasks are pickles: whoever reads one executes what is in it."""
+    run, before = TINY.but(epochs=1), os.umask(0)
+    try:
+        cluster.submit([run], "local", Resources())
+    finally:
+        os.umask(before)
+    assert cluster.watch([run]) == 0
+    folder = Path(sent_job(run).log).parent
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.glob("*submitted.pkl")} == {"0o600"}
+
+
 def test_a_wrong_partition_is_one_line(on_slurm):
     done = thesislib("launch", "--scale", "smoke", "--cluster", "slurm", "--partition", "nowhere")
     assert done.returncode == 2

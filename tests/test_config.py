@@ -81,3 +81,14 @@ def test_epochs_of_minima():
     assert Run(epochs=10, minima="single", minima_every=3).minimum_epochs == [3]
     assert Run(epochs=9, minima="merge", minima_every=3, minimum_at_start=True).minimum_epochs == [0, 3, 6, 9]
     assert Run(epochs=9).minimum_epochs == []
+    assert Run(epochs=10**9, minima="single", minima_every=1).minimum_epochs == [1], "not made of 10^9 others"
+    assert len(Run(epochs=10**6, minima="multiple", minima_every=1000).minimum_epochs) == 1000
+
+
+def test_no_number_of_a_run_is_one_that_processors_take_for_zero():
+    """Else its id would change once they do (`machine.without_denormals`)."""
+    for name in ("lr", "width", "strength", "weight_decay", "momentum", "lr_gamma"):
+        assert make_run(**{name: 1e-30}).digest("x")
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: input should be 1e-30 or more"):
+            make_run(**{name: 5e-324})
+    assert make_run(momentum=-0.0).digest("x") == make_run(momentum=0.0).digest("x")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import TINY, on_mounts
 
-from thesislib import beginnings, launch, machine, store
+from thesislib import beginnings, files, launch, machine, store
 from thesislib.config import UserError
 from thesislib.train import Trainer
 
@@ -178,3 +178,40 @@ def test_a_run_does_not_go_on_with_another_rounding(tiny, monkeypatch):
         launch.execute(tiny)
     monkeypatch.setattr(machine, "kind", lambda: here)
     assert launch.execute(tiny).summary["versions"]["hardware"] == f"1 x {here}"
+
+
+def test_a_full_disk_is_said_once_and_ends_all(folders):
+    """A disk with room for two or three of eight runs."""
+    mounted = 'mkdir "$1"; mount -t tmpfs -o size=700k none "$1"; shift'
+    script = mounted + '; "$@" && code=0 || code=$?; echo $code; ls "$THESIS_RUNS" | wc -l'
+    command = (sys.executable, "-m", "thesislib", "figures", "--scale", "smoke", "--section", "4-1_multiple_minima")
+    full = str(folders / "full")
+    done = on_mounts(script, full, *command, "--jobs", "1", THESIS_RUNS=full)
+    code, begun = done.stdout.split()
+    assert (code, int(begun) < 5) == ("2", True)
+    said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "run/s]" not in line]
+    said = [line for line in said if not line.startswith("training:")]
+    assert len(said) == 1
+    assert said[0].startswith(f"thesislib: No space left on device: {full}/")
+
+
+def test_who_waits_for_a_lock_says_for_whom(folders):
+    code = "import sys; from thesislib import files, __main__; files.PATIENCE = 0.1; sys.exit(__main__.main())"
+    with store.writing(TINY) as writer:
+        flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.model_dump(exclude_defaults=True).items()]
+        waiting = subprocess.Popen([sys.executable, "-c", code, "run", *flags], stderr=subprocess.PIPE, text=True)
+        line = waiting.stderr.readline()
+    assert line.startswith(f"thesislib: waiting for {writer.folder / 'lock'}, held by process {os.getpid()} on ")
+    assert "delete this file" in line
+    assert waiting.communicate(timeout=60)[1] == ""
+    assert waiting.returncode == 0
+    assert store.is_done(TINY)
+
+
+def test_a_lock_without_a_name_holds_nobody(folders):
+    """Copied along with runs, or written by another program."""
+    for content in (b"", b"1\n", b"\xff\x00", b"elsewhere\nx\n"):
+        (folders / "lock").write_bytes(content)
+        assert "left no name" in files._holder(folders / "lock")
+        with files.lock(folders / "lock"):
+            assert f"process {os.getpid()} on " in files._holder(folders / "lock")

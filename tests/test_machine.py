@@ -1,5 +1,10 @@
+import math
+import os
+import subprocess
+import sys
 import time
 
+import pytest
 import torch
 
 from thesislib import launch, machine
@@ -23,8 +28,11 @@ def test_workers_take_turns_on_the_gpus(monkeypatch):
         monkeypatch.setattr(machine, "_worker", number)
         devices.append(machine.device())
     assert devices == ["cuda:0", "cuda:1"] * 2
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert machine.device() == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("RANK", "4")
+    assert machine.device() == "cuda:1", "not under torchrun: left from something around us"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert machine.device() == "cuda:0"
 
 
 def test_denormal_numbers_are_zero_within_and_there_again_after():
@@ -46,3 +54,77 @@ def test_a_dead_network_ends_at_zero(tiny, folders, monkeypatch):
     theta = launch.execute(tiny.but(epochs=1, lr=1e-4)).arrays("final", "theta")["theta"]
     small = abs(theta[:-10])  # the last biases learn how frequent the digits are
     assert ((small == 0) | (small > 1.1e-38)).all()
+
+
+def _group(_):
+    return sorted(name for name in os.environ if name in machine._GROUP or "TORCHELASTIC" in name)
+
+
+def test_workers_are_in_no_group(monkeypatch):
+    """Even under torchrun: one of its processes that starts a pool would let all workers wait for each other."""
+    for name in (*machine._GROUP, "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1")
+    with machine.pool_of(1) as pool:
+        assert pool.submit(_group, 0).result() == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/cpu.max": "max 100000"}, math.inf),
+        ({"proc/self/cgroup": "0::/the/hosts/name\n", "sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+                "sys/fs/cgroup/a/cpu.max": "300000 100000",
+            },
+            3.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpuset:/x\n1:cpu,cpuacct:/x\n0::/\n",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "50000",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            0.5,
+        ),
+    ],
+)  # fmt: skip
+def test_a_quota_of_processors_is_heard(files, expected, tmp_path):
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert machine._quota(tmp_path) == expected
+
+
+def test_as_many_jobs_as_are_asked_for(monkeypatch):
+    monkeypatch.setattr(machine, "_quota", lambda: 0.5)
+    assert machine.cores() == 1
+    monkeypatch.setenv("THESIS_JOBS", "7")
+    assert machine.cores() == 7
+
+
+def test_a_script_needs_no_main_guard(tiny, folders):
+    """Processes of a pool do not execute the script of their parent, which would begin everything anew."""
+    script = folders / "script.py"
+    script.write_text(
+        "import sys; from thesislib import launch; from thesislib.config import Run\n"
+        "print('once')\n"
+        "run = Run.model_validate_json(sys.argv[1])\n"
+        "print(len(launch.results({'x': [run, run.but(seed=1)]}).final))\n"
+    )
+    command = [sys.executable, str(script), tiny.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "once\n2\n"), done.stderr
+
+
+def test_fp32_is_fp32_on_gpus():
+    """TensorFloat-32 keeps 10 bits of a convolution's inputs."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    machine.make_repeatable()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

@@ -9,8 +9,10 @@ import nbformat
 import pytest
 from conftest import thesislib
 
+from thesislib import chapter as notebooks
 from thesislib import sections, store
 from thesislib.chapter import notebooks_folder
+from thesislib.config import UserError
 
 PATHS = sorted(notebooks_folder().glob("*.ipynb"))
 
@@ -39,6 +41,92 @@ def test_notebooks_are_clean(path):
         arithmetic = [node for node in nodes if isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr)]
         assert not arithmetic
     assert len(cells(path, "markdown")) >= 2, "a question and a reading"
+
+
+@pytest.mark.parametrize("section", sections.SECTIONS)
+def test_notebooks_start_with_the_chapters_values(section):
+    assert notebooks.in_notebook(section).items() <= (notebooks.of_chapter(section) | {"scale": "laptop"}).items()
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Writes notebook 1_baseline with another parameters cell, in a folder of its own."""
+    for path in PATHS:
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(notebooks, "notebooks_folder", lambda: tmp_path)
+    path = tmp_path / "1_baseline.ipynb"
+
+    def change(source):
+        content = json.loads(path.read_text())
+        content["cells"][1]["source"] = source.splitlines(keepends=True)
+        path.write_text(json.dumps(content))
+        return path
+
+    return change
+
+
+def test_what_somebody_tried_in_a_notebook_is_not_the_chapters(notebook, capsys):
+    """JupyterLab has saved it by itself."""
+    notebook('scale = "smoke"\nstrength = 33.0\nwidth = 10**-3\nsmoothing = 1  # = 5\nhash = "a # b = c"\nfurther = -2')
+    known = notebooks.parameters_of("1_baseline")
+    expected = {"strength": 1.0, "width": 1e-3, "smoothing": 1, "hash": "a # b = c", "further": -2}
+    assert {name: known[name] for name in expected} == expected
+    assert capsys.readouterr().out.splitlines() == [
+        "1_baseline: its notebook has strength = 33.0, used is the chapter's 1.0 (-p strength=... takes another)",
+        "1_baseline: its notebook has width = 10 ** -3, used is the chapter's 0.001 (-p width=... takes another)",
+    ]
+    notebooks.parameters_of("1_baseline", given={"strength", "width"})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("rates = [10**-k for k in range(1, 4)]", "the default of rates must be a plain value such as 0.1, not [10 **"),
+        ("factor = 2 * 0.5", "the default of factor must be a plain value such as 0.1, not 2 * 0.5"),
+        ("end = float('inf')", "the default of end must be a plain value such as 0.1, not float('inf')"),
+        ("<<<<<<< HEAD\nfactor = 1\n=======\nfactor = 2\n", "line 1 of the parameters cell is no Python: <<<<<<< HEAD"),
+        ("import math", "in the parameters cell write name = value, not import math"),
+        ("a, b = 1, 2", "in the parameters cell write name = value, not a, b = (1, 2)"),
+    ],
+)
+def test_a_parameters_cell_that_cannot_be_read_is_one_line(notebook, source, words):
+    path = notebook(source)
+    with pytest.raises(UserError) as error:
+        notebooks.parameters_of("1_baseline")
+    assert str(error.value).startswith(f"{path}: ")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n{}", "[]", "{}", '{"cells": [1]}', 9999 * "[", None])
+def test_a_notebook_that_is_none_is_one_line(notebook, content):
+    path = notebook("scale = 1")
+    path.write_text(content) if content else path.unlink()
+    with pytest.raises(UserError, match="1_baseline.ipynb is (no notebook|missing)"):
+        notebooks.parameters_of("1_baseline")
+
+
+def test_a_folder_for_sockets_is_short(monkeypatch, tmp_path):
+    long = tmp_path / (90 * "x")
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "not there"))
+    assert notebooks._temporary() == Path("/tmp")
+
+
+def test_folders_of_killed_kernels_go(monkeypatch, tmp_path):
+    """Only ours, only of processes that are gone."""
+    monkeypatch.setattr(notebooks, "_temporary", lambda: tmp_path)
+    names = [f"{notebooks._PRIVATE}{name}" for name in ("killed", "young")] + ["kernel-of-another-program"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    with notebooks._kernel_folder() as used:
+        for path in (tmp_path / names[0], used, tmp_path / names[2]):
+            os.utime(path, (0, 0))
+        notebooks._delete_abandoned()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([used.name, *names[1:]])
+    assert not used.exists()
 
 
 def test_the_chapter_runs_through_papermill(chapter):
@@ -75,6 +163,50 @@ def test_a_parameter_changes_the_runs(chapter):
     changed = thesislib(*arguments, **chapter.environment)
     assert changed.returncode == 0, changed.stderr
     assert "w = 0.5" in provenance(chapter.figures / "2-1_width.json")
+
+
+def test_figures_of_other_calls_are_not_counted(chapter):
+    (chapter.figures / "of-yesterday.pgf").write_text("nothing")
+    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **chapter.environment)
+    (chapter.figures / "of-yesterday.pgf").unlink()
+    assert "1 of 1 notebooks, 2 figures in" in again.stdout
+    shown = re.findall(r"\\input\{(.*)\}", (chapter.figures / "figures.tex").read_text())
+    assert shown == ["1_baseline.pgf", "1_baseline_losses.pgf"]
+
+
+HOSTILE = """
+c = get_config()
+c.InteractiveShell.pdb = True
+c.InteractiveShellApp.exec_lines = ["raise RuntimeError('a profile')"]
+"""
+
+
+def test_a_hostile_environment_changes_nothing(chapter, tmp_path):
+    """A foreign kernel named python3, a profile with a debugger, braces and blanks in paths, nobody's home."""
+    foreign, profile = tmp_path / "kernels" / "python3", tmp_path / "ipython" / "profile_default"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}')
+    (profile / "startup").mkdir(parents=True)
+    (profile / "startup" / "00.py").write_text("import sys; print('a startup file', file=sys.stderr)")
+    (profile / "ipython_kernel_config.py").write_text(HOSTILE)
+    (tmp_path / "startup.py").write_text("raise RuntimeError('PYTHONSTARTUP')")
+    runs, figures, temporary = tmp_path / "runs", tmp_path / "a {scale} {b} Ä", tmp_path / (100 * "t")
+    temporary.mkdir()
+    shutil.copytree(chapter.environment["THESIS_RUNS"], runs)
+    (runs / provenance(chapter.figures / "2-2_strength.json")["no term"][0] / "metrics.csv").write_text("nothing")
+    hostile = {
+        "JUPYTER_PATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython"), "TMPDIR": str(temporary),
+        "PYTHONSTARTUP": str(tmp_path / "startup.py"), "THESIS_RUNS": str(runs), "THESIS_FIGURES": str(figures),
+        "RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
+    }  # fmt: skip
+    done = thesislib("figures", "--scale", "smoke", "--section", "8_cost", "2-2_strength", **hostile)
+    assert re.search(r"ok +8_cost", done.stdout), done.stdout + done.stderr
+    assert re.search(r"FAILED 2-2_strength +cell \d+: UserError: .*metrics\.csv is broken", done.stdout)
+    executed = nbformat.read(figures / "smoke" / "8_cost.ipynb", 4)
+    assert executed.metadata.papermill.output_path == str(figures / "smoke" / "8_cost.ipynb")
+    shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert not [output for output in shown if output.get("name") == "stderr"]
+    assert not list(temporary.iterdir()), "no leftovers"
 
 
 def test_a_failing_notebook_is_named_and_the_others_finish(chapter):

@@ -1,7 +1,11 @@
 import math
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, on_mounts
 
 from thesislib import vectors
 from thesislib.minima import Minima
@@ -104,3 +108,18 @@ def test_both_paths_agree(monkeypatch):
     plain = minima.gradient(theta, 3.0)
     for a, b in zip(fused, plain, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-9)
+
+
+def test_nothing_can_be_written_but_runs(tmp_path):
+    """Checkout and home that may only be read, as in containers and on compute nodes: compiled anew, not refused."""
+    checkout = Path(__file__).parents[1]
+    script = (
+        'for f in "$1" "$HOME"; do mount --rbind "$f" "$f"; mount -o remount,ro,bind "$f"; done; cd "$1"; shift; "$@"'
+    )
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.model_dump(exclude_defaults=True).items()]
+    environment = {"HOME": str(tmp_path), "THESIS_RUNS": "/mnt/runs"} | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    mounted = f"mount -t tmpfs none /mnt; {script}"
+    done = on_mounts(mounted, str(checkout), sys.executable, "-m", "thesislib", "run", *flags, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "finished after 6 epochs" in done.stdout
+    assert "NUMBA_CACHE_DIR" not in os.environ

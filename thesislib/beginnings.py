@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from thesislib import schedules, store
-from thesislib.config import NETWORK_VERSIONS, REVISION, Run, UserError
+from thesislib.config import LARGEST_COUNT, MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
 from thesislib.files import read_arrays, read_json, read_metrics, write_arrays
 from thesislib.results import Result
@@ -111,7 +111,8 @@ def can_be_cut(run: Run, whole: Run) -> bool:
 def longer(run: Run) -> Iterator[Run]:
     """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
     if run.epochs in run.minimum_epochs and run.minima_every:
-        for epochs in range(run.epochs + run.minima_every, 2 * run.epochs + 1, run.minima_every):
+        most = min(2 * run.epochs, LARGEST_COUNT, MOST_MINIMA * run.minima_every)  # beyond, there are no runs
+        for epochs in range(run.epochs + run.minima_every, most + 1, run.minima_every):
             yield run.but(epochs=epochs)
 
 

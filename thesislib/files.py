@@ -193,6 +193,8 @@ def _holder(path: Path) -> str:
     """Who wrote a lock: by its own content, which may be gone or another program's."""
     try:
         process, host, *_ = path.read_text(errors="replace").split("\n")
-        return f"process {int(process)} on {printable(host)}"
+        if host:
+            return f"process {int(process)} on {printable(host)}"
     except (OSError, ValueError):
-        return "a process that left no name"
+        pass
+    return "a process that left no name"
