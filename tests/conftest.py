@@ -21,6 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Seconds after which something hangs, on the slowest machine: tests do not measure how fast it is.
+PATIENCE = 900
+
 #: Groups of tests that take minutes.
 LONGEST = ("chapter", "test_cluster", "test_scales", "test_parallel")
 
@@ -77,7 +80,7 @@ def thesislib(*arguments: str, **environment: str) -> subprocess.CompletedProces
     """The command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "thesislib", *arguments],
-        capture_output=True, text=True, env=os.environ | environment, timeout=300,
+        capture_output=True, text=True, env=os.environ | environment, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def on_mounts(script: str, *arguments: str, **environment: str) -> subprocess.Co
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this system lets nobody mount file systems for himself")
     command = [*apart, script, "sh", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=PATIENCE)
 
 
 class Chapter:

@@ -103,7 +103,7 @@ class Slurm:
             environment = os.environ | self.environment
             self.daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
-    def _wait(self, what: str, there: object, seconds: float = 60) -> None:
+    def _wait(self, what: str, there: object, seconds: float = 600) -> None:
         end = time.monotonic() + seconds
         while not there():
             if time.monotonic() > end:

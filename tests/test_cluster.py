@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import slurm as one_node
-from conftest import TINY, thesislib
+from conftest import PATIENCE, TINY, thesislib
 
 from thesislib import cluster, jobs, launch, sections, store
 from thesislib.cluster import Resources
@@ -38,7 +38,7 @@ def on_slurm(slurm, monkeypatch):
     return slurm
 
 
-def until(what, there, seconds=120):
+def until(what, there, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not (found := there()):
         assert time.monotonic() < end, f"no {what} after {seconds} seconds"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import trained
+from conftest import PATIENCE, trained
 from PIL import Image
 
 from thesislib import curves, export, figures, style
@@ -125,7 +125,7 @@ def compile_tex(folder: Path, name: str) -> str:
     for _ in range(2):
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
         environment = os.environ | {"max_print_line": "1000"}  # no line breaks within file names
-        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert process.returncode == 0, process.stdout[-3000:]
     return (folder / name).with_suffix(".log").read_text(errors="replace")
 

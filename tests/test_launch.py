@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY, on_mounts
+from conftest import PATIENCE, TINY, on_mounts
 
 from thesislib import beginnings, files, launch, machine, store
 from thesislib.config import UserError
@@ -119,19 +119,20 @@ def test_workers_end_with_their_parent(folders, number):
     code = (
         "import conftest\nfrom thesislib import launch\n"
         "if __name__ == '__main__':\n"
-        "    runs = [conftest.TINY.but(seed=s, epochs=3000) for s in range(20)]\n"
+        "    runs = [conftest.TINY.but(seed=s, epochs=3000, minima_every=50) for s in range(20)]\n"
         "    launch.train_missing(runs, workers=2)\n"
     )
     script = folders / "launcher.py"
     script.write_text(code)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(list((folders / "runs").glob("*/metrics.csv"))) < 2:
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=PATIENCE) != 0
     time.sleep(1)
     sizes = [[p.stat().st_size for p in (folders / "runs").glob("*/metrics.csv")] for _ in (0, time.sleep(1))]
     assert sizes[0] == sizes[1]
@@ -203,7 +204,7 @@ def test_who_waits_for_a_lock_says_for_whom(folders):
         line = waiting.stderr.readline()
     assert line.startswith(f"thesislib: waiting for {writer.folder / 'lock'}, held by process {os.getpid()} on ")
     assert "delete this file" in line
-    assert waiting.communicate(timeout=60)[1] == ""
+    assert waiting.communicate(timeout=PATIENCE)[1] == ""
     assert waiting.returncode == 0
     assert store.is_done(TINY)
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from conftest import PATIENCE
 
 from thesislib import launch, machine
 from thesislib.flat import FlatParameters
@@ -118,7 +119,7 @@ def test_a_script_needs_no_main_guard(tiny, folders):
         "print(len(launch.results({'x': [run, run.but(seed=1)]}).final))\n"
     )
     command = [sys.executable, str(script), tiny.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, "once\n2\n"), done.stderr
 
 

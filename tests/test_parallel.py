@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENCE
 
 from thesislib import launch, store
 from thesislib.config import Run
@@ -46,7 +47,7 @@ with parallel.together("cpu"):
 def torchrun(processes, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=PATIENCE, env=environment)
 
 
 def on_two(run, folder):
@@ -150,7 +151,7 @@ def test_another_number_of_processes_is_refused(monkeypatch):
     torchrun(2, str(script), MLP.model_dump_json())
     assert (folder / "checkpoint.safetensors").exists()
     alone = subprocess.run(
-        [sys.executable, "-m", "thesislib", "run", *flags(MLP)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "thesislib", "run", *flags(MLP)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (alone.returncode, len(alone.stderr.splitlines())) == (2, 1)
     assert "begun on 2 x cpu" in alone.stderr
