@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 from thesislib.config import UserError
 from thesislib.results import Results
-from thesislib.style import FARTHEST, LABELS, Look, grid, legend_below, looks_of, styled
+from thesislib.style import FARTHEST, LABELS, Look, error_bars, grid, legend_below, looks_of, styled
 
 
 @styled()
@@ -200,7 +200,7 @@ def _error_lines(
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
             at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
             where = at.index + apart * (k - (len(looks) - 1) / 2)
-            axis.errorbar(where, at["mean"], at["std"], fmt="o", capsize=2, label=label, **looks[label]._asdict())
+            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **looks[label]._asdict())
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
     legend_below(figure, figure.axes[0])
     return figure

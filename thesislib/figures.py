@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from thesislib.results import Results
 from thesislib.sections import digits
-from thesislib.style import FARTHEST, LABELS, TEXTWIDTH, grid, legend_below, looks_of, styled
+from thesislib.style import FARTHEST, LABELS, error_bars, grid, legend_below, looks_of, styled
 
 
 @styled()
@@ -25,7 +24,7 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     for axis, name in zip(axes.flat, columns, strict=True):
         for colour, (model, rows) in zip(sns.color_palette("colorblind"), final.groupby("model"), strict=False):
             term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
-            axis.errorbar(term.index, term["mean"], term["std"], fmt="o-", color=colour, capsize=2, label=model)
+            error_bars(axis, term.index, term["mean"], term["std"], fmt="o-", color=colour, label=model)
             base = rows[rows["strength"] == 0][name].mean()
             axis.axhline(base, color=colour, linestyle="--", label=f"{model}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
@@ -183,11 +182,9 @@ def forest(parts: pd.DataFrame) -> Figure:
         "percent": "percent of an epoch",
     }
     counts = [max(1, (parts["unit"] == unit).sum()) for unit in units]
-    row = min(0.15, 5.4 / sum(counts))  # all on one page, with its caption
-    figure, axes = plt.subplots(
-        len(units), 1, figsize=(TEXTWIDTH, row * sum(counts) + 1.6), gridspec_kw={"height_ratios": counts}
-    )
-    for axis, (unit, title) in zip(axes, units.items(), strict=True):
+    height = min(0.15 * sum(counts), 5.4) + 1.6  # fits a page, with its caption
+    figure, axes = grid(len(units), 1, height / len(units), gridspec_kw={"height_ratios": counts})
+    for axis, (unit, title) in zip(axes.flat, units.items(), strict=True):
         rows = parts[parts["unit"] == unit].reset_index(drop=True)
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
@@ -199,7 +196,7 @@ def forest(parts: pd.DataFrame) -> Figure:
         axis.fill_betweenx([-0.5, len(rows) - 0.5], low, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
         axis.set_yticks(range(len(rows)), _statements(rows), fontsize=6)
-    legend_below(figure, axes[0])
+    legend_below(figure, axes[0, 0])
     return figure
 
 

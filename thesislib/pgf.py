@@ -387,12 +387,13 @@ def _in_order(axis: Axes) -> list[Line2D]:
 
 def _outline(path: Outline) -> str:
     """A closed path in units of pgfplots' size of marks."""
-    commands = {Outline.MOVETO: r"\pgfpathmoveto", Outline.LINETO: r"\pgfpathlineto", Outline.CURVE4: r"\pgfpathcurveto"}
+    kinds = {Outline.MOVETO: "moveto", Outline.LINETO: "lineto"}
+    kinds |= {Outline.CURVE3: "quadraticcurveto", Outline.CURVE4: "curveto"}
     code = ""
     for vertices, kind in path.cleaned(curves=True).iter_segments(curves=True):
-        if kind in commands:
+        if kind in kinds:
             points = zip(*[iter(2 * vertices)] * 2, strict=True)
-            code += commands[kind] + "".join(
+            code += rf"\pgfpath{kinds[kind]}" + "".join(
                 f"{{\\pgfpoint{{{x:.4f}\\pgfplotmarksize}}{{{y:.4f}\\pgfplotmarksize}}}}" for x, y in points
             )
         elif kind == Outline.CLOSEPOLY:

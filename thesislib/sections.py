@@ -62,7 +62,9 @@ def width(scale: Scale, widths: Iterable[float] | None = None, strength: float =
 def _published(scale: Scale) -> Groups:
     """The settings whose end the thesis prints in numbers, under labels that begin with PUBLISHED."""
     every = {"cycles": 2, "minima": "single", "minima_every": scale.cycle}
-    runs = {f"w = {digits(w)}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published}
+    runs = {
+        f"w = {digits(w)}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published
+    }
     return _prefixed(PUBLISHED, runs)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
@@ -33,6 +34,7 @@ STYLE = {
     "savefig.dpi": 200,
     "figure.dpi": 110,
 }
+
 
 def styled() -> AbstractContextManager[None]:
     """matplotlib's own defaults and STYLE for a while, whatever the user's matplotlibrc or seaborn theme say.
@@ -75,9 +77,17 @@ LABELS = {
 
 
 @styled()
-def grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure as wide as the text with panels [rows, columns], each row `height` inches."""
-    return plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False)
+def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure as wide as the text with panels [rows, columns], each row `height` inches on average."""
+    figure, axes = plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False, **options)
+    for axis in axes.flat:  # else matplotlib asks when it draws, outside of the style, how many labels have room
+        axis.tick_params(labelsize=STYLE["xtick.labelsize"])
+    return figure, axes
+
+
+def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **look: Any) -> None:
+    """Means with one standard deviation to either side, if there is any: a single seed has none."""
+    axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **look)
 
 
 class Look(NamedTuple):
