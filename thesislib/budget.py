@@ -11,7 +11,7 @@ import pandas as pd
 
 from thesislib import derived, metrics
 from thesislib.ensembles import Average, combine, grouped, labels_of, members
-from thesislib.results import Result, Results
+from thesislib.results import Result, Results, spread
 from thesislib.verdicts import FEWEST, interval, rounding
 
 #: What the table of ensembles shows, and its headings.
@@ -25,11 +25,7 @@ SHOWN = {
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
     groups = table.groupby(["label", "model"], sort=False)
-
-    def text(v: pd.Series) -> str:
-        return "" if v.isna().all() else f"{v.mean():.4f} ± {v.std(ddof=1):.4f}"
-
-    shown = {title: groups[c].agg(text) for c, title in SHOWN.items()}
+    shown = {title: groups[c].agg(lambda v: spread(v, ".4f", ".4f")) for c, title in SHOWN.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 

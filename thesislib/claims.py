@@ -102,13 +102,13 @@ def _parts(book: Book) -> Iterator[Part]:
     yield Part("C2", "while accuracy has converged", "same", "points", a(none) - a(none, 2))
     yield Part("C3", "accuracy with the term is the baseline's", "same", "points", a(term) - a(none))
 
-    low, high = (strength + f"{s:g}" for s in _ends(book, "2-2_strength", "strength"))
+    low, high = (strength + f"{sections.digits(s)}" for s in _ends(book, "2-2_strength", "strength"))
     yield Part("C4", "higher strength ends farther", "more", "factor", d(high) - d(low))
     yield Part("C4", "and drops lower just after the minimum", "more", "points", book.drop(high) - book.drop(low))
     yield Part("C4", "but recovers", "same", "points", a(high) - a(none))
 
     widths = sorted(_fields(book, "2-1_width", "width"))
-    *grid, narrow = [width + f"{w:g}" for w in widths]
+    *grid, narrow = [width + f"{sections.digits(w)}" for w in widths]
     for wide, less_wide in zip(grid[:-1], grid[1:], strict=True):
         says = f"w {wide.split()[-1]} ends farther than w {less_wide.split()[-1]}"
         yield Part("C5", says, "more", "factor", d(wide) - d(less_wide))
@@ -119,12 +119,12 @@ def _parts(book: Book) -> Iterator[Part]:
         yield Part("C6", f"{w.removeprefix(section)}: accuracy is the baseline's", "same", "points", a(w) - a(none))
 
     for s in _fields(book, "4-1_multiple_minima", "strength"):
-        name = f"{many}s = {s:g}"
+        name = f"{many}s = {sections.digits(s)}"
         # After the third minimum: by then the walk from the first had the most time to settle.
-        says = f"s = {s:g}: after a further minimum d to the first falls"
+        says = f"s = {sections.digits(s)}: after a further minimum d to the first falls"
         yield Part("C7", says, "less", "factor", d(name) - d(name, 3))
         name += ", no L2"
-        yield Part("C7", f"s = {s:g}: without L2 it grows", "more", "factor", d(name) - d(name, 3))
+        yield Part("C7", f"s = {sections.digits(s)}: without L2 it grows", "more", "factor", d(name) - d(name, 3))
 
     step, constant = warm + "step", warm + "constant"
     yield Part("C8", "step decay ends more accurate", "more", "points", a(step) - a(constant))
@@ -147,7 +147,7 @@ def _parts(book: Book) -> Iterator[Part]:
     )
     rates = _fields(book, "3-1_learning_rate", "lr")
     usual = 0.01 if 0.01 in rates else rates[0]
-    good, high = (f"{rate}{lr:g}" for lr in (usual, 10 * usual))
+    good, high = (f"{rate}{sections.digits(lr)}" for lr in (usual, 10 * usual))
     yield Part(
         "C10",
         f"lr = {10 * usual:g} loses accuracy against {usual:g}",

@@ -16,9 +16,10 @@ from matplotlib.ticker import NullFormatter
 
 from thesislib.config import UserError
 from thesislib.results import Results
-from thesislib.style import FARTHEST, LABELS, Look, grid, legend_below, looks_of
+from thesislib.style import FARTHEST, LABELS, Look, error_bars, grid, legend_below, looks_of, styled
 
 
+@styled()
 def over_epochs(
     results: Results,
     columns: Sequence[str] = ("accuracy", "d_0"),
@@ -46,6 +47,7 @@ def over_epochs(
     return figure
 
 
+@styled()
 def against(
     table: pd.DataFrame,
     x: str,
@@ -91,6 +93,7 @@ def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iter
         yield axis, table[table["model"] == model], name
 
 
+@styled()
 def steps(results: Results, columns: Sequence[str], points: int = 60, height: float = 2.3) -> Figure:
     """Gradients step by step after a minimum, on a logarithmic axis: each point the mean of as many steps as it spans.
 
@@ -147,6 +150,7 @@ def _mark_minima(axis: Axes, results: Results) -> None:
     axis.set_xlim(0, 1.02 * max(result.run.epochs for group in results.values() for result in group))
 
 
+@styled()
 def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
     """Squared distance to every minimum over epochs, mean over seeds, one panel a label and network."""
     history = results.history
@@ -170,6 +174,7 @@ def _ordinal(column: str) -> str:
     return f"to minimum {int(column[2:]) + 1}"
 
 
+@styled()
 def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
     """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
 
@@ -179,6 +184,7 @@ def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", 
     return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
 
 
+@styled()
 def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
     """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12)."""
     return _error_lines(growth, "members", columns, height)
@@ -194,7 +200,7 @@ def _error_lines(
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
             at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
             where = at.index + apart * (k - (len(looks) - 1) / 2)
-            axis.errorbar(where, at["mean"], at["std"], fmt="o", capsize=2, label=label, **looks[label]._asdict())
+            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **looks[label]._asdict())
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
     legend_below(figure, figure.axes[0])
     return figure

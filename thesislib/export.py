@@ -18,6 +18,7 @@ from thesislib.config import UserError
 from thesislib.files import make_writable, write
 from thesislib.pgf import PREAMBLE, pgf_code
 from thesislib.results import Results
+from thesislib.style import clip_error_bars, styled
 
 
 def figures_folder(scale: str) -> Path:
@@ -40,11 +41,17 @@ def make_folder(scale: str) -> Path:
     return folder
 
 
+@styled()
 def save(figure: Figure, name: str, scale: str, results: Results) -> None:
-    """Write `name`.pdf, .png, .pgf and .json into the scale's folder."""
+    """Write `name`.pdf, .png, .pgf and .json into the scale's folder.
+
+    Of error bars that reach below 0 on a logarithmic axis, what is in sight is drawn.
+    """
+    clip_error_bars(figure)
     folder = make_folder(scale)
     data = {result.run.data for group in results.values() for result in group}
-    for note in filter(None, sorted({datasets.variant(name) for name in data})):
+    noted = {text.get_text() for text in figure.texts}  # a figure that is saved a second time
+    for note in sorted({datasets.variant(name) for name in data} - {"", *noted}):
         if (layout := figure.get_layout_engine()) is not None:
             layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from thesislib.results import Results
+from thesislib.results import Results, spread
 from thesislib.scales import SCALES
 
 
@@ -19,9 +19,9 @@ def table(results: Results, scale: str) -> pd.DataFrame:
         d, a = ours["d_0"], ours["accuracy"]
         rows.append(
             {
-                "setting": label, "d, thesis": distance, "d, ours": f"{d.mean():.1f} ± {d.std():.1f}",
+                "setting": label, "d, thesis": distance, "d, ours": spread(d, ".1f", ".1f"),
                 "ratio": round(d.mean() / distance, 3), "accuracy, thesis": accuracy,
-                "accuracy, ours": f"{a.mean():.4f} ± {a.std():.4f}", "n": len(ours),
+                "accuracy, ours": spread(a, ".4f", ".4f"), "n": len(ours),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -13,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from thesislib.results import Results
-from thesislib.style import LABELS, TEXTWIDTH, grid, legend_below, looks_of
+from thesislib.sections import digits
+from thesislib.style import FARTHEST, LABELS, error_bars, grid, legend_below, looks_of, styled
 
 
+@styled()
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
     """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0."""
     final = _final(results)
@@ -23,7 +24,7 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     for axis, name in zip(axes.flat, columns, strict=True):
         for colour, (model, rows) in zip(sns.color_palette("colorblind"), final.groupby("model"), strict=False):
             term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
-            axis.errorbar(term.index, term["mean"], term["std"], fmt="o-", color=colour, capsize=2, label=model)
+            error_bars(axis, term.index, term["mean"], term["std"], fmt="o-", color=colour, label=model)
             base = rows[rows["strength"] == 0][name].mean()
             axis.axhline(base, color=colour, linestyle="--", label=f"{model}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
@@ -40,6 +41,7 @@ def _final(results: Results) -> pd.DataFrame:
     return results.final.drop(columns="strength").drop_duplicates("id").merge(asked, on="id")
 
 
+@styled()
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
     """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
     final = _final(results)
@@ -48,16 +50,19 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
     for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
         axis, shown = axes[row, column], final[final["model"] == model]
         table = shown.pivot_table(index="strength", columns="width", values=name, sort=True)
-        colour = np.log10(table) if name.startswith("d_") else table
-        formats = ".0f" if name.startswith("d_") else ".3f"
-        sns.heatmap(colour, annot=table, fmt=formats, cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
+        colour, written = table, table.map("{:.3f}".format)
+        if name.startswith("d_"):  # a network that exploded is as bright as FARTHEST, or all others would be alike
+            colour = np.log10(table.clip(upper=FARTHEST))
+            written = table.map(lambda d: f"{d:.0f}" if d < FARTHEST else f"{d:.0e}")
+        sns.heatmap(colour, annot=written, fmt="", cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
         title = LABELS[name] if len(models) == 1 else f"{LABELS[name]}, {model}"
         axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
-        axis.set_xticklabels([f"{w:g}" for w in table.columns], rotation=0)
-        axis.set_yticklabels([f"{s:g}" for s in table.index], rotation=0)
+        axis.set_xticklabels([digits(w) for w in table.columns], rotation=0)
+        axis.set_yticklabels([digits(s) for s in table.index], rotation=0)
     return figure
 
 
+@styled()
 def points(
     table: pd.DataFrame,
     columns: dict[str, str],
@@ -93,6 +98,7 @@ def points(
     return figure
 
 
+@styled()
 def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A dot an ensemble, coloured by label; one row a network."""
     models = list(table["model"].unique())
@@ -106,6 +112,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     return figure
 
 
+@styled()
 def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     """A plane through three minima (stars): training loss and distance term as shades, the projected walk as a line.
 
@@ -128,6 +135,7 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     return figure
 
 
+@styled()
 def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
 
@@ -164,6 +172,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     return figure
 
 
+@styled()
 def forest(parts: pd.DataFrame) -> Figure:
     """Effects and intervals of the claims' parts, a panel a unit; the grey band is what counts as the same."""
     shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
@@ -173,10 +182,9 @@ def forest(parts: pd.DataFrame) -> Figure:
         "percent": "percent of an epoch",
     }
     counts = [max(1, (parts["unit"] == unit).sum()) for unit in units]
-    figure, axes = plt.subplots(
-        len(units), 1, figsize=(TEXTWIDTH, 0.19 * sum(counts) + 1.6), gridspec_kw={"height_ratios": counts}
-    )
-    for axis, (unit, title) in zip(axes, units.items(), strict=True):
+    height = min(0.15 * sum(counts), 5.4) + 1.6  # fits a page, with its caption
+    figure, axes = grid(len(units), 1, height / len(units), gridspec_kw={"height_ratios": counts})
+    for axis, (unit, title) in zip(axes.flat, units.items(), strict=True):
         rows = parts[parts["unit"] == unit].reset_index(drop=True)
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
@@ -188,7 +196,7 @@ def forest(parts: pd.DataFrame) -> Figure:
         axis.fill_betweenx([-0.5, len(rows) - 0.5], low, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
         axis.set_yticks(range(len(rows)), _statements(rows), fontsize=6)
-    legend_below(figure, axes[0])
+    legend_below(figure, axes[0, 0])
     return figure
 
 

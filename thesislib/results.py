@@ -112,6 +112,14 @@ def load_id(identity: str) -> Result:
         raise broken(folder / "config.json", error) from None
 
 
+def spread(values: pd.Series, mean: str, deviation: str) -> str:
+    """ "mean ± std" in these formats; of a single number, which has no deviation, itself; of none, nothing."""
+    numbers = values.dropna()
+    if len(numbers) < 2:
+        return "".join(format(number, mean) for number in numbers)
+    return f"{numbers.mean():{mean}} ± {numbers.std(ddof=1):{deviation}}"
+
+
 class Results(dict[str, list[Result]]):
     """Finished runs under their labels."""
 
@@ -157,5 +165,5 @@ class Results(dict[str, list[Result]]):
     def table(self, *columns: str) -> pd.DataFrame:
         """Final numbers as "mean ± std", one row a label (and network), with the number of runs n."""
         groups = self.final.groupby(["label", "model"], sort=False)
-        shown = {c: groups[c].agg(lambda v: f"{v.mean():.4g} ± {v.std(ddof=1):.2g}") for c in columns}
+        shown = {c: groups[c].agg(lambda v: spread(v, ".4g", ".2g")) for c in columns}
         return pd.DataFrame({**shown, "n": groups.size()}).reset_index()

@@ -26,6 +26,12 @@ NO_WALKS = ("FGE", "SWA", "one cosine", "two of half")
 MEMBER = 1000
 
 
+def digits(value: float) -> str:
+    """A number as labels show it: six digits if those are all, else every digit, so that no two are alike."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
+
+
 def _single(scale: Scale, **fields: Any) -> list[Run]:
     if scale.first == 1 and fields.get("strength") == 0:
         return _every_cycle(scale, **fields)  # without a hill it is the same run, and other sections need it
@@ -51,14 +57,16 @@ def width(scale: Scale, widths: Iterable[float] | None = None, strength: float =
     """2.1: what does w do?"""
     groups = {"no term": _single(scale, strength=0)}
     for w in widths or (scale.narrow, *scale.widths):
-        groups[f"w = {w:g}"] = _single(scale, strength=strength, width=w)
+        groups[f"w = {digits(w)}"] = _single(scale, strength=strength, width=w)
     return groups | _published(scale)
 
 
 def _published(scale: Scale) -> Groups:
     """The settings whose end the thesis prints in numbers, under labels that begin with PUBLISHED."""
     every = {"cycles": 2, "minima": "single", "minima_every": scale.cycle}
-    runs = {f"w = {w:g}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published}
+    runs = {
+        f"w = {digits(w)}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published
+    }
     return _prefixed(PUBLISHED, runs)
 
 
@@ -66,7 +74,7 @@ def strength(scale: Scale, strengths: Iterable[float] | None = None, width: floa
     """2.2: what does s do?"""
     groups = {"no term": _single(scale, strength=0)}
     for s in strengths or scale.strengths:
-        groups[f"s = {s:g}"] = _single(scale, strength=s, width=width or scale.width)
+        groups[f"s = {digits(s)}"] = _single(scale, strength=s, width=width or scale.width)
     return groups
 
 
@@ -75,7 +83,7 @@ def interaction(
 ) -> Groups:
     """2.3: width x strength."""
     return {
-        f"s = {s:g}, w = {w:g}": _single(scale, strength=s, width=w)
+        f"s = {digits(s)}, w = {digits(w)}": _single(scale, strength=s, width=w)
         for s in strengths or scale.strengths
         for w in widths or scale.widths
     }
@@ -84,7 +92,7 @@ def interaction(
 def learning_rate(scale: Scale, rates: Iterable[float] | None = None) -> Groups:
     """3.1: does the term stabilise a wrong learning rate? The thesis' rates, or the scale's own, cosine restarts."""
     return {
-        f"lr = {rate:g}{', term' if s else ''}": _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
+        f"lr = {digits(rate)}{', term' if s else ''}": _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
         for rate in rates or scale.rates
         for s in (0, 1)
     }
@@ -112,7 +120,7 @@ def multiple(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
 
 
 def _name(s: float) -> str:
-    return f"s = {s:g}" if s else "no term"
+    return f"s = {digits(s)}" if s else "no term"
 
 
 def merged(scale: Scale, strength: float | None = None, width: float | None = None) -> Groups:
@@ -139,7 +147,7 @@ def warm_restarts(scale: Scale, widths: Iterable[float] | None = None) -> Groups
         "cosine, multiple": _every_cycle(scale, **cosine),
     }
     for w in widths or scale.restart_widths:
-        groups[f"cosine, multiple, w = {w:g}"] = _every_cycle(scale, width=w, **cosine)
+        groups[f"cosine, multiple, w = {digits(w)}"] = _every_cycle(scale, width=w, **cosine)
     restart = {"strength": 100, "minima": "multiple"}
     return groups | {
         "term as restart": _every_cycle(scale, **restart, strength_schedule="pulse", pulse=scale.of(0.1)),
@@ -159,7 +167,7 @@ def gradients(scale: Scale) -> Groups:
     by_step = {
         "no term": _every_cycle(scale, strength=0, **dense),
         "cosine": _every_cycle(scale, strength=0, lr_schedule="cosine", **dense),
-    } | {f"s = {s:g}": _every_cycle(scale, strength=s, **dense) for s in scale.many_strengths}
+    } | {f"s = {digits(s)}": _every_cycle(scale, strength=s, **dense) for s in scale.many_strengths}
     walks = {label: runs for label, runs in ensembles(scale).items() if label not in NO_WALKS}
     return by_epoch | _prefixed(DENSE, by_step) | _prefixed(BETWEEN, walks)
 
@@ -190,7 +198,7 @@ def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
         groups["SWA"] = scale.runs(**runs, swa_from=scale.of(4) + 1)
     groups["independent"] = _independent(one_cycle, 5)
     for s in strengths or scale.many_strengths:
-        groups[f"s = {s:g}"] = _every_cycle(scale, **runs | {"strength": s})
+        groups[f"s = {digits(s)}"] = _every_cycle(scale, **runs | {"strength": s})
     return groups
 
 
@@ -257,7 +265,19 @@ def groups(section: str, scale: str, **parameters: Any) -> Groups:
         raise UserError(f"section {section} has no parameter {', '.join(sorted(unknown))}")
     for name, value in given.items():
         _check(name, value, inspect.signature(SECTIONS[section]).parameters.get(name))
-    return SECTIONS[section](SCALES[scale], **given)
+    groups = SECTIONS[section](SCALES[scale], **given)
+    for label, runs in groups.items():
+        for run in runs:
+            _check_hill(label, run)
+    return groups
+
+
+def _check_hill(label: str, run: Run) -> None:
+    """Raise UserError if a run has a distance term but no hill within its epochs: it would be the baseline again."""
+    if run.strength and not any(epoch < run.epochs for epoch in run.minimum_epochs):
+        first = f"the first minimum comes after epoch {run.minima_every}" if run.minima_every else "no minimum comes"
+        more = "give a smaller minima_every, more epochs, or strength 0"
+        raise UserError(f"{label}: {first}, the run ends after {run.epochs}, so there is no hill: {more}")
 
 
 def _check(name: str, value: Any, parameter: inspect.Parameter | None) -> None:

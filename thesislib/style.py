@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
@@ -31,7 +34,15 @@ STYLE = {
     "savefig.dpi": 200,
     "figure.dpi": 110,
 }
-plt.rcParams.update(STYLE)
+
+
+def styled() -> AbstractContextManager[None]:
+    """matplotlib's own defaults and STYLE for a while, whatever the user's matplotlibrc or seaborn theme say.
+
+    Also a decorator. All that makes or saves a figure here is in it; nothing outside changes.
+    """
+    return plt.style.context(["default", STYLE])
+
 
 #: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
 FARTHEST = 1e6
@@ -65,9 +76,18 @@ LABELS = {
 }
 
 
-def grid(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure as wide as the text with panels [rows, columns], each row `height` inches."""
-    return plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False)
+@styled()
+def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure as wide as the text with panels [rows, columns], each row `height` inches on average."""
+    figure, axes = plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False, **options)
+    for axis in axes.flat:  # else matplotlib asks when it draws, outside of the style, how many labels have room
+        axis.tick_params(labelsize=STYLE["xtick.labelsize"])
+    return figure, axes
+
+
+def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **look: Any) -> None:
+    """Means with one standard deviation to either side, if there is any: a single seed has none."""
+    axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **look)
 
 
 class Look(NamedTuple):
@@ -110,6 +130,7 @@ def looks_of(labels: Sequence[str]) -> dict[str, Look]:
     return looks
 
 
+@styled()
 def legend_below(figure: Figure, *axes: Axes) -> None:
     """One legend for the whole figure, below the panels, with the entries of some of them."""
     entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
@@ -117,3 +138,27 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     longest = max((len(label) for label in labels), default=1)
     columns = int(np.clip(100 // (longest + 5), 1, max(1, len(labels))))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def clip_error_bars(figure: Figure) -> None:
+    """Let error bars that reach 0 or less on a logarithmic axis end, with their cap, where the axis does.
+
+    matplotlib takes such an end out of sight, and pgfplots leaves out the bar's whole half.
+    """
+    bars = [(axis, bar) for axis in figure.axes for bar in axis.containers if isinstance(bar, ErrorbarContainer)]
+    for axis, (_, caps, lines) in bars:
+        sides = ((axis.get_xscale(), axis.get_xlim()), (axis.get_yscale(), axis.get_ylim()))
+        for column, (scale, limits) in enumerate(sides):
+            if scale != "log":
+                continue
+            for line in lines:
+                line.set_segments([_clipped(path.vertices, column, min(limits)) for path in line.get_paths()])
+            for cap in caps:
+                cap.set_data(*_clipped(cap.get_xydata(), column, min(limits)).T)
+
+
+def _clipped(points: np.ndarray, column: int, low: float) -> np.ndarray:
+    """Points [n, 2]; what is 0 or less in a column becomes `low`."""
+    clipped = points.copy()
+    clipped[:, column] = np.where(points[:, column] <= 0, low, points[:, column])
+    return clipped
