@@ -54,15 +54,14 @@ def fingerprint(name: str) -> str:
     """
     if name == "mnist5k":
         return MNIST5K[:16]
-    note = data_folder() / f"{name}.sha256.json"
-    if not (data_folder() / f"{name}.npz").is_file() and note.is_file():
-        return _noted(note).sha256[:16]
+    note, known = data_folder() / f"{name}.sha256.json", None
+    with contextlib.suppress(Broken):  # or not there: it is written anew
+        known = read_json(note, Note)
+    if known and not (data_folder() / f"{name}.npz").is_file():
+        return known.sha256[:16]
     path = _npz(name)
     # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
     stamp = [path.stat().st_size, path.stat().st_mtime_ns]
-    known = None
-    with contextlib.suppress(Broken):  # or not there: it is written anew
-        known = _noted(note)
     if known and known.stamp == stamp:
         return known.sha256[:16]
     digest = hashlib.sha256()
@@ -77,14 +76,6 @@ def fingerprint(name: str) -> str:
     with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
         write_json(note, {"stamp": stamp, "sha256": digest.hexdigest()})
     return digest.hexdigest()[:16]
-
-
-def _noted(path: Path) -> Note:
-    try:
-        return read_json(path, Note)
-    except Broken as error:
-        advice = "delete it, then bring the data, or unpack the runs that saw them again"
-        raise Broken(path, error.why, advice) from None
 
 
 def variant(name: str) -> str:

@@ -193,6 +193,7 @@ def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = No
     `expected`; UserError if it cannot be read. Files of earlier versions have no digests.
     """
     try:
+        path.open("rb").close()  # safetensors calls a file without permission one that is not there
         with safe_open(path, framework="numpy") as file:
             there, text = set(file.keys()), (file.metadata() or {}).get("digests")
             arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118

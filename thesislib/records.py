@@ -116,6 +116,8 @@ def unpack(path: Path) -> Unpacked:
 @contextmanager
 def _opened(path: Path) -> Iterator[ZipFile]:
     try:
+        with path.open("rb") as stream:
+            stream.read(1)  # zipfile knows no difference between a broken disk and a broken file
         file = ZipFile(path)
     except (FileNotFoundError, BadZipFile, ValueError) as error:
         raise UserError(f"{path} holds no records of runs ({getattr(error, 'strerror', None) or error})") from None
