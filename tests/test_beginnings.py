@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_digests
 
 from thesislib import beginnings, launch
 from thesislib.config import Run
@@ -150,6 +151,7 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
         trained.clear()
         path.write_bytes(content)
         shutil.rmtree(part.folder)
+    without_digests(whole.folder)
     summary = whole.folder / "done.json"
     summary.write_text(summary.read_text().replace(launch.hardware(), "2 x cuda"))
     launch.execute(tiny.but(epochs=4))

@@ -6,6 +6,7 @@ Read the rooms in the order of `ROOMS`; each one imports only rooms named before
 ROOMS = (
     "config",  # what a run is
     "files",  # whole files or none
+    "schema",  # the form of JSON files
     "datasets",  # find and verify a dataset on disk (numpy)
     "schedules",  # learning rate and strength per epoch
     "metrics",  # scores of predictions

@@ -21,8 +21,8 @@ import numpy as np
 from thesislib import schedules, store
 from thesislib.config import LARGEST_COUNT, MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import read_arrays, read_json, read_metrics, write_arrays
-from thesislib.results import Result
+from thesislib.files import Broken, read_arrays, write_arrays
+from thesislib.results import load
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,12 +55,15 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device:
     name = file_name(run, device)
     if name is None or find(name):
         return
-    metrics = read_metrics(writer.folder / "metrics.csv", store.COLUMNS)[store.columns(run, minima=1)]
+    metrics = writer.history[store.columns(run, minima=1)]
     parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
     for number in range(_members_before(run)):
         parts[f"member-{number}"] = read_arrays(writer.folder / f"member-{number}.safetensors")
     arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
     write_arrays(writer.folder / name, arrays)
+    # Of several that came here at the same time the last one sees all.
+    for path in sorted(store.runs_folder().glob(f"*/{name}"))[1:]:
+        path.unlink(missing_ok=True)
 
 
 def _members_before(run: Run) -> int:
@@ -80,7 +83,7 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     parts: dict[str, Arrays] = {}
     try:
         arrays = read_arrays(path)
-    except UserError:  # the run is then trained from its start
+    except Broken:  # the run is then trained from its start
         return 0, {}, []
     for key, array in arrays.items():
         part, _, name = key.partition("/")
@@ -124,17 +127,15 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
     for parent in longer(run):
         if not _has_weights(parent):
             continue
-        folder = store.runs_folder() / store.run_id(parent)
         try:
-            versions = read_json(folder / "done.json", store.SUMMARY)["versions"]
+            whole = load(parent)
+            versions = whole.summary["versions"]
             if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
                 continue
-            minima = [read_arrays(folder / f"minimum-{k}.safetensors") for k in range(len(run.minimum_epochs))]
-            labels = read_arrays(folder / "final.safetensors", ["labels"])
-            members = [read_arrays(folder / f"member-{k}.safetensors") for k in range(len(run.member_ends))]
-            rows = read_metrics(folder / "metrics.csv", store.COLUMNS).head(run.epochs)
-            result = Result(parent, folder)
-            steps, losses = result.steps, result.step_losses[: run.epochs]
+            minima = [whole.arrays(k) for k in range(len(run.minimum_epochs))]
+            labels = whole.arrays("final", "labels")
+            members = [whole.arrays(f"member-{k}") for k in range(len(run.member_ends))]
+            rows, steps, losses = whole.history.head(run.epochs), whole.steps, whole.step_losses[: run.epochs]
         except (UserError, KeyError):  # broken, or it diverged before: the run is then trained
             continue
         for number, minimum in enumerate(minima):

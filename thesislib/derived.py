@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from thesislib import machine
-from thesislib.config import UserError
-from thesislib.files import read_arrays, write_arrays
+from thesislib import machine, store
+from thesislib.files import Broken, read_arrays, write_arrays
 from thesislib.results import Result
 
 Arrays = dict[str, np.ndarray]
+
+#: Nobody writes on one file for so many seconds.
+ABANDONED_SECONDS = 3600.0
 
 #: What takes longer in one process is shared out among several, whose start takes some seconds.
 POOL_SECONDS = 15.0
@@ -33,7 +35,8 @@ def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
     """
     path = _path(name, results, parameters)
-    with contextlib.suppress(UserError):  # broken: it is computed again
+    store.sweep(path.parent, ABANDONED_SECONDS)
+    with contextlib.suppress(Broken):  # it is computed again
         if path.is_file():
             return dict(sorted(read_arrays(path).items()))
     computed = dict(sorted(compute().items()))  # the order in which they will be read back

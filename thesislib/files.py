@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -73,11 +76,38 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory."""
+def digest(content: bytes) -> str:
+    """A short name of this exact content: of SHA-256, the fastest on processors that know it, 32 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+    """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory; its digest.
+
+    Its metadata name the file itself and a digest of each array, against which `read_arrays` reads.
+    """
+    # safetensors writes memory as it lies: an array in another order would come back shuffled.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    digests = {name: _digest_of(name, array) for name, array in arrays.items()}
+    text = json.dumps({"file": path.name, "arrays": digests}, sort_keys=True)
     with replacing(path) as temporary:
-        # safetensors writes memory as it lies: an array in another order would come back shuffled.
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, temporary)
+        save_file(arrays, temporary, {"digests": text})  # one entry: it keeps several in no order
+    return digest(text.encode())
+
+
+def _digest_of(name: str, array: np.ndarray) -> str:
+    hashed = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
+    hashed.update(array.reshape(-1).view(np.uint8))
+    return hashed.hexdigest()[:32]
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole, with a digest of its content, against which `read_json` reads."""
+    write(path, json.dumps(content | {"digest": _digest_of_json(content)}, indent=1).encode())
+
+
+def _digest_of_json(content: dict[str, Any]) -> str:
+    return digest(json.dumps(content, sort_keys=True).encode())
 
 
 @contextmanager
@@ -86,7 +116,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OSError, which names `path`, if the disk is full or the folder may only be read.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # At random: in containers, and on the hosts of one store, processes have equal numbers.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -112,39 +143,105 @@ def appending(path: Path) -> Iterator[TextIO]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
-def read_json(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """A JSON object with at least these keys. Raises UserError if the file is broken."""
+class Broken(UserError):
+    """A file is not what it should be: which, why, and what to do about it."""
+
+    def __init__(self, path: Path, why: object, advice: str = "") -> None:
+        self.path, self.why = path, (str(why).splitlines() or [""])[0]
+        super().__init__(f"{path} is broken ({self.why}): {advice or f'delete {path.parent} to train this run again'}")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a file of which nobody knows whether it is what it should be."""
+    return UserError(f"{path} cannot be read ({error.strerror or error}): see to its permissions, or to its disk")
+
+
+#: What a broken file's digest says.
+_OTHER = "its digest is another: it was damaged, edited or exchanged"
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read(path: Path) -> bytes:
+    """A file's content. Raises Broken if it is not there, UserError if it cannot be read."""
     try:
-        content = json.loads(path.read_text())
-        missing = set(keys) - content.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise broken(path, error) from None
-    if missing:
-        raise broken(path, f"it lacks {', '.join(sorted(missing))}")
-    return content
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Broken(path, "no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
-def read_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
-    """All arrays of a safetensors file, or only those named. Raises UserError if the file is broken."""
+def read_json(path: Path, schema: type[Schema]) -> Schema:
+    """A JSON object of that form. Raises Broken if it is another, or not what was written, else as `read` does."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise broken(path, error) from None
+        content = json.loads(read(path))
+        if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
+            raise Broken(path, _OTHER)
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
+    except (ValueError, RecursionError) as error:
+        raise Broken(path, error) from None
 
 
-def read_metrics(path: Path, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
-    """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
+def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = None) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file, or only those named.
 
-    Raises UserError if the file is not that.
+    Raises Broken if they are not those that were written under this name, or the file's digest is not the one that is
+    `expected`; UserError if it cannot be read. Files of earlier versions have no digests.
     """
     try:
-        return parse_metrics(path.read_bytes(), columns, epochs)
-    except (OSError, ValueError) as error:
-        raise broken(path, error) from None
+        path.open("rb").close()  # safetensors calls a file without permission one that is not there
+        with safe_open(path, framework="numpy") as file:
+            there, text = set(file.keys()), (file.metadata() or {}).get("digests")
+            arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
+        known = None if text is None else json.loads(text)
+    except FileNotFoundError:
+        raise Broken(path, "no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise Broken(path, error) from None
+    if expected is not None and (text is None or digest(text.encode()) != expected):
+        raise Broken(path, _OTHER)
+    if text is not None:
+        try:
+            if known["file"] != path.name or known["arrays"].keys() != there:
+                raise Broken(path, _OTHER)
+            if any(_digest_of(name, array) != known["arrays"][name] for name, array in arrays.items()):
+                raise Broken(path, _OTHER)
+        except (KeyError, TypeError, AttributeError):
+            raise Broken(path, _OTHER) from None
+    return arrays
 
 
-def parse_metrics(content: bytes, columns: Iterable[str], epochs: int | None = None) -> pd.DataFrame:
+def read_table(path: Path, columns: Iterable[str], expected: str | None = None) -> pd.DataFrame:
+    """A CSV file of numbers with at least these columns. Raises Broken or UserError, as `read_arrays` does."""
+    content = read(path)
+    if expected is not None and digest(content) != expected:
+        raise Broken(path, _OTHER)
+    try:
+        return parse_table(content, columns)
+    except ValueError as error:
+        raise Broken(path, error) from None
+
+
+def read_metrics(
+    path: Path, columns: Iterable[str], epochs: int | None = None, expected: str | None = None
+) -> pd.DataFrame:
+    """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
+
+    Raises as `read_table` does.
+    """
+    table = read_table(path, columns, expected)
+    if not len(table) or not np.array_equal(table["epoch"], np.arange(1, (epochs or len(table)) + 1)):
+        raise Broken(path, f"expected the epochs 1 to {epochs or 'the last'}")
+    return table
+
+
+def parse_table(content: bytes, columns: Iterable[str]) -> pd.DataFrame:
     """The same from the file's content. Raises ValueError: a line cut short must not become a missing value."""
     # Imported here: it takes a third of a second, and the loop does not need it.
     import pandas as pd
@@ -155,15 +252,7 @@ def parse_metrics(content: bytes, columns: Iterable[str], epochs: int | None = N
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if len({line.count(",") for line in lines}) != 1 or not lines[-1].endswith("\n"):
         raise ValueError("a line is cut short")
-    if not np.array_equal(table["epoch"], np.arange(1, len(table) + 1)) or epochs not in (None, len(table)):
-        raise ValueError(f"expected the epochs 1 to {epochs or 'the last'}")
     return table
-
-
-def broken(path: Path, why: object) -> UserError:
-    """The error for a file that is not what it should be, and what to do about it."""
-    first = (str(why).splitlines() or [""])[0]
-    return UserError(f"{path} is broken ({first}): delete {path.parent} to train this run again")
 
 
 #: After so many seconds a process that waits for a lock says for whom.

@@ -13,7 +13,7 @@ import psutil
 
 from thesislib import store
 from thesislib.config import UserError
-from thesislib.files import lock, write
+from thesislib.files import Broken, lock, unreadable, write
 
 Cluster = Literal["local", "slurm"]
 
@@ -34,14 +34,16 @@ def folder() -> Path:
 
 
 def read() -> dict[str, Sent]:
-    """Where runs were last sent, by run id. Raises UserError if the file that says so is broken."""
+    """Where runs were last sent, by run id. Raises UserError if the file that says so is broken, or cannot be read."""
     path = folder() / "submitted.json"
     try:
-        return {i: Sent(**sent) for i, sent in json.loads(path.read_text()).items()}
+        return {i: Sent(**sent) for i, sent in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is broken ({error}): delete it once no job is on its way") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Broken(path, error, "delete it once no job is on its way") from None
 
 
 def note(sent: dict[str, Sent]) -> None:

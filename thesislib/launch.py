@@ -30,6 +30,7 @@ def execute(run: Run) -> Result:
 
     Under torchrun all processes call this and train it together; the first one reads and writes.
     """
+    _check_networks()
     # Several processes must agree on what there is to do: they ask the first one, once they have met.
     if not machine.under_torchrun() and store.is_done(run):
         return load(run)
@@ -88,6 +89,12 @@ def _train(run: Run) -> None:
             if run.step_losses:
                 writer.losses(np.stack(trainer.losses))
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
+
+
+def _check_networks() -> None:
+    """Raise UserError if somebody replaced a network: pools train the package's own all the same, under its ids."""
+    if models := sys.modules.get("thesislib.models"):  # else nobody has had it in his hands
+        models.check_networks()
 
 
 def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list] | None:
@@ -165,6 +172,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
     (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
     stderr. `first_worker` is the first process' number among those of all pools of this machine.
     """
+    _check_networks()
     todo = missing(runs)
     if not todo:
         return

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 from torch.overrides import TorchFunctionMode
 
+from thesislib.config import UserError
+
 
 def _onednn_product() -> Callable[..., Tensor] | None:
     """oneDNN's matrix product in fp32, which torch itself uses for bf16 only; None where MKL's is the faster one.
@@ -174,8 +176,24 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+_OURS = dict(MODELS)
+
+
+def check_networks() -> None:
+    """Raise UserError if a network was replaced in MODELS: a run's id names the package's own."""
+    if other := sorted(name for name in MODELS.keys() | _OURS if MODELS.get(name) is not _OURS.get(name)):
+        raise UserError(
+            f"MODELS[{other[0]!r}] was changed: its runs would be stored as those of this package's networks; "
+            "put the package's own back (restart the kernel) and train others with a loop of your own"
+        )
+
+
 def build(name: str, seed: int, classes: int = 10) -> nn.Module:
-    """The network `name` with initial weights drawn from `seed`; torch's global generator stays as it was."""
+    """The network `name` with initial weights drawn from `seed`; torch's global generator stays as it was.
+
+    Raises UserError if MODELS is not the package's own.
+    """
+    check_networks()
     # torchvision takes three seconds to import: the convolutional networks ask for it themselves.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

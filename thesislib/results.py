@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from thesislib.config import Run, UserError
-from thesislib.files import broken, read_arrays, read_json, read_metrics
-from thesislib.store import COLUMNS, STEPS, SUMMARY, Groups, is_record, run_id, runs_folder
+from thesislib.files import Broken, read_arrays, read_json, read_metrics, read_table
+from thesislib.schema import Config, Summary
+from thesislib.store import COLUMNS, STEPS, Groups, columns, is_record, run_id, runs_folder
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,49 @@ class Result:
         return self.folder.name
 
     @cached_property
+    def _done(self) -> Summary:
+        path = self.folder / "done.json"
+        done = read_json(path, Summary)
+        if done.id != self.id:
+            raise Broken(path, f"it is run {done.id}'s")
+        return done
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
-        return read_json(self.folder / "done.json", SUMMARY)
+        return self._done.model_dump(exclude={"digests"})
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
-        return read_metrics(self.folder / "metrics.csv", COLUMNS, self.summary["epochs"])
+        path = self.folder / "metrics.csv"
+        table = read_metrics(path, COLUMNS, self._done.epochs, self._done.digests.get(path.name))
+        if not self._done.digests and (problem := self._problem(table)):
+            raise Broken(path, problem)
+        return table
+
+    def _problem(self, table: pd.DataFrame) -> str:
+        """What in metrics.csv cannot be, for this run and its summary; empty if all can."""
+        done, run, last = self._done, self.run, table.iloc[-1]
+        # The last epoch of a run that diverged has whatever its numbers came to.
+        sound = table.iloc[:-1] if self.diverged else table
+        epochs, known = sound["epoch"], columns(run)
+        ends = [_or_none(d) for d in last.filter(regex=r"^d_\d+$").dropna()]
+        problems = {
+            f"its columns are not {', '.join(known)}": set(table) != set(known),
+            f"{done.epochs} epochs of {run.epochs}": done.epochs > run.epochs
+            or (done.epochs < run.epochs and not self.diverged),
+            "an accuracy is not between 0 and 1": not table["accuracy"].between(0, 1).all(),
+            "a number is missing": not np.isfinite(sound[list(_FINITE)]).all(axis=None),
+            "a distance is missing": any(
+                f"d_{k}" in sound and not sound[f"d_{k}"].notna().equals(epochs >= epoch)
+                for k, epoch in enumerate(run.minimum_epochs)
+            ),
+            "done.json says otherwise": (done.accuracy, done.nll, done.squared_distances)
+            != (_or_none(last["accuracy"]), _or_none(last["test_loss"]), ends)
+            or not np.isclose(done.seconds, table["seconds"].sum(), rtol=1e-9, atol=0),
+        }
+        return next((text for text, found in problems.items() if found), "")
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -45,10 +81,10 @@ class Result:
         path = self.folder / "steps.csv"
         if not self.run.dense_steps:
             return pd.DataFrame(columns=list(STEPS))
-        try:
-            return pd.read_csv(path, dtype=float)[list(STEPS)]
-        except (OSError, ValueError, KeyError) as error:
-            raise broken(path, error) from None
+        table = read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
+        if not table["epoch"].between(1, self._done.epochs).all():
+            raise Broken(path, f"expected the epochs 1 to {self._done.epochs}")
+        return table
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, of the end for "final", or of the mean member
@@ -64,22 +100,26 @@ class Result:
                 "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
             )
         name = which if isinstance(which, str) and not which.isdigit() else f"minimum-{which}"
-        path = self.folder / f"{name}.safetensors"
-        if not path.is_file():
+        path, digests = self.folder / f"{name}.safetensors", self._done.digests
+        if not (name in digests if digests else path.is_file()):
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return read_arrays(path, names)
+        return read_arrays(path, names, digests.get(name))
 
     @property
     def step_losses(self) -> np.ndarray:
         """The training loss of every step, [epochs, steps]; empty unless the run has step_losses."""
         if not self.run.step_losses:
             return np.zeros((0, 0), np.float32)
-        return read_arrays(self.folder / "losses.safetensors", ["train_loss"])["train_loss"]
+        path = self.folder / "losses.safetensors"
+        losses = read_arrays(path, ["train_loss"], self._done.digests.get("losses"))["train_loss"]
+        if len(losses) != self._done.epochs:
+            raise Broken(path, f"it is of {len(losses)} epochs, not {self._done.epochs}")
+        return losses
 
     @property
     def minimum_epochs(self) -> list[int]:
         """Epochs of the minima that were reached."""
-        return [e for e in self.run.minimum_epochs if e <= self.summary["epochs"] - self.diverged]
+        return [e for e in self.run.minimum_epochs if e <= self._done.epochs - self.diverged]
 
     @property
     def is_record(self) -> bool:
@@ -89,7 +129,26 @@ class Result:
     @property
     def diverged(self) -> bool:
         """Whether the run ended early because its loss was no longer finite."""
-        return self.summary["status"] == "diverged"
+        return self._done.status == "diverged"
+
+    def check(self) -> None:
+        """Read all that others need to draw this run (`records`). Raises Broken for the first file that is broken."""
+        if problem := self._problem(self.history):
+            raise Broken(self.folder / "metrics.csv", problem)
+        _ = self.steps, self.step_losses
+        for path in sorted(self.folder.glob("derived-*.safetensors")):
+            try:
+                read_arrays(path)
+            except Broken as error:
+                raise Broken(path, error.why, "delete it, and draw its figure again") from None
+
+
+#: Columns of metrics.csv that are numbers in every epoch of a run that did not diverge.
+_FINITE = ("train_loss", "term", "lr", "strength", "train_seconds", "seconds", "d_init")
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def load(run: Run) -> Result:
@@ -97,19 +156,29 @@ def load(run: Run) -> Result:
     folder = runs_folder() / run_id(run)
     if not (folder / "done.json").is_file():
         raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
+    with contextlib.suppress(OSError):  # left by a process that was killed just before it deleted it
+        (folder / "checkpoint.safetensors").unlink()
     return Result(run, folder)
 
 
 def load_id(identity: str) -> Result:
-    """A finished run by its id. Raises UserError if it is not there."""
+    """A finished run by its id. Raises UserError if it is not there, or would be another one today."""
     folder = runs_folder() / identity
     if not (folder / "done.json").is_file():
         raise UserError(f"no finished run {identity} in {runs_folder()}")
-    config = read_json(folder / "config.json", ("run", "data", "revision"))
-    try:
-        return Result(Run(**config["run"]), folder)
-    except (TypeError, ValidationError) as error:
-        raise broken(folder / "config.json", error) from None
+    config = read_config(folder)
+    if config.earlier:
+        raise UserError(f"run {identity} is {config.earlier}")
+    return Result(config.run, folder)
+
+
+def read_config(folder: Path) -> Config:
+    """What the run in a folder is. Raises UserError if that is not what the folder's name says."""
+    path = folder / "config.json"
+    config = read_json(path, Config)
+    if not config.earlier and config.run.digest(config.data) != folder.name:
+        raise Broken(path, f"it is not run {folder.name}'s: it was damaged, edited or exchanged")
+    return config
 
 
 def spread(values: pd.Series, mean: str, deviation: str) -> str:

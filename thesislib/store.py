@@ -9,31 +9,38 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           losses.safetensors       the training loss of every step, [epochs, steps] (step_losses)
           beginning-*.safetensors  what other runs can go on from (`beginnings`)
           derived-*.safetensors    what was computed from these files later (`derived`)
-          checkpoint.safetensors   while it trains
+          checkpoint.safetensors   while it trains; has the rows of the tables, and the digests of minima and members
           events.*                 TensorBoard
-          done.json                the summary; there is none until the run is whole
+          done.json                the summary, and the digests of the other files; there is none until the run is whole
+
+Every file carries its own digest or has it in done.json (`files`), and is read against it. config.json is what the
+folder's name says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from thesislib import files
-from thesislib.config import NETWORK_VERSIONS, REVISION, Run, UserError
+from thesislib.config import Run, UserError
 from thesislib.datasets import fingerprint
-from thesislib.files import appending, read_arrays, read_metrics, write, write_arrays
+from thesislib.files import Broken, appending, digest, parse_table, read_arrays, write, write_arrays, write_json
+from thesislib.schema import Config, Summary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What every row of metrics.csv has; the squared distances d_0, d_1, ... to the minima stand behind these.
 COLUMNS = (
@@ -59,13 +66,10 @@ def columns(run: Run, minima: int | None = None) -> list[str]:
 #: gradient, cosines of the angles between the two and to the last step's gradient, squared distance to the minimum.
 STEPS = (*("epoch", "minimum", "step", "loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d"),)
 
-#: What done.json has.
-SUMMARY = ("id", "status", "epochs", "accuracy", "nll", "squared_distances", "seconds", "finished", "versions")
-
 #: The files of a run's folder that are written here, and what a process leaves that was killed while it wrote one.
 _OURS = (
-    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:minimum-\d+|final|checkpoint|beginning-[0-9a-f]+|derived-[\w.-]+)"
-    r"\.safetensors|events\.out\.tfevents\..+|lock"
+    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:minimum-\d+|member-\d+|final|losses|checkpoint|beginning-[0-9a-f]+|"
+    r"derived-[\w.-]+)\.safetensors|events\.out\.tfevents\..+|lock"
 )
 _ABANDONED = re.compile(rf"\.(?:{_OURS})\.{files.ABANDONED}")
 
@@ -132,13 +136,26 @@ def delete(folder: Path) -> bool:
     return True
 
 
+def sweep(folder: Path, older: float = 0.0) -> None:
+    """Delete what was left by processes that were killed while they wrote a file of a run.
+
+    Without the run's lock somebody may be writing one: only what is `older`, in seconds, is then surely left.
+    """
+    for path in folder.glob(".*"):
+        with contextlib.suppress(OSError):  # somebody else was faster, or the folder may only be read
+            if _ABANDONED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
+                path.unlink()
+
+
 class Writer:
-    """Writes one run. Each file appears whole or not at all; only metrics.csv grows, a line an epoch."""
+    """Writes one run. Each file appears whole or not at all; only its tables grow while it trains."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self._columns = columns(run)
-        self._header = ",".join(self._columns) + "\n"
+        self._columns = {"metrics.csv": columns(run)} | ({"steps.csv": list(STEPS)} if run.dense_steps else {})
+        #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
+        self._tables = {name: [",".join(of) + "\n"] for name, of in self._columns.items()}
+        self._digests: dict[str, str] = {}
         self._board: Any = None
 
     @property
@@ -151,103 +168,122 @@ class Writer:
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        config = {
-            "run": self.run.model_dump(mode="json"),
-            "data": fingerprint(self.run.data),
-            "revision": REVISION,
-            "network": NETWORK_VERSIONS.get(self.run.model, 1),
-        }
-        write(self.folder / "config.json", json.dumps(config, indent=1).encode())
-        for path in self.folder.glob(".*"):
-            if _ABANDONED.fullmatch(path.name):
-                path.unlink()
-        path = self.folder / "checkpoint.safetensors"
-        epoch, state, minima, lines = 0, {}, [], []
-        if path.exists():
-            state = read_arrays(path)
-            epoch = state.pop("epoch").item()
-            stored = sum(e <= epoch for e in self.run.minimum_epochs)
-            minima = [read_arrays(self.folder / f"minimum-{k}.safetensors") for k in range(stored)]
-            lines = self._rows(epoch)
-            if len(lines) < epoch:  # rows were lost, as after a power cut: only the beginning is sure
-                epoch, state, minima, lines = 0, {}, [], []
-        write(self.folder / "metrics.csv", "".join([self._header, *lines]).encode())
-        if self.run.dense_steps:
-            write(self.folder / "steps.csv", self._steps_until(epoch).encode())
+        config = Config.of(self.run, fingerprint(self.run.data))
+        write(self.folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
+        sweep(self.folder)
+        epoch, state, minima = self._last_checkpoint()
+        for name in self._tables:
+            write(self.folder / name, self._text(name))
         # Imported here: it costs more than a second, and only writers need it.
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self.folder), purge_step=epoch + 1)
         return epoch, state, minima
 
-    def _rows(self, epoch: int) -> list[str]:
-        """The lines of metrics.csv for the epochs 1 to `epoch`, as far as they are whole."""
+    def _last_checkpoint(self) -> tuple[int, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+        path = self.folder / "checkpoint.safetensors"
+        if not path.is_file():
+            return 0, {}, []
+        state = read_arrays(path)
+        if "epoch" not in state:
+            raise Broken(path, "it lacks epoch")
+        epoch, written = state.pop("epoch").item(), state.pop("written", None)
+        minima = [f"minimum-{k}" for k in range(sum(e <= epoch for e in self.run.minimum_epochs))]
+        if written is not None:
+            self._tables, self._digests = json.loads(written.tobytes())
+        elif not self._take_tables(epoch):
+            return 0, {}, []
+        else:  # of an earlier version, without digests
+            names = [*minima, *(f"member-{k}" for k in range(sum(e <= epoch for e in self.run.member_ends)))]
+            for name in names:
+                self._arrays(name, read_arrays(self.folder / f"{name}.safetensors"))
+        stored = {k: read_arrays(self.folder / f"{k}.safetensors", (), v) for k, v in self._digests.items()}
+        return epoch, state, [stored[name] for name in minima]
+
+    def _take_tables(self, epoch: int) -> bool:
+        """Whether metrics.csv has whole rows up to the epoch of a checkpoint that has none, which become ours.
+
+        Of steps.csv nobody knows whether it is whole.
+        """
         try:
-            header, *lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)
-        except (OSError, ValueError):
-            return []
-        return [line for line in lines[:epoch] if line.endswith("\n")] if header == self._header else []
+            lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[: epoch + 1]
+            table = parse_table("".join(lines).encode(), self._columns["metrics.csv"])
+        except (FileNotFoundError, ValueError):
+            return False
+        if self.run.dense_steps or list(table["epoch"]) != list(range(1, epoch + 1)):
+            return False
+        self._tables["metrics.csv"] = lines
+        return True
+
+    def _text(self, name: str) -> bytes:
+        return "".join(self._tables[name]).encode()
+
+    def _append(self, name: str, rows: list[dict[str, float]]) -> None:
+        lines = io.StringIO()
+        csv.DictWriter(lines, self._columns[name], lineterminator="\n").writerows(rows)
+        self._tables[name].append(lines.getvalue())
+        with appending(self.folder / name) as file:
+            file.write(lines.getvalue())
+
+    def _arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        self._digests[name] = write_arrays(self.folder / f"{name}.safetensors", arrays)
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
-        with appending(self.folder / "metrics.csv") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(values)
+        self._append("metrics.csv", [values])
         for name in values.keys() - {"epoch"}:
             self._board.add_scalar(name, values[name], values["epoch"])
 
     def steps(self, rows: list[dict[str, float]]) -> None:
         """Log steps just after a minimum."""
         if rows:
-            with appending(self.folder / "steps.csv") as file:
-                csv.DictWriter(file, STEPS, lineterminator="\n").writerows(rows)
+            self._append("steps.csv", rows)
 
-    def _steps_until(self, epoch: int) -> str:
-        """Header and rows of steps.csv of the epochs that will not be trained again."""
-        path, header = self.folder / "steps.csv", ",".join(STEPS) + "\n"
-        lines = path.read_text().splitlines(keepends=True)[1:] if epoch and path.is_file() else []
-        return header + "".join(line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= epoch)
+    @property
+    def history(self) -> pd.DataFrame:
+        """The rows that have been logged."""
+        return parse_table(self._text("metrics.csv"), COLUMNS)
 
     def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the minimum with that number."""
-        write_arrays(self.folder / f"minimum-{number}.safetensors", arrays)
+        self._arrays(f"minimum-{number}", arrays)
 
     def member(self, number: int, arrays: dict[str, np.ndarray]) -> None:
         """Store the mean member of the cycle with that number."""
-        write_arrays(self.folder / f"member-{number}.safetensors", arrays)
+        self._arrays(f"member-{number}", arrays)
 
     def losses(self, losses: np.ndarray) -> None:
         """Store the training losses of all steps, [epochs, steps]."""
-        write_arrays(self.folder / "losses.safetensors", {"train_loss": losses})
+        self._arrays("losses", {"train_loss": losses})
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
         self._board.flush()
-        with (self.folder / "metrics.csv").open("a") as file:
-            os.fsync(file.fileno())  # the checkpoint counts on its rows
-        if self.run.dense_steps:
-            with (self.folder / "steps.csv").open("a") as file:
-                os.fsync(file.fileno())
-        write_arrays(self.folder / "checkpoint.safetensors", state | {"epoch": np.array([epoch])})
+        written = json.dumps([self._tables, self._digests]).encode()
+        further = {"epoch": np.array([epoch]), "written": np.frombuffer(written, np.uint8)}
+        write_arrays(self.folder / "checkpoint.safetensors", state | further)
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
-        """Write the final network, then the marker that the run is whole."""
-        write_arrays(self.folder / "final.safetensors", final)
-        history = read_metrics(self.folder / "metrics.csv", COLUMNS)
-        last = history.iloc[-1]
+        """Write the final network, the tables anew as they were logged, then the marker that the run is whole."""
+        self._arrays("final", final)
+        for name in self._tables:
+            write(self.folder / name, self._text(name))
+        last = self.history.iloc[-1]
         distances = last.filter(regex=r"^d_\d+$").dropna()
-        summary = {
-            "id": self.folder.name,
-            "status": status,
-            "epochs": int(last["epoch"]),
-            "accuracy": _number(last["accuracy"]),
-            "nll": _number(last["test_loss"]),
-            "squared_distances": [_number(d) for d in distances],
-            "seconds": float(history["seconds"].sum()),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions,
-        }
+        summary = Summary(
+            id=self.folder.name,
+            status=status,
+            epochs=int(last["epoch"]),
+            accuracy=_number(last["accuracy"]),
+            nll=_number(last["test_loss"]),
+            squared_distances=[_number(d) for d in distances],
+            seconds=float(self.history["seconds"].sum()),
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            versions=versions,
+            digests=self._digests | {name: digest(self._text(name)) for name in self._tables},
+        )
         self._board.close()
-        write(self.folder / "done.json", json.dumps(summary, indent=1).encode())
+        write_json(self.folder / "done.json", summary.model_dump(mode="json"))
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
