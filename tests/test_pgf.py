@@ -4,15 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-import subprocess
+import sys
+import textwrap
 from collections import Counter
 from itertools import combinations
 from xml.etree import ElementTree
-from itertools import combinations
-from pathlib import Path
-from xml.etree import ElementTree
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -24,7 +21,6 @@ from matplotlib.text import Text
 
 from thesislib import chapter as notebooks
 from thesislib import export, sections, style
-from thesislib.pgf import PREAMBLE, escape, pgf_code
 from thesislib.pgf import PREAMBLE, escape, pgf_code
 
 needs_tex = pytest.mark.skipif(
@@ -287,10 +283,10 @@ def test_lines_marks_and_dashes(tmp_path):
             axes[0, k % 2].plot([1, 2, 3], [k, k + 1, k], form, label=label, linewidth=0.5 + k, markeredgewidth=k / 2)
         axes[0, 0].plot([1, 2], [1, 2], "o", markerfacecolor="none", color="C3", alpha=0.5)
         axes[0, 1].axhline(2, color="0.5", linewidth=1)
-        legend = figure.legend(*zip(*[(h, h.get_label()) for a in axes.flat for h in a.lines if len(h.get_label()) == 1],
-                                    strict=True), loc="outside lower center", ncols=4)  # fmt: skip
+        handles = [line for axis in axes.flat for line in axis.lines if line.get_label() in "abcdef"]
+        labels = [line.get_label() for line in handles]
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
     code = code_of(figure, tmp_path)
-    assert legend._ncols == 4
     assert [text for text, _ in written(code)[1]] == ["a", "e", "d", "f", "c", "b"]
     assert_like(code, figure)
 
@@ -371,6 +367,10 @@ def test_escape():
     assert escape("two\nlines") == r"two\\lines"
 
 
+#: Says where the text is, in points.
+AREA = r"\typeout{AREA \the\dimexpr1in+\oddsidemargin\relax\space\the\textwidth}"
+
+
 def tex(folder, *body, document="article", options="", packages=()):
     """Compile a document; its log."""
     lines = [
@@ -379,7 +379,7 @@ def tex(folder, *body, document="article", options="", packages=()):
         r"\usepackage{lmodern}",
         *packages,
     ]
-    lines += [*PREAMBLE, r"\pagestyle{empty}", r"\begin{document}", *body, r"\end{document}"]
+    lines += [*PREAMBLE, r"\pagestyle{empty}", r"\begin{document}", AREA, *body, r"\end{document}"]
     (folder / "thesis.tex").write_text("\n".join(lines))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "thesis.tex"]
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -418,6 +418,9 @@ def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path)
     shutil.copytree(chapter.figures, tmp_path, dirs_exist_ok=True)
     log = tex(tmp_path, *body, document=document, options="10pt,a4paper,oneside")
     assert "Overfull" not in log
+    assert "Missing character" not in log
+    left, width = (float(x) * 72 / 72.27 for x in re.search(r"AREA ([\d.]+)pt ([\d.]+)pt", log).groups())
+    assert width < 72 * style.TEXTWIDTH
     subprocess.run(["pdftotext", "-bbox", "thesis.pdf", "words.html"], cwd=tmp_path, check=True)
     pages = list(ElementTree.parse(tmp_path / "words.html").iter("{http://www.w3.org/1999/xhtml}page"))
     assert len(pages) == len(names)
@@ -426,8 +429,79 @@ def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path)
             (word.text, *(float(word.get(side)) for side in ("xMin", "yMin", "xMax", "yMax")))
             for word in page.iter("{http://www.w3.org/1999/xhtml}word")
         ]
+        assert all(left - 1 < word[1] and word[3] < left + width + 1 for word in words), name
         for first, second in combinations(words, 2):
             across = min(first[3], second[3]) - max(first[1], second[1])
             down = min(first[4], second[4]) - max(first[2], second[2])
             # Boxes are as high as the font: lines of small print may touch.
             assert across < 0.5 or down < 2.5, f"{name}: {first} on {second}"
+
+
+#: A look that nobody would want in a thesis, every line of it from a user's own file.
+MATPLOTLIBRC = """
+figure.facecolor: black
+axes.facecolor: "#111111"
+savefig.facecolor: black
+savefig.bbox: tight
+axes.edgecolor: white
+axes.labelcolor: white
+text.color: white
+xtick.color: white
+ytick.color: white
+xtick.minor.visible: True
+ytick.minor.visible: True
+xtick.direction: in
+axes.grid: True
+axes.linewidth: 3
+axes.formatter.useoffset: False
+axes.formatter.limits: -1, 1
+axes.prop_cycle: cycler("color", ["w"])
+axes.unicode_minus: False
+lines.marker: o
+lines.linewidth: 7
+lines.dashed_pattern: 1, 9
+errorbar.capsize: 20
+legend.fancybox: False
+legend.numpoints: 3
+image.cmap: gray
+font.family: monospace
+font.weight: bold
+text.usetex: True
+"""
+THEME = """
+import matplotlib.pyplot as plt, seaborn as sns
+sns.set_theme("poster", "darkgrid", "husl")
+plt.rcParams.update({"text.usetex": True, "lines.marker": "s"})
+"""
+
+
+def test_the_users_look_changes_nothing(chapter, tmp_path):
+    """Byte for byte, with a matplotlibrc and an IPython startup file of the user's own."""
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "theme.py").write_text(THEME)
+    environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "IPYTHONDIR": str(tmp_path / "ipython")}
+    environment |= {"THESIS_RUNS": chapter.environment["THESIS_RUNS"], "THESIS_FIGURES": str(tmp_path / "figures")}
+    chosen = ("2-2_strength", "2-3_interaction", "8_cost", "9_claims")  # lines, error bars, shades, dots
+    process = thesislib("figures", "--scale", "smoke", "--section", *chosen, **environment)
+    assert process.returncode == 0, process.stdout
+    drawn = sorted(path.name for path in (tmp_path / "figures" / "smoke").iterdir() if path.suffix in (".pgf", ".png"))
+    assert len(drawn) >= 12
+    for name in drawn:
+        assert (tmp_path / "figures" / "smoke" / name).read_bytes() == (chapter.figures / name).read_bytes(), name
+
+
+def test_our_look_is_nobodys_but_ours():
+    """Whoever imports these modules, and draws with them, keeps the style that was set before."""
+    code = """
+        import matplotlib.pyplot as plt
+        import pandas as pd
+        plt.rcParams["lines.linewidth"] = 3
+        before = dict(plt.rcParams)
+        from thesislib import curves, export, figures, pgf, style
+        rows = [{"label": "a", "model": "m", "seed": 0, "x": 1.0, "y": 2.0}]
+        figures.points(pd.DataFrame(rows), {"y": "y"})
+        assert dict(plt.rcParams) == before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
