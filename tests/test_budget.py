@@ -79,3 +79,15 @@ def test_deep_ensemble_equivalent():
     assert budget.equivalent(0.45, independent) == pytest.approx(1.5)
     assert budget.equivalent(0.9, independent) == 1
     assert budget.equivalent(0.1, independent) == 4
+
+
+def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
+    """Not "± nan", and not "nan ± nan" where a run has no value, in any table of means."""
+    few = trained({"no term": [tiny.but(minima_every=None, strength=0)], "s = 1": [tiny, tiny.but(seed=1)]})
+    shown = few.table("accuracy", "d_0").set_index("label")
+    assert shown.loc["no term", "accuracy"] == f"{few['no term'][0].summary['accuracy']:.4g}"
+    assert shown.loc["no term", "d_0"] == ""
+    assert " ± " in shown.loc["s = 1", "accuracy"]
+    scores = ensembles.table(few.only("s = 1")).assign(equivalent=1.0)
+    assert "±" in budget.summary(scores).loc[0, "ensemble"]
+    assert budget.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4f}"

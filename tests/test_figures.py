@@ -5,12 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import PATIENCE, trained
 from PIL import Image
 
-from thesislib import curves, export, figures, style
+from thesislib import curves, datasets, export, figures, style
 from thesislib.config import Run, UserError
 from thesislib.pgf import PREAMBLE
 from thesislib.results import Result, Results
@@ -45,7 +46,7 @@ def test_pgf_has_the_legend_once_and_every_line(results, folders):
     export.save(curves.over_epochs(results), "curves", "smoke", results)
     code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
     assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
-    assert code.count(r"\nextgroupplot") == 2
+    assert code.count(r"\begin{axis}") == 2 + 1  # the legend's
     assert code.count(r"\addplot") >= 4
     assert r"\textwidth" in code
 
@@ -119,6 +120,53 @@ def test_diverged_runs_still_draw(tiny, folders):
     for k, figure in enumerate((curves.over_epochs(results), curves.distances(results), curves.lengths(results, 2))):
         export.save(figure, f"diverged{k}", "smoke", results)
         assert (export.figures_folder("smoke") / f"diverged{k}.png").exists()
+
+
+def test_networks_that_exploded_leave_the_heat_map_legible():
+    """A squared distance of 37 digits is written short, and the others keep their shades."""
+    runs = [Run(strength=s, width=w, minima_every=1) for s in (1.0, 10.0) for w in (0.01, 0.1)]
+    rows = [
+        {"model": "mlp", "id": str(k), "label": str(k), "strength": 0, "accuracy": 0.9, "d_0": d}
+        for k, d in enumerate((100.0, 2000.0, 3.4e37, np.inf))
+    ]
+    results = Results({str(k): [Result(run, Path(str(k)))] for k, run in enumerate(runs)})
+    results.__dict__["history"] = pd.DataFrame(rows)
+    axis = figures.heatmaps(results, ["d_0"]).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["100", "2000", "3e+37", "inf"]
+    (mesh,) = axis.collections
+    assert mesh.get_array().ravel().tolist() == pytest.approx([2, np.log10(2000), 6, 6])
+
+
+def test_one_seed_has_no_error_bar(tiny, folders):
+    results = trained({"no term": [tiny.but(strength=0)], "s = 1": [tiny]})
+    for k, figure in enumerate((curves.lengths(results, 2), figures.endpoints(results, "strength"))):
+        assert not [c for axis in figure.axes for c in axis.collections]
+        export.save(figure, f"single{k}", "smoke", results)
+        code = (folders / "figures" / "smoke" / f"single{k}.pgf").read_text()
+        assert "mark=-" not in code
+        assert "nan" not in code
+
+
+def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
+    monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
+    run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
+    results = Results({"s = 1": [Result(run, Path())]})
+    figure, _ = style.grid(1, 1, 2.0)
+    for name in ("first", "second"):
+        export.save(figure, name, "smoke", results)
+        assert (folders / "figures" / "smoke" / f"{name}.pgf").read_text().count("CIFAR-10 (noise)") == 1
+
+
+def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
+    rows = [
+        {"claim": "C1", "says": "it is", "verdict": "reproduced", "unit": "points", "effect": effect, "low": 1.0,
+         "high": 9.0, "margin": 1.0, "network": network}
+        for network, effect in (("resnet32", 4.0), ("mobilenetv2", 5.0))
+    ]  # fmt: skip
+    axes = figures.forest(pd.DataFrame(rows)).axes
+    assert [axis.get_title() for axis in axes[:2]] == ["resnet32", "mobilenetv2"]
+    assert [axis.lines[0].get_xydata().tolist() for axis in axes[2:4]] == [[[4, 0]], [[5, 0]]]
+    assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes[2:4]] == [["C1 it is"], [" "]]
 
 
 def compile_tex(folder: Path, name: str) -> str:

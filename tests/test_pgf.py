@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 from xml.etree import ElementTree
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -28,14 +28,12 @@ needs_tex = pytest.mark.skipif(
 )
 #: pgfplots' marks by matplotlib's.
 MARKS = {"o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None}
-UNESCAPED = {r"\textbackslash{}": "\\", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~", r"{\char34}": '"'}
 
 
 def plain(text):
     """A text of TeX's or of matplotlib's without what only sets it."""
-    for escaped, character in UNESCAPED.items():
-        text = text.replace(escaped, character)
-    return re.sub(r"\\mathdefault|[{}$]", "", text.replace("\N{MINUS SIGN}", "-")).replace("\\%", "%").strip()
+    text = re.sub(r"\\mathdefault|[{}$]", "", text.replace("\N{MINUS SIGN}", "-"))
+    return re.sub(r"\\([#%&_])", r"\1", text).strip()
 
 
 # What matplotlib draws.
@@ -55,7 +53,7 @@ def drawn_line(line):
     """Width, colour, whether it is dashed or drawn at all, mark with its size, edge and colour."""
     there = line.get_linestyle() != "None"
     mark = MARKS[str(line.get_marker())]
-    face = to_hex(line.get_markerfacecolor()) if mark else None
+    filled = mark and line.get_markerfacecolor() != "none"
     return {
         "width": line.get_linewidth() if there else None,
         "colour": to_hex(line.get_color()),
@@ -63,7 +61,7 @@ def drawn_line(line):
         "mark": mark,
         "size": line.get_markersize() / 2 if mark else None,
         "edge": line.get_markeredgewidth() if mark else None,
-        "face": face,
+        "face": to_hex(line.get_markerfacecolor()) if filled else None,
     }
 
 
@@ -160,7 +158,7 @@ def written_line(text, colours):
         "mark": mark,
         "size": points(given["mark size"]) if mark else None,
         "edge": points(marks["line width"]) if mark else None,
-        "face": colours[marks["fill"]] if mark else None,
+        "face": colours[marks["fill"]] if "fill opacity" not in marks and mark else None,
     }
 
 
@@ -185,7 +183,8 @@ def written(code):
         head, _, content = body.partition("\n]\n")
         given = options(head)
         for match in re.finditer(r"\\addlegendimage\{(.*)\}\n\\addlegendentry\{(.*)\}\n", content):
-            legend.append((plain(match[2]), written_line(match[1], colours)))
+            area = match[1].startswith("area legend")
+            legend.append((plain(match[2]), None if area else written_line(match[1], colours)))
         if "hide axis" in given:
             continue
         lines = re.findall(r"\\addplot \[([^\n]*)\]\ntable \{%\n(.*?)\};", content, re.S)
@@ -241,17 +240,6 @@ def assert_like(code, figure):
     assert not re.search(r"axis cs:[^)]*nan", code)
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """Save a figure without runs; its .pgf."""
-
-    def code(figure):
-        export.save(figure, "figure", "smoke", {})
-        return (tmp_path / "figures" / "smoke" / "figure.pgf").read_text()
-
-    return code
-
-
 def figures_of(section, monkeypatch):
     """The figures that a notebook saves, by name: its code, executed here."""
     found = {}
@@ -274,3 +262,246 @@ def test_every_figure_of_the_chapter(section, chapter, monkeypatch):
     for name, figure in found.items():
         assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
         plt.close(figure)
+
+
+def panels(rows=1, columns=1):
+    with style.styled():
+        return style.grid(rows, columns, 2.0)
+
+
+@style.styled()
+def code_of(figure, folder):
+    style.clip_error_bars(figure)
+    return pgf_code(figure, folder / "figure.pgf")
+
+
+def test_lines_marks_and_dashes(tmp_path):
+    """Every kind of line and mark, in a panel and in the legend, which matplotlib fills by column."""
+    figure, axes = panels(1, 2)
+    with style.styled():
+        for k, (form, label) in enumerate(zip(("-", "--o", ":s", "-.x", "*", "|"), "abcdef", strict=True)):
+            axes[0, k % 2].plot([1, 2, 3], [k, k + 1, k], form, label=label, linewidth=0.5 + k, markeredgewidth=k / 2)
+        axes[0, 0].plot([1, 2], [1, 2], "o", markerfacecolor="none", color="C3", alpha=0.5)
+        axes[0, 1].axhline(2, color="0.5", linewidth=1)
+        handles = [line for axis in axes.flat for line in axis.lines if line.get_label() in "abcdef"]
+        labels = [line.get_label() for line in handles]
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    code = code_of(figure, tmp_path)
+    assert [text for text, _ in written(code)[1]] == ["a", "e", "d", "f", "c", "b"]
+    assert_like(code, figure)
+
+
+def test_error_bars_keep_both_ends_on_a_logarithmic_axis(tmp_path):
+    """1.1, 1.2, 30: mean 10.8, deviation 16.7, so that the lower end is below 0, where no logarithm is."""
+    values = np.array([1.1, 1.2, 30.0])
+    figure, axes = panels()
+    with style.styled():
+        axes[0, 0].set_yscale("log")
+        axes[0, 0].errorbar([10, 20], [2.0, values.mean()], [1.0, values.std(ddof=1)], fmt="o", capsize=2)
+    code = code_of(figure, tmp_path)
+    (panel,), _, _ = written(code)
+    bottom = panel["limits"][2]
+    assert 0 < bottom < 1
+    top = values.mean() + values.std(ddof=1)
+    assert panel["bars"] == [pytest.approx([10, 1, 10, 3]), pytest.approx([20, bottom, 20, top], rel=1e-4)]
+    caps = [line for line in axes[0, 0].lines if line.get_marker() == "_"]
+    assert sorted(y for cap in caps for y in cap.get_ydata()) == pytest.approx([bottom, 1, 3, top])
+    assert_like(code, figure)
+
+
+def test_ticks_are_matplotlibs(tmp_path):
+    """Trailing zeros, minor labels of a short logarithmic axis, a factor, an offset, and hidden labels."""
+    figure, axes = panels(2, 2)
+    with style.styled():
+        axes[0, 0].plot([0, 1], [0.974, 0.986])
+        axes[0, 1].plot([10, 70], [2e-3, 4.1e-3])
+        axes[0, 1].set(xscale="log", yscale="log")
+        axes[1, 0].plot([0, 3e-9], [1e8, 1e8 + 1])
+        axes[1, 1].plot([-3, -1], [1, 2])
+        axes[1, 1].set_yticks([1, 1.5], ["run #3", "50 %"])
+        axes[1, 1].invert_xaxis()
+        figure.suptitle("said once & for all")
+    code = code_of(figure, tmp_path)
+    assert_like(code, figure)
+    first, second, third, _ = written(code)[0]
+    assert (0.98, "0.9800") in first["ticks"][1][0]
+    assert [text for _, text in second["ticks"][1][1] if text] == [r"2\times10^-3", r"3\times10^-3", r"4\times10^-3"]
+    assert [text for _, text in second["ticks"][0][1] if text], "minor ticks of 10 to 70 have labels"
+    texts = written(code)[2]
+    assert texts["1e-9"] == texts["+1e8"] == 1
+    assert code.count("said once") == 1
+    assert r"{run \#3},{50 \%}" in code
+
+
+def test_a_panel_with_its_own_legend_and_a_colour_bar(tmp_path):
+    """What nobody here draws, but a user may: legend in a panel, second y axis, colour bar, arrow."""
+    figure, axes = panels(1, 2)
+    with style.styled():
+        axes[0, 0].plot([1, 2], [1, 2], label="in $x^2$")
+        axes[0, 0].fill_between([1, 2], [1, 1], [2, 2], label="#1", alpha=0.3)
+        axes[0, 0].legend()
+        axes[0, 0].annotate("here", (1, 1), (1.5, 1.8), arrowprops={"arrowstyle": "->"})
+        axes[0, 0].twinx().plot([1, 2], [10, 20])
+        mesh = axes[0, 1].pcolormesh(np.arange(4.0).reshape(2, 2))
+        figure.colorbar(mesh, ax=axes[0, 1])
+    code = code_of(figure, tmp_path)
+    assert re.findall(r"addlegendentry\{(.*)\}", code) == ["in $x^2$", r"\#1"]
+    assert code.count("area legend") == code.count(r"\draw[->") == 1
+    assert len(written(code)[0]) == 4
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["figure-000.png", "figure-001.png"]
+    assert written(code)[2] == {"here": 1}
+
+
+#: Labels that users gave, each as it is to be read on paper.
+LABELS = (
+    "lr_decay 0.1", "dropout 10 %", "SGD & hill", "run #3", "w = 10^-3", 'the "best"', "5 $ a run", "a~b {c}",
+    "C:\\runs", "x < y > z | a", "s = \N{MINUS SIGN}1", "3 ± 0.5", "Größe",
+)  # fmt: skip
+
+
+def test_escape():
+    assert escape("50 % of $10^{-3}$ & #1") == r"50 \% of $10^{-3}$ \& \#1"
+    assert escape(r"$\mathdefault{2\times10^{−3}}$") == r"${2\times10^{-3}}$"
+    assert escape(r"$10\%$ and $5%$") == r"$10\%$ and $5\%$"
+    assert escape("5 $") == escape(r"5 \$") == r"5 \$"
+    assert escape("two\nlines") == r"two\\lines"
+
+
+#: Says where the text is, in points.
+AREA = r"\typeout{AREA \the\dimexpr1in+\oddsidemargin\relax\space\the\textwidth}"
+
+
+def tex(folder, *body, document="article", options="", packages=()):
+    """Compile a document; its log."""
+    lines = [
+        rf"\documentclass[{options}]{{{document}}}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage{lmodern}",
+        *packages,
+    ]
+    lines += [*PREAMBLE, r"\pagestyle{empty}", r"\begin{document}", AREA, *body, r"\end{document}"]
+    (folder / "thesis.tex").write_text("\n".join(lines))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "thesis.tex"]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout[-3000:]
+    return process.stdout
+
+
+@needs_tex
+def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
+    """Legend, ticks, labels, titles, notes: through pdflatex in German, where '"' begins an umlaut, and back."""
+    figure, axes = panels(1, 2)
+    with style.styled():
+        for k, label in enumerate(LABELS):
+            axes[0, 0].plot([0, 1], [k, k], label=label)
+        axes[0, 1].set(title=LABELS[3], xlabel=LABELS[5], ylabel=LABELS[6])
+        axes[0, 1].set_yticks(range(len(LABELS)), LABELS)
+        axes[0, 1].text(0.2, 3, LABELS[1])
+        figure.suptitle(LABELS[2])
+        further = Counter(LABELS[k] for k in (3, 5, 6, 1, 2))
+        style.legend_below(figure, axes[0, 0])
+    (tmp_path / "figure.pgf").write_text(code_of(figure, tmp_path))
+    tex(tmp_path, r"\input{figure.pgf}", packages=[r"\usepackage[ngerman]{babel}"])
+    subprocess.run(["pdftotext", "-raw", "thesis.pdf"], cwd=tmp_path, check=True)
+    paper = (tmp_path / "thesis.txt").read_text().replace("\N{MINUS SIGN}", "-")
+    for label in LABELS:
+        times = 2 + further[label]
+        assert re.sub(r"\s", "", paper).count(re.sub(r"\s", "", label.replace("\N{MINUS SIGN}", "-"))) == times, label
+
+
+@needs_tex
+@pytest.mark.parametrize("document", ["report", "scrbook"])
+def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path):
+    """Every figure at 345 and 373 points, instead of the 455 that matplotlib laid it out for."""
+    names = sorted(path.stem for path in chapter.figures.glob("*.pgf"))
+    body = [rf"\noindent\input{{{name}.pgf}}\newpage" for name in names]
+    shutil.copytree(chapter.figures, tmp_path, dirs_exist_ok=True)
+    log = tex(tmp_path, *body, document=document, options="10pt,a4paper,oneside")
+    assert "Overfull" not in log
+    assert "Missing character" not in log
+    left, width = (float(x) * 72 / 72.27 for x in re.search(r"AREA ([\d.]+)pt ([\d.]+)pt", log).groups())
+    assert width < 72 * style.TEXTWIDTH
+    subprocess.run(["pdftotext", "-bbox", "thesis.pdf", "words.html"], cwd=tmp_path, check=True)
+    pages = list(ElementTree.parse(tmp_path / "words.html").iter("{http://www.w3.org/1999/xhtml}page"))
+    assert len(pages) == len(names)
+    for name, page in zip(names, pages, strict=True):
+        words = [
+            (word.text, *(float(word.get(side)) for side in ("xMin", "yMin", "xMax", "yMax")))
+            for word in page.iter("{http://www.w3.org/1999/xhtml}word")
+        ]
+        assert all(left - 1 < word[1] and word[3] < left + width + 1 for word in words), name
+        for first, second in combinations(words, 2):
+            across = min(first[3], second[3]) - max(first[1], second[1])
+            down = min(first[4], second[4]) - max(first[2], second[2])
+            # Boxes are as high as the font: lines of small print may touch.
+            assert across < 0.5 or down < 2.5, f"{name}: {first} on {second}"
+
+
+#: A look that nobody would want in a thesis, every line of it from a user's own file.
+MATPLOTLIBRC = """
+figure.facecolor: black
+axes.facecolor: "#111111"
+savefig.facecolor: black
+savefig.bbox: tight
+axes.edgecolor: white
+axes.labelcolor: white
+text.color: white
+xtick.color: white
+ytick.color: white
+xtick.minor.visible: True
+ytick.minor.visible: True
+xtick.direction: in
+axes.grid: True
+axes.linewidth: 3
+axes.formatter.useoffset: False
+axes.formatter.limits: -1, 1
+axes.prop_cycle: cycler("color", ["w"])
+axes.unicode_minus: False
+lines.marker: o
+lines.linewidth: 7
+lines.dashed_pattern: 1, 9
+errorbar.capsize: 20
+legend.fancybox: False
+legend.numpoints: 3
+image.cmap: gray
+font.family: monospace
+font.weight: bold
+text.usetex: True
+"""
+THEME = """
+import matplotlib.pyplot as plt, seaborn as sns
+sns.set_theme("poster", "darkgrid", "husl")
+plt.rcParams.update({"text.usetex": True, "lines.marker": "s"})
+"""
+
+
+def test_the_users_look_changes_nothing(chapter, tmp_path):
+    """Byte for byte, with a matplotlibrc and an IPython startup file of the user's own."""
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "theme.py").write_text(THEME)
+    environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "IPYTHONDIR": str(tmp_path / "ipython")}
+    environment |= {"THESIS_RUNS": chapter.environment["THESIS_RUNS"], "THESIS_FIGURES": str(tmp_path / "figures")}
+    chosen = ("2-2_strength", "2-3_interaction", "8_cost", "9_claims")  # lines, error bars, shades, dots
+    process = thesislib("figures", "--scale", "smoke", "--section", *chosen, **environment)
+    assert process.returncode == 0, process.stdout
+    drawn = sorted(path.name for path in (tmp_path / "figures" / "smoke").iterdir() if path.suffix in (".pgf", ".png"))
+    assert len(drawn) >= 12
+    for name in drawn:
+        assert (tmp_path / "figures" / "smoke" / name).read_bytes() == (chapter.figures / name).read_bytes(), name
+
+
+def test_our_look_is_nobodys_but_ours():
+    """Whoever imports these modules, and draws with them, keeps the style that was set before."""
+    code = """
+        import matplotlib.pyplot as plt
+        import pandas as pd
+        plt.rcParams["lines.linewidth"] = 3
+        before = dict(plt.rcParams)
+        from thesislib import curves, export, figures, pgf, style
+        rows = [{"label": "a", "model": "m", "seed": 0, "x": 1.0, "y": 2.0}]
+        figures.points(pd.DataFrame(rows), {"y": "y"})
+        assert dict(plt.rcParams) == before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

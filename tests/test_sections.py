@@ -128,3 +128,25 @@ def test_cifar_stores_at_once_what_later_analysis_needs():
     budget = {label: sum(run.epochs for run in runs if run.seed % 1000 == 0) for label, runs in labels.items()}
     assert set(budget.values()) == {40}, "equal budget"
     assert not {"FGE", "SWA"} & labels.keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [("2-1_width", "widths"), ("2-2_strength", "strengths"), ("2-3_interaction", "widths"),
+     ("2-3_interaction", "strengths"), ("3-1_learning_rate", "rates"), ("4-1_multiple_minima", "strengths"),
+     ("5_warm_restarts", "widths"), ("7_ensembles", "strengths")],
+)  # fmt: skip
+def test_settings_that_differ_in_the_seventh_digit_are_two(section, name):
+    one, two = (sections.groups(section, "smoke", **{name: [value]}) for value in (0.1234567, 0.1234568))
+    both = sections.groups(section, "smoke", **{name: [0.1234567, 0.1234568]})
+    assert ids(both) == ids(one) | ids(two) != ids(one)
+    assert any("0.1234568" in label for label in both)
+
+
+@pytest.mark.parametrize("fields", [{"minima_every": 99}, {"minima_every": 8}, {"epochs": 1}])
+def test_a_hill_that_never_comes_is_refused(fields):
+    """The run would be the baseline's over again, under another name."""
+    with pytest.raises(UserError, match=r"yours: the first minimum comes after epoch \d+, the run ends after \d"):
+        sections.groups("0_explore", "smoke", **fields)
+    assert sections.groups("0_explore", "smoke", strength=0, **fields)
+    assert sections.groups("0_explore", "smoke", minimum_at_start=True, **fields)

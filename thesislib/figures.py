@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thesislib.results import Results
 from thesislib.sections import digits
@@ -174,32 +175,47 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
 
 @styled()
 def forest(parts: pd.DataFrame) -> Figure:
-    """Effects and intervals of the claims' parts, a panel a unit; the grey band is what counts as the same."""
+    """Effects and intervals of the claims' parts, a row a unit, a column a network; grey is what counts as the same."""
     shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
     units = {
         "factor": "factor of squared distance",
         "points": "percentage points",
         "percent": "percent of an epoch",
     }
-    counts = [max(1, (parts["unit"] == unit).sum()) for unit in units]
-    height = min(0.15 * sum(counts), 5.4) + 1.6  # fits a page, with its caption
-    figure, axes = grid(len(units), 1, height / len(units), gridspec_kw={"height_ratios": counts})
-    for axis, (unit, title) in zip(axes.flat, units.items(), strict=True):
-        rows = parts[parts["unit"] == unit].reset_index(drop=True)
+    parts = parts.assign(statement=parts["claim"] + " " + parts["says"])
+    networks = list(parts["network"].unique())
+    statements = {unit: list(parts[parts["unit"] == unit]["statement"].unique()) for unit in units}
+    counts = [max(1, len(some)) for some in statements.values()]
+    height = (0.15 * sum(counts) + 1.6) / len(units)
+    figure, axes = grid(len(units), len(networks), height, gridspec_kw={"height_ratios": counts})
+    for axis, (unit, network) in zip(axes.flat, itertools.product(units, networks), strict=True):
+        rows = parts[(parts["unit"] == unit) & (parts["network"] == network)]
+        rows = rows.assign(place=[statements[unit].index(statement) for statement in rows["statement"]])
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
-            axis.errorbar(some["effect"], some.index, xerr=error, fmt=marker, color=colour, label=outcome, markersize=4)
-        margin = rows["margin"].max()
+            axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, label=outcome)
+        margin, end = rows["margin"].max(), max(1, len(statements[unit])) - 0.5
         # In data coordinates: matplot2tikz misplaces what axvspan draws.
         low = 1 / margin if unit == "factor" else -margin
-        axis.fill_betweenx([-0.5, len(rows) - 0.5], low, margin, color="0.9", linewidth=0, zorder=0)
-        axis.set(xlabel=title, ylim=(len(rows) - 0.5, -0.5), xscale="log" if unit == "factor" else "linear")
-        axis.set_yticks(range(len(rows)), _statements(rows), fontsize=6)
+        axis.fill_betweenx([-0.5, end], low, margin, color="0.9", linewidth=0, zorder=0)
+        axis.set(xlabel=units[unit], ylim=(end, -0.5), xscale="log" if unit == "factor" else "linear")
+        _few_ticks(axis)
+        first = network == networks[0]
+        axis.set_yticks(range(len(statements[unit])), statements[unit] if first else [" "] * len(statements[unit]))
+        axis.tick_params(axis="y", labelsize=7)
+        if len(networks) > 1 and unit == "factor":
+            axis.set_title(network)
     legend_below(figure, axes[0, 0])
     return figure
 
 
-def _statements(parts: pd.DataFrame) -> list[str]:
-    several = parts["network"].nunique() > 1
-    return [f"{r.claim} {r.says}{f' ({r.network})' if several else ''}" for r in parts.itertuples()]
+def _few_ticks(axis: Axes) -> None:
+    """So few numbers along x that they have room beside long labels, on a narrow page as well."""
+    if axis.get_xscale() == "linear":
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        return
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 20 * low else (1,)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())

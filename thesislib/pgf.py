@@ -185,7 +185,7 @@ class _Writer:
         if labelled:
             options += [
                 f"extra {name} ticks={_places(labelled)}", f"extra {name} tick labels={_labels(labelled)}",
-                f"extra {name} tick style={{major tick length=2bp}}",
+                f"extra {name} tick style={{major tick length=2bp, {name} tick style={{line width=0.6pt}}}}",
             ]  # fmt: skip
         labels = [label for label in axis.get_ticklabels() + axis.get_ticklabels(minor=True) if label.get_text()]
         if labels:
@@ -196,7 +196,7 @@ class _Writer:
             if lines:
                 colour, width = self.colour(lines[0].get_color()), lines[0].get_markeredgewidth()
                 drawn = f"{colour}, line width={width:.4g}pt" if lines[0].get_visible() else "draw=none"
-                options.append(f"{which}{name}tick style={{{drawn}}}")
+                options.append(f"{which}{name} tick style={{{drawn}}}")
         grid = [line for line in axis.get_gridlines() if line.get_visible()]
         if grid:
             style = f"{self.colour(grid[0].get_color())}, line width={grid[0].get_linewidth():.4g}pt"
@@ -416,7 +416,9 @@ def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
                 put(other, "visible", False)
         back.callback(setattr, axis, "legend_", axis.legend_)
         axis.legend_ = None
-        put(axis, "label", "")  # a colour bar is a panel like any other
+        for sign in vars(axis).keys() & {"_colorbar", "_colorbar_info"}:  # a colour bar is a panel like any other
+            back.callback(setattr, axis, sign, getattr(axis, sign))
+            delattr(axis, sign)
         for child in axis.get_children():
             if isinstance(child, Text):
                 put(child, "text", "")  # arrows stay

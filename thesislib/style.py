@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
 TEXTWIDTH = 6.3
+#: No figure is higher, in inches: with its caption it fits a page.
+HIGHEST = 7.0
 
 #: One look for all figures; sizes are those of the LaTeX text around them.
 STYLE = {
@@ -78,8 +80,9 @@ LABELS = {
 
 @styled()
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure as wide as the text with panels [rows, columns], each row `height` inches on average."""
-    figure, axes = plt.subplots(rows, columns, figsize=(TEXTWIDTH, height * rows), squeeze=False, **options)
+    """A figure as wide as the text with panels [rows, columns], each row `height` inches if that fits a page."""
+    size = (TEXTWIDTH, min(height * rows, HIGHEST))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for axis in axes.flat:  # else matplotlib asks when it draws, outside of the style, how many labels have room
         axis.tick_params(labelsize=STYLE["xtick.labelsize"])
     return figure, axes
