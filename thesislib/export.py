@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from thesislib import datasets, files
 from thesislib.config import UserError
 from thesislib.files import make_writable, write
-from thesislib.pgf import PREAMBLE, pgf_code
+from thesislib.pgf import PREAMBLE, escape, pgf_code
 from thesislib.results import Results
 from thesislib.style import clip_error_bars, styled
 
@@ -105,12 +105,11 @@ def book(folder: Path, drawn: Iterable[Path]) -> Path:
         r"\begin{document}",
     ]
     for path in drawn:
-        title = path.stem.replace("_", r"\_")
         lines += [
             r"\begin{figure}[p]",
             r"\noindent",
             rf"\input{{{path.name}}}",
-            rf"\caption{{{title}}}",
+            rf"\caption{{{escape(path.stem)}}}",
             r"\end{figure}",
         ]
     path = folder / "figures.tex"

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
 TEXTWIDTH = 6.3
+#: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
+NARROWEST = 345
 #: No figure is higher, in inches: with its caption it fits a page.
 HIGHEST = 7.0
 
@@ -72,7 +74,7 @@ LABELS = {
     "test_accuracy": "test accuracy",
     "line": "training loss, line",
     "curve": "training loss, curve",
-    "step": "step after the minimum",
+    "step": "step after minimum",
     "loss": "training loss of a step",
     "term_cosine": "cosine, term and CE",
 }
@@ -138,9 +140,13 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     """One legend for the whole figure, below the panels, with the entries of some of them."""
     entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     labels, handles = list(entries), list(entries.values())
-    longest = max((len(label) for label in labels), default=1)
-    columns = int(np.clip(100 // (longest + 5), 1, max(1, len(labels))))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < NARROWEST]
+    figure.legend(handles, labels, loc="outside lower center", ncols=(fits or [1])[0])
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Width in points that a legend takes in a document, where its small print is about 4.2 points a letter."""
+    return sum(32 + 4.2 * max(map(len, some)) for some in np.array_split(labels, columns))
 
 
 def clip_error_bars(figure: Figure) -> None:
