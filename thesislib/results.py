@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,24 +55,26 @@ class Result:
 
     def _problem(self, table: pd.DataFrame) -> str:
         """What in metrics.csv cannot be, for this run and its summary; empty if all can."""
-        done, run, last = self._done, self.run, table.iloc[-1]
+        done, run, known = self._done, self.run, columns(self.run)
+        if set(table) != set(known):
+            return f"its columns are not {', '.join(known)}"
         # The last epoch of a run that diverged has whatever its numbers came to.
-        sound = table.iloc[:-1] if self.diverged else table
-        epochs, known = sound["epoch"], columns(run)
-        ends = [_or_none(d) for d in last.filter(regex=r"^d_\d+$").dropna()]
+        sound = slice(len(table) - self.diverged)
+        numbers = {name: table[name].to_numpy() for name in known}
+        distances = [numbers[f"d_{k}"] for k in range(len(run.minimum_epochs))]
+        end = [_or_none(numbers[name][-1]) for name in ("accuracy", "test_loss")]
         problems = {
-            f"its columns are not {', '.join(known)}": set(table) != set(known),
             f"{done.epochs} epochs of {run.epochs}": done.epochs > run.epochs
             or (done.epochs < run.epochs and not self.diverged),
-            "an accuracy is not between 0 and 1": not table["accuracy"].between(0, 1).all(),
-            "a number is missing": not np.isfinite(sound[list(_FINITE)]).all(axis=None),
+            "an accuracy is not between 0 and 1": not ((numbers["accuracy"] >= 0) & (numbers["accuracy"] <= 1)).all(),
+            "a number is missing": not all(np.isfinite(numbers[name][sound]).all() for name in _FINITE),
             "a distance is missing": any(
-                f"d_{k}" in sound and not sound[f"d_{k}"].notna().equals(epochs >= epoch)
-                for k, epoch in enumerate(run.minimum_epochs)
+                not np.array_equal(np.isnan(d[sound]), numbers["epoch"][sound] < epoch)
+                for d, epoch in zip(distances, run.minimum_epochs, strict=True)
             ),
-            "done.json says otherwise": (done.accuracy, done.nll, done.squared_distances)
-            != (_or_none(last["accuracy"]), _or_none(last["test_loss"]), ends)
-            or not np.isclose(done.seconds, table["seconds"].sum(), rtol=1e-9, atol=0),
+            "done.json says otherwise": end != [done.accuracy, done.nll]
+            or done.squared_distances != [_or_none(d[-1]) for d in distances if not np.isnan(d[-1])]
+            or not math.isclose(done.seconds, numbers["seconds"].sum()),
         }
         return next((text for text, found in problems.items() if found), "")
 
