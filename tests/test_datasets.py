@@ -184,4 +184,5 @@ def test_cifar100_trains(folders):
     trainer = Trainer(run)
     row = trainer.epoch()
     assert trainer.snapshot()["logits"].shape == (10, 100)
-    assert abs(row["train_loss"] - np.log(100)) < 1.5, "who knows nothing of a hundred classes"
+    # Who knows nothing of a hundred classes; He-normal weights of the last layer add half the variance of its outputs.
+    assert np.log(100) - 0.5 < row["train_loss"] < np.log(100) + 3

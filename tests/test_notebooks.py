@@ -201,7 +201,7 @@ def test_a_hostile_environment_changes_nothing(chapter, tmp_path):
     }  # fmt: skip
     done = thesislib("figures", "--scale", "smoke", "--section", "8_cost", "2-2_strength", **hostile)
     assert re.search(r"ok +8_cost", done.stdout), done.stdout + done.stderr
-    assert re.search(r"FAILED 2-2_strength +cell \d+: UserError: .*metrics\.csv is broken", done.stdout)
+    assert re.search(r"FAILED 2-2_strength +cell \d+: Broken: .*metrics\.csv is broken", done.stdout)
     executed = nbformat.read(figures / "smoke" / "8_cost.ipynb", 4)
     assert executed.metadata.papermill.output_path == str(figures / "smoke" / "8_cost.ipynb")
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
@@ -220,7 +220,7 @@ def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
     failed = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", **relative)
     metrics.write_bytes(whole)
     assert failed.returncode == 1
-    assert re.search(r"FAILED 1_baseline +cell 5: UserError: .*metrics\.csv is broken", failed.stdout)
+    assert re.search(r"FAILED 1_baseline +cell 5: Broken: .*metrics\.csv is broken", failed.stdout)
     assert re.search(r"ok +3-2_epochs", failed.stdout)
     assert "training" not in failed.stderr
 
