@@ -158,19 +158,21 @@ def provenance(path):
     return json.loads(path.read_text())["runs"]
 
 
-def test_a_parameter_changes_the_runs(chapter):
+def test_a_parameter_changes_the_runs(chapter, tmp_path):
     arguments = ("figures", "--scale", "smoke", "--section", "2-1_width", "-p", "widths=[0.5]", "-p", "smoothing=2")
-    changed = thesislib(*arguments, **chapter.environment)
+    changed = thesislib(*arguments, **chapter.environment | {"THESIS_FIGURES": str(tmp_path)})
     assert changed.returncode == 0, changed.stderr
-    assert "w = 0.5" in provenance(chapter.figures / "2-1_width.json")
+    assert "w = 0.5" in provenance(tmp_path / "smoke" / "2-1_width.json")
 
 
-def test_figures_of_other_calls_are_not_counted(chapter):
-    (chapter.figures / "of-yesterday.pgf").write_text("nothing")
-    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **chapter.environment)
-    (chapter.figures / "of-yesterday.pgf").unlink()
+def test_figures_of_other_calls_are_not_counted(chapter, tmp_path):
+    folder = tmp_path / "smoke"
+    folder.mkdir()
+    (folder / "of-yesterday.pgf").write_text("nothing")
+    own = chapter.environment | {"THESIS_FIGURES": str(tmp_path)}
+    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **own)
     assert "1 of 1 notebooks, 2 figures in" in again.stdout
-    shown = re.findall(r"\\input\{(.*)\}", (chapter.figures / "figures.tex").read_text())
+    shown = re.findall(r"\\input\{(.*)\}", (folder / "figures.tex").read_text())
     assert shown == ["1_baseline.pgf", "1_baseline_losses.pgf"]
 
 
