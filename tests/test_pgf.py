@@ -26,6 +26,10 @@ from thesislib.pgf import PREAMBLE, escape, pgf_code
 needs_tex = pytest.mark.skipif(
     not (shutil.which("pdflatex") and shutil.which("pdftotext")), reason="pdflatex and pdftotext are not installed"
 )
+needs_german = pytest.mark.skipif(
+    not shutil.which("kpsewhich") or subprocess.run(["kpsewhich", "ngerman.ldf"], capture_output=True).returncode != 0,
+    reason="TeX has no German here (texlive-lang-german)",
+)
 #: pgfplots' marks by matplotlib's.
 MARKS = {"o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None}
 
@@ -387,6 +391,7 @@ def tex(folder, *body, document="article", options="", packages=()):
     return process.stdout
 
 
+@needs_german
 @needs_tex
 def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
     """Legend, ticks, labels, titles, notes: through pdflatex in German, where '"' begins an umlaut, and back."""
