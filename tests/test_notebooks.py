@@ -67,13 +67,13 @@ def notebook(tmp_path, monkeypatch):
 
 def test_what_somebody_tried_in_a_notebook_is_not_the_chapters(notebook, capsys):
     """JupyterLab has saved it by itself."""
-    notebook('scale = "smoke"\nstrength = 33.0\nwidth = 10**-3\nsmoothing = 1  # = 5\nhash = "a # b = c"\nfurther = -2')
+    notebook('scale = "smoke"\nstrength = 33.0\nwidth = 2 * 0.5\nsmoothing = 1  # = 5\nhash = "a # b = c"\nfurther = -2')
     known = notebooks.parameters_of("1_baseline")
     expected = {"strength": 1.0, "width": None, "smoothing": 1, "hash": "a # b = c", "further": -2}
     assert {name: known[name] for name in expected} == expected
     assert capsys.readouterr().out.splitlines() == [
         "1_baseline: its notebook has strength = 33.0, used is the chapter's 1.0 (-p strength=... takes another)",
-        "1_baseline: its notebook has width = 10 ** -3, used is the chapter's None (-p width=... takes another)",
+        "1_baseline: its notebook has width = 2 * 0.5, used is the chapter's None (-p width=... takes another)",
     ]
     notebooks.parameters_of("1_baseline", given={"strength", "width"})
     assert capsys.readouterr().out == ""
