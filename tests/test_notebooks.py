@@ -67,7 +67,7 @@ def notebook(tmp_path, monkeypatch):
 
 def test_what_somebody_tried_in_a_notebook_is_not_the_chapters(notebook, capsys):
     """JupyterLab has saved it by itself."""
-    notebook('scale = "smoke"\nstrength = 33.0\nwidth = 2 * 0.5\nsmoothing = 1  # = 5\nhash = "a # b = c"\nfurther = -2')
+    notebook('scale = "smoke"\nstrength = 33.0\nwidth = 2*0.5\nsmoothing = 1  # = 5\nhash = "a # b = c"\nfurther = -2')
     known = notebooks.parameters_of("1_baseline")
     expected = {"strength": 1.0, "width": None, "smoothing": 1, "hash": "a # b = c", "further": -2}
     assert {name: known[name] for name in expected} == expected
