@@ -56,6 +56,9 @@ class Scale:
 
 CIFAR10 = {"data": "cifar10", "augment": True, "lr": 0.01}
 #: ResNet-20 for a CPU, and all that is stored so that nothing has to be trained twice for a later analysis.
+#: Rate and number of images were chosen on validation images (the 5,000 training images behind these) with seed 0 of
+#: the baseline, then frozen: after three epochs .575 at 0.05 and .553 at 0.02 (running statistics: .450 and .514), and
+#: .574 to .575 whether 500, 1,000, 2,000 or 5,000 images are used.
 CIFAR20 = CIFAR10 | {
     "train_size": 20_000, "test_size": 5_000, "model": "resnet20", "precision": "bf16", "lr": 0.05,
     "statistics_images": 2_000, "member_epochs": 4, "dense_steps": 300, "step_losses": True,
