@@ -39,7 +39,7 @@ runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale "$$scale"
 
 test: $(READY)  ## every test; those that need TeX are skipped where it is missing
-	@$(PY) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(PY) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from thesislib import launch
 from thesislib.config import Run
@@ -25,23 +26,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 #: Seconds after which something hangs, on the slowest machine: tests do not measure how fast it is.
 PATIENCE = 900
 
-#: Groups of tests that take minutes.
-LONGEST = ("chapter", "test_cluster", "test_scales", "test_parallel")
+#: Files whose tests read the chapter: one process makes it, and runs them all.
+CHAPTER = ("test_notebooks", "test_figures", "test_pgf", "test_claims")
+
+#: Files of tests that take minutes.
+LONGEST = (*CHAPTER, "test_cluster", "test_scales", "test_parallel")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests (`make test`) by file, and all that reads the chapter goes to the same one.
+    """The longest first, so that both processes of `make test` end at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
-    The longest come first, so that both end at about the same time.
-    """
 
-    def group(item):
-        return "chapter" if "chapter" in item.fixturenames else item.path.stem
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Two processes share the tests (`make test`) by file."""
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            stem = Path(nodeid.split("::")[0]).stem
+            return "chapter" if stem in CHAPTER else stem
+
+    return ByFile(config, log)
 
 
 #: A run of a second: 512 digits, a network of 12,730 parameters, 4 steps an epoch.

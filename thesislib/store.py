@@ -102,7 +102,11 @@ def writing(run: Run) -> Iterator[Writer]:
     except OSError as error:
         raise UserError(f"cannot write runs to {folder.parent}: {error.strerror} (set THESIS_RUNS)") from None
     with lock:
-        yield Writer(run, folder)
+        writer = Writer(run, folder)
+        try:
+            yield writer
+        finally:
+            writer.close()
 
 
 def is_run(folder: Path) -> bool:
@@ -228,6 +232,12 @@ class Writer:
     def _arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         self._digests[name] = write_arrays(self.folder / f"{name}.safetensors", arrays)
 
+    def close(self) -> None:
+        """Let go of TensorBoard's file, which a thread of its own writes."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
         self._append("metrics.csv", [values])
@@ -282,7 +292,7 @@ class Writer:
             versions=versions,
             digests=self._digests | {name: digest(self._text(name)) for name in self._tables},
         )
-        self._board.close()
+        self.close()
         write_json(self.folder / "done.json", summary.model_dump(mode="json"))
         (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
