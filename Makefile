@@ -30,7 +30,7 @@ figures: $(READY)  ## train what is missing, execute the notebooks, write figure
 
 reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs' records in figures/reference/<scale>/
 	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
-	@cd "$$($(PY) -c 'import sys; from thesislib import export; print(export.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
+	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
 
 restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: figures without training
 	@$(PY) -m thesislib unpack "figures/reference/$$scale/runs.zip"

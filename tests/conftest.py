@@ -12,10 +12,10 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
-from thesislib import launch
 from thesislib.config import Run
-from thesislib.results import Results
-from thesislib.store import Groups
+from thesislib.runs import launch
+from thesislib.runs.results import Results
+from thesislib.runs.store import Groups
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -27,10 +27,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 900
 
 #: Files whose tests read the chapter: one process makes it, and runs them all.
-CHAPTER = ("test_notebooks", "test_figures", "test_pgf", "test_claims")
+CHAPTER = ("test_notebooks", "test_panels", "test_pgf", "test_claims")
 
 #: Files of tests that take minutes.
-LONGEST = (*CHAPTER, "test_cluster", "test_scales", "test_parallel")
+LONGEST = (*CHAPTER, "test_slurm", "test_scales", "test_parallel")
 
 
 def pytest_collection_modifyitems(items):

@@ -11,62 +11,94 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-import thesislib
-
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "thesislib").glob("*.py"))
+PACKAGE = ROOT / "thesislib"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: Imports go one way, from later to earlier ones; "" is the core, the modules beside the packages.
+PACKAGES = ("system", "", "runs", "experiments", "analysis", "plots", "app")
+#: Inside the core too.
+CORE = ("config", "datasets", "schedules", "batches", "flat", "models", "kernels", "minima", "steplog", "train")
+
+
+def name_of(path):
+    """(package, module) of a file."""
+    *packages, file = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(packages), file
 
 
 def imported(path):
-    """thesislib's modules that a file imports, anywhere in it."""
+    """thesislib's modules that a file imports, anywhere in it, as (package, module)."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "thesislib":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("thesislib."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("thesislib."))
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
+            base = (node.module or "").split(".")
+            for alias in node.names if base[0] == "thesislib" else ():
+                whole = [*base[1:], alias.name]
+                found = next(whole[:n] for n in (len(whole), len(whole) - 1) if is_module(whole[:n]))
+                yield ".".join(found[:-1]), found[-1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                base, *rest = alias.name.split(".")
+                if base == "thesislib" and rest:
+                    yield ".".join(rest[:-1]), rest[-1]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def is_module(parts):
+    return bool(parts) and PACKAGE.joinpath(*parts).with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
-    if path.stem == "__init__":
-        assert not list(imported(path))
-        return
-    before = thesislib.ROOMS[: thesislib.ROOMS.index(path.stem)]
-    assert set(imported(path)) <= set(before), f"{path.stem} may import only {before}"
+    package, module = name_of(path)
+    for other, name in imported(path):
+        if module == "__main__":
+            continue
+        assert PACKAGES.index(other) <= PACKAGES.index(package), f"{package}/{module} imports {other}/{name}"
+        if package == other == "":
+            assert CORE.index(name) < CORE.index(module), f"{module} imports {name}, which comes after it"
 
 
-def test_every_room_is_on_the_list():
-    assert {path.stem for path in FILES} == {"__init__", *thesislib.ROOMS}
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {name_of(path): set(imported(path)) for path in FILES}
+    for start in graph:
+        seen, rest = set(), list(graph[start])
+        while rest:
+            if (module := rest.pop()) not in seen:
+                seen.add(module)
+                rest += graph.get(module, ())
+        assert start not in seen, f"{'/'.join(start)} imports itself"
+
+
+def test_the_core_is_what_the_list_says():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", *CORE}
 
 
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
         (
-            "config, datasets, schedules, metrics, store, results, scales, sections",
+            "thesislib.config, thesislib.datasets, thesislib.schedules, thesislib.analysis.scores, "
+            "thesislib.runs.store, thesislib.runs.results, thesislib.experiments.sections",
             "torch, torchvision, matplotlib, seaborn, papermill",
         ),
         (
-            "launch, ensembles, claims, curves, figures, export, chapter",
+            "thesislib.runs.launch, thesislib.analysis.ensembles, thesislib.analysis.claims, thesislib.plots.curves, "
+            "thesislib.plots.panels, thesislib.plots.save, thesislib.app.notebooks",
             "torch, torchvision, tensorboard, papermill",
         ),
-        ("train", "pandas, torchvision, matplotlib, papermill"),
+        ("thesislib.train", "pandas, torchvision, matplotlib, papermill"),
     ],
 )
 def test_nobody_waits_for_what_he_does_not_need(modules, forbidden):
-    code = (
-        f"import sys\nfrom thesislib import {modules}\nprint(sorted(set({forbidden.split(', ')}) & set(sys.modules)))"
-    )
+    code = f"import sys\nimport {modules}\nprint(sorted(set({forbidden.split(', ')}) & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_only_what_draws_knows_matplotlib():
-    users = {path.stem for path in FILES if re.search(r"^(import|from) (matplotlib|seaborn)", path.read_text(), re.M)}
-    assert users == {"style", "curves", "figures", "pgf", "export"}
+    uses = re.compile(r"^(import|from) (matplotlib|seaborn)", re.M)
+    users = {name_of(path)[0] for path in FILES if uses.search(path.read_text())}
+    assert users == {"plots"}
 
 
 def test_nothing_is_unpickled():

@@ -4,11 +4,12 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
+from thesislib.analysis.evaluator import Probe
 from thesislib.batches import Images, crop_and_flip, draw_crops, splits
-from thesislib.config import Run, UserError
+from thesislib.config import Run
 from thesislib.datasets import load
 from thesislib.models import build
-from thesislib.probe import Probe
+from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from conftest import trained
 
-from thesislib import budget, ensembles
+from thesislib.analysis import budget, ensembles
 
 
 def test_one_network_has_no_diversity_to_show(tiny):

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from thesislib import claims
-from thesislib.verdicts import Part, interval, margins, rounding, row, summary, verdict
+from thesislib.analysis import claims
+from thesislib.analysis.verdicts import Part, interval, margins, rounding, row, summary, verdict
 
 
 def part(kind, unit, effects):
@@ -106,8 +106,8 @@ def test_a_hill_costs_a_share_of_the_epoch_without():
 
 def test_every_claim_is_answered(chapter, monkeypatch):
     """From the smoke chapter's real runs: one seed, so nothing may be decided."""
-    from thesislib import sections
-    from thesislib.results import Results
+    from thesislib.experiments import sections
+    from thesislib.runs.results import Results
 
     for name, folder in chapter.environment.items():
         monkeypatch.setenv(name, folder)
@@ -118,8 +118,8 @@ def test_every_claim_is_answered(chapter, monkeypatch):
 
 
 def test_networks_are_judged_apart(chapter, monkeypatch):
-    from thesislib import sections
-    from thesislib.results import Results
+    from thesislib.experiments import sections
+    from thesislib.runs.results import Results
 
     for name, folder in chapter.environment.items():
         monkeypatch.setenv(name, folder)

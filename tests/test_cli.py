@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import thesislib, trained
 
-from thesislib import chapter, curves, export, jobs, launch, sections, store
 from thesislib.__main__ import main
-from thesislib.arguments import parameters
+from thesislib.app import notebooks
+from thesislib.app.arguments import parameters
+from thesislib.experiments import sections
+from thesislib.plots import curves, save
+from thesislib.runs import jobs, launch, store
 
 CONTRACT = (
     *("run", "--data", "mnist5k", "--model", "mlp", "--epochs", "8", "--minima-every", "4", "--minima", "single"),
@@ -225,12 +228,12 @@ def test_a_run_that_resumes_deletes_only_its_own_half_written_files(tiny):
 def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys):
     """$THESIS_FIGURES may be a thesis: with its .git, the runs, and sketches among the figures."""
     figures, results = folders / "figures", trained({"no term": [tiny.but(strength=0)], "term": [tiny]})
-    export.save(curves.over_epochs(results), "mine", "smoke", results)
+    save.save(curves.over_epochs(results), "mine", "smoke", results)
     drawn = figures / "smoke"
-    export.book(drawn, drawn.glob("*.pgf"))
-    export.table(results.final, "1_baseline", "smoke")
-    export.table(results.final, "scores", "smoke")
-    cell = {"cell_type": "code", "source": ['export.table(scores, "scores", scale)']}
+    save.book(drawn, drawn.glob("*.pgf"))
+    save.table(results.final, "1_baseline", "smoke")
+    save.table(results.final, "scores", "smoke")
+    cell = {"cell_type": "code", "source": ['save.table(scores, "scores", scale)']}
     (drawn / "own.ipynb").write_text(json.dumps({"metadata": {"papermill": {}}, "cells": [cell]}))
     for name in ("mine-000.png", ".mine.png.123"):
         (drawn / name).write_text("x")
@@ -309,7 +312,7 @@ def test_folders_mean_the_same_everywhere(monkeypatch, folders):
     (folders / "other").mkdir()
     monkeypatch.chdir(folders / "other")
     assert store.runs_folder() == folders / "sub" / "runs"
-    assert export.figures_folder("smoke") == folders / "home" / "a {scale} b" / "smoke"
+    assert save.figures_folder("smoke") == folders / "home" / "a {scale} b" / "smoke"
 
 
 @pytest.mark.parametrize("value", [b"/tmp/\xe4", b"~nobodyofthatname/runs"])
@@ -333,7 +336,7 @@ def test_lab_is_this_environments_on_the_same_folders(folders):
     done = subprocess.run([sys.executable, "-c", code], cwd=folders, env=environment, capture_output=True, text=True)
     program, command, runs, path = json.loads(done.stdout)
     assert program == command[0] == sys.executable
-    assert f"--notebook-dir={chapter.notebooks_folder()}" in command
+    assert f"--notebook-dir={notebooks.notebooks_folder()}" in command
     assert runs == str(folders / "runs")
     assert path == f"{sys.prefix}/share/jupyter:/foreign"
 

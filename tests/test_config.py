@@ -1,6 +1,7 @@
 import pytest
 
-from thesislib.config import Run, UserError, make_run
+from thesislib.config import Run, make_run
+from thesislib.system.errors import UserError
 
 DATA = "1b845fda52828834"
 

@@ -4,9 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from thesislib import datasets, export
-from thesislib.config import Run, UserError
-from thesislib.results import Result, Results
+from thesislib import datasets
+from thesislib.config import Run
+from thesislib.plots import save
+from thesislib.runs.results import Result, Results
+from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
 
@@ -159,7 +161,7 @@ def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     figure, axis = plt.subplots(layout="constrained")
     axis.set_xlabel("epoch")
     result = Result(Run(data="cifar10", model="resnet20"), folders / "runs" / "0")
-    export.save(figure, "x", "smoke", Results({"a": [result]}))
+    save.save(figure, "x", "smoke", Results({"a": [result]}))
     assert "CIFAR-10 (JPEG)" in (folders / "figures" / "smoke" / "x.json").read_text()
     (note,) = figure.texts
     assert note.get_text() == "CIFAR-10 (JPEG)"

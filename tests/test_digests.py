@@ -15,8 +15,10 @@ import pytest
 from conftest import TINY, without_digests
 from safetensors.numpy import load_file, save_file
 
-from thesislib import beginnings, datasets, derived, files, jobs, launch, models, records, results, store
-from thesislib.config import UserError
+from thesislib import datasets, models
+from thesislib.runs import archive, cache, jobs, launch, results, shared_prefix, store
+from thesislib.system import files
+from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
 #: A run that has every kind of file.
@@ -75,8 +77,8 @@ def readers(run, tmp_path):
         "losses": lambda: results.load(run).step_losses,
         "id": lambda: results.load_id(identity).run,
         "start": lambda: launch.start_arrays(run.but(start=f"{identity}:1")),
-        "derived": lambda: derived.numbers("loss", [results.load(run)], lambda: {"x": 0.1, "y": np.nan}, **loss),
-        "pack": lambda: (records.pack([run], tmp_path / "runs.zip"), (tmp_path / "runs.zip").read_bytes()),
+        "derived": lambda: cache.numbers("loss", [results.load(run)], lambda: {"x": 0.1, "y": np.nan}, **loss),
+        "pack": lambda: (archive.pack([run], tmp_path / "runs.zip"), (tmp_path / "runs.zip").read_bytes()),
     }
 
 
@@ -157,7 +159,7 @@ def test_a_flipped_bit_of_a_shared_beginning_is_never_adopted():
     def adopt():
         with store.writing(other) as writer:
             writer.resume()
-            adopted = beginnings.adopt(other, writer, launch.hardware())
+            adopted = shared_prefix.adopt(other, writer, launch.hardware())
         stored = {name: load_file(writer.folder / name) for name in ("minimum-0.safetensors",)} if adopted[0] else {}
         text = (writer.folder / "metrics.csv").read_bytes()
         shutil.rmtree(writer.folder)
@@ -198,10 +200,10 @@ def test_another_question_s_answer_is_not_this_one_s():
     """What was derived from other parameters, and another run's beginning, under this one's name."""
     result, path = launch.execute(TINY), {}
     for value in (1.0, 2.0):
-        assert derived.numbers("x", [result], lambda v=value: {"n": v}, p=value) == {"n": value}
+        assert cache.numbers("x", [result], lambda v=value: {"n": v}, p=value) == {"n": value}
         path[value] = max(result.folder.glob("derived-*"), key=lambda p: p.stat().st_mtime_ns)
     shutil.copy(path[1.0], path[2.0])
-    assert derived.numbers("x", [result], lambda: {"n": 2.0}, p=2.0) == {"n": 2.0}
+    assert cache.numbers("x", [result], lambda: {"n": 2.0}, p=2.0) == {"n": 2.0}
     other = launch.execute(TINY.but(seed=1))
     (ours,), (theirs,) = (r.folder.glob("beginning-*") for r in (result, other))
     shutil.copy(theirs, ours)
@@ -287,7 +289,7 @@ def test_two_writers_of_one_number_never_meet(tmp_path):
 def test_what_cannot_be_read_is_not_called_broken(tmp_path):
     """An error of the disk, as reading another process' memory gives it; nothing of it is for deleting."""
     result = launch.execute(FULL)
-    derived.numbers("x", [result], lambda: {"n": 1.0})
+    cache.numbers("x", [result], lambda: {"n": 1.0})
     (answer,) = result.folder.glob("derived-*")
     (tmp_path / "data").mkdir()
     note, sent = tmp_path / "data" / "cifar10.sha256.json", jobs.folder() / "submitted.json"
@@ -299,10 +301,10 @@ def test_what_cannot_be_read_is_not_called_broken(tmp_path):
         result.folder / "config.json": lambda: results.load_id(result.id),
         result.folder / "losses.safetensors": lambda: launch.load(FULL).step_losses,
         result.folder / "final.safetensors": lambda: launch.load(FULL).arrays("final"),
-        answer: lambda: derived.numbers("x", [result], lambda: {"n": 1.0}),
+        answer: lambda: cache.numbers("x", [result], lambda: {"n": 1.0}),
         note: lambda: datasets.fingerprint("cifar10"),
         sent: jobs.read,
-        tmp_path / "runs.zip": lambda: records.unpack(tmp_path / "runs.zip"),
+        tmp_path / "runs.zip": lambda: archive.unpack(tmp_path / "runs.zip"),
     }
     for path, read in cases.items():
         before = path.read_bytes() if path.exists() else None
@@ -349,7 +351,7 @@ def test_runs_of_earlier_versions_are_read_and_go_on(monkeypatch):
     age()
     without_digests(folder)
     assert same(resumed_numbers(launch.load(run)), whole)
-    records.pack([run], store.runs_folder() / "old.zip")
+    archive.pack([run], store.runs_folder() / "old.zip")
     for lost in (False, True):
         shutil.rmtree(store.runs_folder())
         interrupted(run, monkeypatch, 3)
@@ -382,7 +384,7 @@ def test_what_was_left_half_written_goes_away(tmp_path):
     for path in (left, new, result.folder / ".mine"):
         path.write_bytes(b"half")
     os.utime(left, (1e9, 1e9))
-    derived.numbers("x", [result], lambda: {"n": 1.0})
+    cache.numbers("x", [result], lambda: {"n": 1.0})
     assert not left.exists()
     assert new.exists(), "somebody may be writing it just now"
     assert store.delete(result.folder)
@@ -391,14 +393,14 @@ def test_what_was_left_half_written_goes_away(tmp_path):
 
 def test_all_files_of_a_run_are_deleted():
     folder = launch.execute(FULL).folder
-    derived.numbers("x", [launch.load(FULL)], lambda: {"n": 1.0})
+    cache.numbers("x", [launch.load(FULL)], lambda: {"n": 1.0})
     assert store.delete(folder)
     assert not folder.exists()
 
 
 def test_a_beginning_that_two_reach_together_is_kept_once(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(beginnings, "find", lambda _: None)
+        patch.setattr(shared_prefix, "find", lambda _: None)
         for strength in (1.0, 2.0, 3.0):
             launch.execute(TINY.but(strength=strength))
     assert len(list(store.runs_folder().glob("*/beginning-*"))) == 1
@@ -427,7 +429,7 @@ def test_broken_runs_are_not_packed(tmp_path):
     path = whole[1].folder / "metrics.csv"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=rf"nothing packed: run {whole[1].id}: metrics\.csv is broken"):
-        records.pack(runs, tmp_path / "runs.zip")
+        archive.pack(runs, tmp_path / "runs.zip")
     assert not (tmp_path / "runs.zip").exists()
 
 
@@ -469,7 +471,7 @@ def packed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THESIS_RUNS", str(folder / "runs"))
         without_digests(launch.execute(FULL).folder)
-        records.pack([FULL], folder / "runs.zip")
+        archive.pack([FULL], folder / "runs.zip")
     with zipfile.ZipFile(folder / "runs.zip") as file:
         return {name: file.read(name) for name in file.namelist()}
 
@@ -484,7 +486,7 @@ def test_garbage_is_not_unpacked(packed, tmp_path, name, change, said):
         for part, content in (packed | {at: after}).items():
             file.writestr(part, content)
     with pytest.raises(UserError, match="holds no records of runs") as error:
-        records.unpack(tmp_path / "runs.zip")
+        archive.unpack(tmp_path / "runs.zip")
     assert said in str(error.value)
     assert name == "data.json" or run in str(error.value)
     assert not store.runs_folder().exists()
@@ -504,7 +506,7 @@ def test_numbers_that_cannot_be_are_not_unpacked(packed, tmp_path, column, value
         for part, before in (packed | {at: content.encode()}).items():
             file.writestr(part, before)
     with pytest.raises(UserError, match=r"metrics\.csv is broken"):
-        records.unpack(tmp_path / "runs.zip")
+        archive.unpack(tmp_path / "runs.zip")
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "done.json", "derived-x-0.safetensors"])
@@ -517,5 +519,5 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_not_read(packed, tmp_path, n
             for _ in range(257):
                 huge.write(bytes(2**20))
     with pytest.raises(UserError, match=f"{name} unpacks to 269,484,032 bytes"):
-        records.unpack(tmp_path / "runs.zip")
+        archive.unpack(tmp_path / "runs.zip")
     assert not store.runs_folder().exists()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from conftest import trained
 
-from thesislib import ensembles, launch, metrics
-from thesislib.config import UserError
+from thesislib.analysis import ensembles, scores
+from thesislib.runs import launch
+from thesislib.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(200, 10)) * 3, RNG.integers(0, 10, 200)
@@ -11,7 +12,7 @@ LOGITS, LABELS = RNG.normal(size=(200, 10)) * 3, RNG.integers(0, 10, 200)
 
 @pytest.mark.parametrize("average", ["probabilities", "logits", "votes"])
 def test_an_ensemble_of_one_is_its_member(average):
-    alone = metrics.log_softmax(LOGITS)
+    alone = scores.log_softmax(LOGITS)
     for members in (LOGITS[None], np.stack([LOGITS] * 4)):
         whole = ensembles.combine(members, average)
         assert np.array_equal(whole.argmax(1), LOGITS.argmax(1))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from thesislib import landscape
+from thesislib.analysis import landscape
+from thesislib.analysis.evaluator import Point, Probe
+from thesislib.analysis.landscape import Plane
 from thesislib.config import Run
-from thesislib.landscape import Plane
 from thesislib.minima import Minima
-from thesislib.probe import Point, Probe
 from thesislib.train import Trainer
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from conftest import PATIENCE, TINY, on_mounts
 
-from thesislib import beginnings, files, launch, machine, store
-from thesislib.config import UserError
+from thesislib.runs import launch, shared_prefix, store
+from thesislib.system import files, machine
+from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
 LONG = TINY.but(epochs=60, minima_every=7)
@@ -26,7 +27,7 @@ def numbers(result):
 def start(runs, checkpoint_seconds=0):
     """The command line training LONG, with a checkpoint after every epoch."""
     code = (
-        "import sys; from thesislib import launch, __main__; "
+        "import sys; from thesislib import __main__; from thesislib.runs import launch; "
         f"launch.CHECKPOINT_SECONDS = {checkpoint_seconds}; sys.exit(__main__.main())"
     )
     command = [sys.executable, "-c", code, "run", *FLAGS]
@@ -117,7 +118,7 @@ def test_a_clone_waits_for_its_parent():
 def test_workers_end_with_their_parent(folders, number):
     """A signal to the launcher alone must not leave processes that train on, or wait for ever."""
     code = (
-        "import conftest\nfrom thesislib import launch\n"
+        "import conftest\nfrom thesislib.runs import launch\n"
         "if __name__ == '__main__':\n"
         "    runs = [conftest.TINY.but(seed=s, epochs=3000, minima_every=50) for s in range(20)]\n"
         "    launch.train_missing(runs, workers=2)\n"
@@ -175,7 +176,7 @@ def test_a_run_does_not_go_on_with_another_rounding(tiny, monkeypatch):
         launch.execute(tiny)
     assert before == {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
     with pytest.raises(UserError):  # nor is another's beginning adopted: the key is another
-        assert beginnings.find(beginnings.file_name(tiny, launch.hardware())) is None
+        assert shared_prefix.find(shared_prefix.file_name(tiny, launch.hardware())) is None
         launch.execute(tiny)
     monkeypatch.setattr(machine, "kind", lambda: here)
     assert launch.execute(tiny).summary["versions"]["hardware"] == f"1 x {here}"

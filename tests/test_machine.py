@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import PATIENCE
 
-from thesislib import launch, machine
 from thesislib.flat import FlatParameters
+from thesislib.runs import launch
+from thesislib.system import machine
 
 
 def _number_of_worker(_):
@@ -113,7 +114,7 @@ def test_a_script_needs_no_main_guard(tiny, folders):
     """Processes of a pool do not execute the script of their parent, which would begin everything anew."""
     script = folders / "script.py"
     script.write_text(
-        "import sys; from thesislib import launch; from thesislib.config import Run\n"
+        "import sys; from thesislib.runs import launch; from thesislib.config import Run\n"
         "print('once')\n"
         "run = Run.model_validate_json(sys.argv[1])\n"
         "print(len(launch.results({'x': [run, run.but(seed=1)]}).final))\n"

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thesislib import models
 from thesislib.models import Linear, build, predict
+from thesislib.system import fast
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_parameter_counts(name, parameters):
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_linear_equals_torch(monkeypatch):
-    monkeypatch.setattr(models, "_ONEDNN", torch.ops.mkldnn._linear_pointwise)  # also where MKL's is the faster one
+    monkeypatch.setattr(fast, "_ONEDNN", torch.ops.mkldnn._linear_pointwise)  # also where MKL's is the faster one
     torch.manual_seed(0)
     ours, theirs = Linear(70, 50), nn.Linear(70, 50)
     theirs.load_state_dict(ours.state_dict())

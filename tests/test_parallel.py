@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import PATIENCE
 
-from thesislib import launch, store
 from thesislib.config import Run
-from thesislib.files import read_arrays
+from thesislib.runs import launch, store
+from thesislib.system.files import read_arrays
 from thesislib.train import Trainer
 
 #: 20 steps, a minimum after the 8th, 16th; 4 steps an epoch.
@@ -29,7 +29,7 @@ SCRIPT = """
 import sys
 import numpy as np
 import torch
-from thesislib import parallel
+from thesislib.system import parallel
 from thesislib.config import Run
 from thesislib.train import Trainer
 torch.set_num_threads(1)
@@ -80,7 +80,7 @@ import sys
 import numpy as np
 import torch
 from torch import nn
-from thesislib import parallel
+from thesislib.system import parallel
 with parallel.together("cpu"):
     torch.manual_seed(0)
     x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
@@ -141,7 +141,7 @@ def test_another_number_of_processes_is_refused(monkeypatch):
     (folder / "done.json").unlink()
     (folder / "final.safetensors").unlink()
     begin = (
-        "import sys; from thesislib import launch; launch.CHECKPOINT_SECONDS = -1;"
+        "import sys; from thesislib.runs import launch; launch.CHECKPOINT_SECONDS = -1;"
         "from thesislib.config import Run; from thesislib.train import Trainer; epoch = Trainer.epoch\n"
         "def stop(self):\n if self.finished_epochs == 3: sys.exit(3)\n return epoch(self)\n"
         "Trainer.epoch = stop; launch.execute(Run.model_validate_json(sys.argv[1]))"

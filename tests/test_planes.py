@@ -3,9 +3,9 @@ import pytest
 import torch
 from conftest import trained
 
-from thesislib import planes
-from thesislib.config import UserError
-from thesislib.results import Results
+from thesislib.analysis import planes
+from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from thesislib import sections
+from thesislib.experiments import sections
 from thesislib.train import Trainer
 
 BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}

@@ -1,7 +1,8 @@
 import pytest
 
-from thesislib import schedules, sections
-from thesislib.config import UserError
+from thesislib import schedules
+from thesislib.experiments import sections
+from thesislib.system.errors import UserError
 
 DATA = "0" * 16
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import trained
 
-from thesislib import launch, results, store
-from thesislib.config import UserError
-from thesislib.files import read_arrays, write_arrays
+from thesislib.runs import launch, results, store
+from thesislib.system.errors import UserError
+from thesislib.system.files import read_arrays, write_arrays
 
 
 def test_a_finished_run_reads_back(tiny):
@@ -172,7 +172,7 @@ def test_a_full_disk_is_named_and_nothing_half_stays(tmp_path):
     """A limit on the size of files is the nearest thing to a full disk."""
     code = (
         "import resource, signal, sys, pathlib, numpy as np\n"
-        "from thesislib import files\n"
+        "from thesislib.system import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "path, content = pathlib.Path(sys.argv[1]), np.zeros(5000)\n"

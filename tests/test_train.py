@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from thesislib.analysis.evaluator import Probe
 from thesislib.config import Run
 from thesislib.models import build
-from thesislib.probe import Probe
-from thesislib.store import COLUMNS
+from thesislib.runs.store import COLUMNS
 from thesislib.train import Trainer
 
 TIMES = {"seconds", "train_seconds"}

@@ -9,10 +9,13 @@ import select
 import signal
 import sys
 
-from thesislib import machine, sections, store
-from thesislib.arguments import pair, parameters, parser
-from thesislib.config import Run, UserError, make_run, printable
-from thesislib.files import settle_folders
+from thesislib.app.arguments import pair, parameters, parser
+from thesislib.config import Run, make_run
+from thesislib.experiments import sections
+from thesislib.runs import store
+from thesislib.system import machine
+from thesislib.system.errors import UserError, printable
+from thesislib.system.files import settle_folders
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         hint = "--minima-every (no more than --epochs) or --minimum-at-start"
         raise UserError(f"no minimum is stored in {run.epochs} epochs, so there is no hill: give {hint}")
     # Imported here: the other commands need not wait for it.
-    from thesislib import launch
+    from thesislib.runs import launch
 
     summary = launch.execute(run).summary
     if not _first_process():
@@ -95,17 +98,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _figures(options: argparse.Namespace) -> int:
-    from thesislib import chapter
+    from thesislib.app import notebooks
 
     if options.jobs is not None:
         os.environ[machine.JOBS] = options.jobs
     machine.cores()  # says so if that is no number
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
-    return 0 if chapter.execute(options.scale, options.section, given) else 1
+    return 0 if notebooks.execute(options.scale, options.section, given) else 1
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from thesislib import plan
+    from thesislib.runs import plan
 
     table = plan.table(_runs(options))
     print(table.to_string(index=False, float_format="{:.1f}".format))
@@ -115,7 +118,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _launch(options: argparse.Namespace) -> int:
-    from thesislib import cluster
+    from thesislib.runs import slurm
 
     for name, least in (("tasks", 1), ("cpus", 1), ("gpus", 0)):
         if (value := getattr(options, name)) is not None and value < least:
@@ -123,34 +126,35 @@ def _launch(options: argparse.Namespace) -> int:
     if not 1 / 60 <= options.hours < 10_000:
         raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
     further = dict(pair("--sbatch", text) for text in options.sbatch)
-    if taken := sorted(name for name in further if name.replace("-", "_") in cluster.OURS):
+    if taken := sorted(name for name in further if name.replace("-", "_") in slurm.OURS):
         raise UserError(f"--sbatch {taken[0]}=...: this one is set by launch itself")
-    resources = cluster.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
+    resources = slurm.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
     runs = _runs(options)
-    sent = cluster.submit(runs, options.cluster, resources)
-    waiting = cluster.on_their_way(runs)
+    sent = slurm.submit(runs, options.cluster, resources)
+    waiting = slurm.on_their_way(runs)
     print(
         f"sent {len(sent)} runs; {len(waiting)} are on their way; logs: {store.runs_folder() / 'cluster'}", flush=True
     )
     if not waiting or not options.wait:
         return 0
     print("Ctrl-C ends only this display", flush=True)
-    return 1 if cluster.watch(waiting) else 0
+    return 1 if slurm.watch(waiting) else 0
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from thesislib import export, records
+    from thesislib.plots import save
+    from thesislib.runs import archive
 
-    path = options.file or export.figures_folder(options.scale) / "runs.zip"
-    packed, runs = records.pack(_runs(options), path), len({store.run_id(run) for run in _runs(options)})
+    path = options.file or save.figures_folder(options.scale) / "runs.zip"
+    packed, runs = archive.pack(_runs(options), path), len({store.run_id(run) for run in _runs(options)})
     print(f"{packed} of {runs} runs in {path}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from thesislib import records
+    from thesislib.runs import archive
 
-    new, runs, begun = records.unpack(options.file)
+    new, runs, begun = archive.unpack(options.file)
     stay = f"; {begun} were begun here and go on from there" if begun else ""
     print(f"{runs} runs in {options.file}: {new} are new in {store.runs_folder()}{stay}")
     return 0
@@ -163,27 +167,28 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    from thesislib import chapter
+    from thesislib.app import notebooks
 
     # The first python3 on this path is the one that Lab offers: this environment's, not what somebody else calls so.
     path = [os.path.join(sys.prefix, "share", "jupyter"), os.environ.get("JUPYTER_PATH", "")]  # noqa: PTH118
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, path))
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={chapter.notebooks_folder()}"]
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={notebooks.notebooks_folder()}"]
     os.execv(sys.executable, command)
 
 
 def _clean_figures() -> int:
-    from thesislib import chapter, export
+    from thesislib.app import notebooks
+    from thesislib.plots import save
 
     deleted = 0
     for scale in sections.SCALES:
-        gone, left = chapter.delete(scale)
+        gone, left = notebooks.delete(scale)
         deleted += len(gone)
         if gone or left:
             rest = f"; not written here, so left: {', '.join(left)}" if left else ""
-            print(f"deleted {len(gone)} files in {export.figures_folder(scale)}{rest}")
+            print(f"deleted {len(gone)} files in {save.figures_folder(scale)}{rest}")
     if not deleted:
-        print(f"no figures in {export.figures_folder('')}")
+        print(f"no figures in {save.figures_folder('')}")
     return 0
 
 
@@ -191,7 +196,7 @@ def _clean(options: argparse.Namespace) -> int:
     if options.figures:
         return _clean_figures()
     # Imported here: the other commands need not wait for it.
-    from thesislib import jobs
+    from thesislib.runs import jobs
 
     folder = store.runs_folder()
     runs = [path for path in folder.iterdir() if store.is_run(path)] if folder.is_dir() else []

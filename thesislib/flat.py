@@ -1,11 +1,17 @@
-"""All trainable parameters of a network as one vector."""
+"""All trainable parameters of a network as one vector, and what is computed of such long vectors."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+try:
+    from thesislib.system import fast
+except ImportError:  # torch's own operations give the same up to rounding
+    fast = None
 
 
 class FlatParameters:
@@ -84,3 +90,32 @@ class MeanWeights:
     def begin_anew(self) -> None:
         """Forget all weights so far."""
         self.count = 0
+
+
+def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """||a - row||^2, [C], of a vector [P] and C rows [P]."""
+    if not rows:
+        return a.new_zeros(0)
+    if fast and fast.serves(a):
+        return fast.squared_distances(a, rows)
+    return torch.stack([torch.dot(a - row, a - row) for row in rows])
+
+
+def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
+    """Add sum_c factors_c (a - row_c) in place to contiguous tensors that, end to end, are as long as a [P]."""
+    flats = [out.view(-1) for out in outs]
+    if rows and fast and fast.serves(a):
+        fast.add_differences(flats, a, rows, factors)
+        return
+    # The difference is formed, not expanded into products: just after a minimum it is far smaller than a and row.
+    for row, factor in zip(rows, factors, strict=True):
+        for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
+            flat.addcmul_(piece, factor)
+
+
+def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Inner products [K, K], float64, of K long vectors, each given as the same sequence of contiguous pieces."""
+    pieces = [tuple(piece.view(-1) for piece in some) for some in zip(*vectors, strict=True)]
+    if fast and fast.serves(pieces[0][0]):
+        return fast.inner_products(pieces)
+    return sum(torch.stack([torch.stack([torch.dot(x, y) for y in some]) for x in some]).double() for some in pieces)

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from thesislib.flat import add_differences, squared_distances
 from thesislib.kernels import KERNELS
-from thesislib.vectors import add_differences, squared_distances
 
 
 class Minima:

@@ -4,61 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
-from torch.overrides import TorchFunctionMode
 
-from thesislib.config import UserError
+from thesislib.system.errors import UserError
 
+try:
+    from thesislib.system import fast
+except ImportError:  # torch's own products give the same up to rounding
+    fast = None
 
-def _onednn_product() -> Callable[..., Tensor] | None:
-    """oneDNN's matrix product in fp32, which torch itself uses for bf16 only; None where MKL's is the faster one.
-
-    One core, products of the MLP: with AVX-512 of AMD's it is twice as fast as MKL's (209 against 103 GFLOP/s), with
-    AVX-512 of Intel's an epoch takes a seventh longer than with MKL's, and with AVX2 alone a tenth.
-    """
-    cpuinfo = Path("/proc/cpuinfo")
-    amd = cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text()
-    if not amd or torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_ONEDNN = _onednn_product()
-
-
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a @ b^T (+ bias) for fp32 matrices on the CPU; transposed views are fine."""
-    return F.linear(a, b, bias) if _ONEDNN is None else _ONEDNN(a, b, bias, "none", [], "")
-
-
-class _FastLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        x_grad = _product(grad, weight.t()) if ctx.needs_input_grad[0] else None
-        return x_grad, _product(grad.t(), x.t()), grad.sum(0)
-
-
-class Linear(nn.Linear):
-    """nn.Linear with the faster of the two fp32 matrix products that a CPU build of torch has."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, in] -> [B, out]."""
-        ours = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if _ONEDNN is None or not ours:
-            return F.linear(x, self.weight, self.bias)
-        return _FastLinear.apply(x, self.weight, self.bias)
+Linear = fast.Linear if fast else nn.Linear
 
 
 def mlp(*hidden: int, inputs: int = 784, classes: int = 10) -> nn.Sequential:
@@ -200,36 +160,11 @@ def build(name: str, seed: int, classes: int = 10) -> nn.Module:
         return MODELS[name](classes)
 
 
-class _Rounded(torch.autograd.Function):
-    """Numbers rounded to bf16, and their gradients; both stay fp32 tensors."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.bfloat16().float()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad.bfloat16().float()
-
-
-class _RoundedProducts(TorchFunctionMode):
-    """Convolutions and linear layers of bf16 numbers, summed up in fp32: what autocast does, by fp32's instructions."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in (F.conv2d, F.linear):
-            return func(*args, **(kwargs or {}))
-        x, weight, *rest = args
-        return _Rounded.apply(func(_Rounded.apply(x), _Rounded.apply(weight), *rest, **(kwargs or {})))
-
-
 def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:
     """Where products and convolutions are of numbers in this precision."""
     if precision == "fp32":
         return nullcontext()
-    # Without AVX-512 oneDNN's convolutions in bf16 take eight times as long as those in fp32 (AMD EPYC, ResNet-20).
-    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return _RoundedProducts()
-    return torch.autocast(device, torch.bfloat16)
+    return fast.autocast() if fast and device == "cpu" else torch.autocast(device, torch.bfloat16)
 
 
 def predict(model: nn.Module, images: Tensor, precision: Literal["fp32", "bf16"]) -> Tensor:

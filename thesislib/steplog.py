@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thesislib import parallel
-from thesislib.vectors import inner_products
+from thesislib.flat import inner_products
+from thesislib.system import parallel
 
 #: Norms and angles of the gradient are measured at about this many steps of an epoch, evenly spread, or at every
 #: one of a shorter epoch: at each of MNIST's 468 steps they would cost 5 % of the training.

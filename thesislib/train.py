@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from torch.nn.utils import get_total_norm, parameters_to_vector
 from torch.optim.swa_utils import AveragedModel
 
-from thesislib import parallel, schedules
+from thesislib import schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import FlatParameters, MeanWeights
+from thesislib.flat import FlatParameters, MeanWeights, squared_distances
 from thesislib.minima import Minima
 from thesislib.models import build, estimate_statistics, predict
 from thesislib.steplog import StepLog, norms_and_cosines
-from thesislib.vectors import squared_distances
+from thesislib.system import parallel
 
 Arrays = Mapping[str, np.ndarray]
 

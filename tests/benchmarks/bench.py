@@ -22,10 +22,12 @@ import torch
 from handwritten import BATCH, DECAY, LR, MOMENTUM, STRENGTH, WIDTH, UserWay, plain_mlp, tensor_loop
 from measure import interleaved, with_threads
 
-from thesislib import datasets, launch, machine, models, store
+from thesislib import datasets, models
 from thesislib.batches import Images
 from thesislib.config import Run, make_run
-from thesislib.results import Results
+from thesislib.runs import launch, store
+from thesislib.runs.results import Results
+from thesislib.system import fast, machine
 from thesislib.train import Trainer
 
 HERE = Path(__file__).resolve()
@@ -83,11 +85,11 @@ def _products(steps: int) -> float:
     for _ in range(steps):
         inputs = [x]
         for weight in weights:
-            inputs.append(models._product(inputs[-1], weight))
+            inputs.append(fast._product(inputs[-1], weight))
         grad = inputs.pop()
         for weight, layer_input in zip(reversed(weights), reversed(inputs), strict=True):
-            models._product(grad.t(), layer_input.t())
-            grad = models._product(grad, weight.t()) if layer_input is not x else grad
+            fast._product(grad.t(), layer_input.t())
+            grad = fast._product(grad, weight.t()) if layer_input is not x else grad
     return time.perf_counter() - begin
 
 
@@ -146,7 +148,7 @@ def _batches(images: Images, generator: torch.Generator, augment: bool = False) 
 #: A process that trains 16 runs on embedded digits by so many processes and prints the seconds, their start included.
 GRID = """
 import sys, time
-from thesislib import launch
+from thesislib.runs import launch
 from thesislib.config import Run
 begin = time.perf_counter()
 launch.train_missing([Run(epochs=30, seed=seed) for seed in range(16)], int(sys.argv[1]))
@@ -198,7 +200,7 @@ def warm_figures() -> float:
 PEAK = """
 import sys
 from pathlib import Path
-from thesislib import launch, store
+from thesislib.runs import launch, store
 from thesislib.config import Run
 from thesislib.train import Trainer
 model, minima = sys.argv[1], int(sys.argv[2])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from thesislib import machine
+from thesislib.system import machine
 
 Rows = list[dict[str, object]]
 

@@ -1,0 +1,106 @@
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from thesislib.analysis.alignment import align, hidden_units, permuted
+from thesislib.flat import FlatParameters
+from thesislib.models import build, mlp
+
+#: Number of groups: hidden layers; inner channels of the blocks and the channels that stages add to the residual
+#: stream (ResNet-20: 9 + 3; ResNet-34 with projections: 16 + 4); MobileNetV2: stem, 17 expansions less the one that the
+#: first block lacks, 7 stages, the last layer.
+GROUPS = {"mlp": 2, "resnet20": 12, "resnet32": 18, "resnet34": 20, "mobilenetv2": 26}
+
+
+def images(name, count=4):
+    return torch.randn(count, 1, 28, 28) if name.startswith("mlp") else torch.randn(count, 3, 32, 32)
+
+
+def network(name, seed):
+    model = mlp(32, 16) if name == "mlp-small" else build(name, seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, nn.BatchNorm2d):  # every channel its own, or a wrong order would not show
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_()
+    return model, FlatParameters(model)
+
+
+def shuffled(theta, model, seed):
+    rng = np.random.default_rng(seed)
+    return permuted(theta, model, [rng.permutation(len(units)) for units in hidden_units(model)])
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_permuted_network_computes_the_same(name):
+    """In training mode: BatchNorm's statistics are those of the batch and need not be permuted."""
+    model, flat = network(name, 0)
+    x, theta = images(name), flat.theta.numpy().copy()
+    with torch.no_grad():
+        before = model(x)
+        assert len(hidden_units(model)) == GROUPS[name]
+        other = shuffled(theta, model, 1)
+        assert (other != theta).mean() > 0.9
+        flat.theta.copy_(torch.from_numpy(other))
+        torch.testing.assert_close(model(x), before, atol=2e-3, rtol=1e-3)
+        # What is equal above is not so by its insensitivity: two units of one group, in one parameter only.
+        k, axis, _ = hidden_units(model)[0].places[0]
+        parameter = list(model.parameters())[k]
+        parameter.copy_(parameter.flip(axis))
+        assert (model(x) - before).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [("mlp-small", seed) for seed in range(5)] + [("resnet20", 0), ("resnet20", 1), ("mobilenetv2", 0)],
+)
+def test_a_permuted_copy_aligns_back(name, seed):
+    model, flat = network(name, seed)
+    theta, x = flat.theta.numpy().copy(), images(name)
+    with torch.no_grad():
+        outputs = model(x)
+        aligned = align(shuffled(theta, model, seed), theta, model)
+        assert ((aligned - theta) ** 2).sum() < 1e-8
+        flat.theta.copy_(torch.from_numpy(aligned))
+        assert torch.equal(model(x), outputs)
+
+
+@pytest.mark.parametrize("name", ["mlp-small", "resnet20"])
+def test_alignment_never_leads_away_and_keeps_the_function(name):
+    (model, flat), (_, other) = network(name, 0), network(name, 1)
+    theta, target, x = flat.theta.numpy().copy(), other.theta.numpy(), images(name)
+    with torch.no_grad():
+        before = model(x)
+        aligned = align(theta, target, model)
+        assert ((aligned - target) ** 2).sum() < ((theta - target) ** 2).sum()
+        flat.theta.copy_(torch.from_numpy(aligned))
+        torch.testing.assert_close(model(x), before, atol=1e-3, rtol=1e-3)
+
+
+def test_units_that_join_the_pixels_stay():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer, self.last = nn.Linear(8, 5), nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(x + self.outer(self.inner(x)))
+
+    (inner,) = hidden_units(Residual())
+    assert len(inner) == 5
+
+
+def test_what_it_cannot_follow_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3, groups=2))
+    with pytest.raises(ValueError, match="GroupNorm"):
+        hidden_units(model)
+    with pytest.raises(ValueError, match="groups=2"):
+        hidden_units(deepcopy(model[::2]))
+    with pytest.raises(ValueError, match="12730 weights are not"):
+        align(np.zeros(12730), np.zeros(12730), mlp(512, 256))

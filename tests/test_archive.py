@@ -1,0 +1,208 @@
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import thesislib, without_digests
+
+from thesislib import datasets
+from thesislib.analysis import ensembles
+from thesislib.runs import archive, cache, launch, results, store
+from thesislib.system.errors import UserError
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Pack, then call this: runs and data are those of somebody else."""
+
+    def go():
+        for name in ("runs", "data"):
+            monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / "elsewhere" / name))
+
+    return go
+
+
+def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
+    here = results.Results({"all": [launch.execute(tiny)]})
+    scores, history = ensembles.table(here), here.history
+    assert archive.pack([tiny, tiny.but(seed=1)], tmp_path / "runs.zip") == 1
+    elsewhere()
+    assert archive.unpack(tmp_path / "runs.zip") == (1, 1, 0)
+    assert not launch.missing([tiny])
+    there = results.Results.load({"all": [tiny]})
+    pd.testing.assert_frame_equal(there.history, history)
+    pd.testing.assert_frame_equal(ensembles.table(there), scores)
+    with pytest.raises(UserError, match="came without its weights"):
+        ensembles.table(there, "votes")
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
+
+
+def test_the_same_runs_are_the_same_file(tiny, tmp_path):
+    launch.execute(tiny)
+    for name in "ab":
+        archive.pack([tiny], tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_begun_run_loses_nothing(tiny, tmp_path, elsewhere):
+    launch.execute(tiny)
+    archive.pack([tiny], tmp_path / "runs.zip")
+    elsewhere()
+    with store.writing(tiny) as writer:
+        writer.resume()
+        writer.checkpoint(0, {"x": np.zeros(1)})
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 1)
+    assert not store.is_done(tiny)
+    assert (writer.folder / "checkpoint.safetensors").is_file()
+    assert "1 were begun here and go on" in thesislib("unpack", tmp_path / "runs.zip").stdout
+
+
+@pytest.mark.parametrize("damage", [b"", b"epoch,train_loss\n1", b"garbage\n"])
+def test_a_broken_run_here_is_no_obstacle(tiny, tmp_path, damage):
+    result = launch.execute(tiny)
+    archive.pack([tiny], tmp_path / "runs.zip")
+    (result.folder / "metrics.csv").write_bytes(damage)
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
+
+
+def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_path):
+    result = launch.execute(tiny)
+    computed = []
+    cache.numbers("x", [result], lambda: computed.append(1) or {"n": 7.0})
+    archive.pack([tiny], tmp_path / "runs.zip")
+    for path in result.folder.glob("derived-*"):
+        path.unlink()
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
+    assert cache.numbers("x", [result], lambda: computed.append(1) or {"n": 0.0}) == {"n": 7.0}
+    assert computed == [1]
+    assert result.arrays("final")
+    # Another processor rounds differently: what was derived from its run says nothing about ours.
+    for path in result.folder.glob("derived-*"):
+        path.unlink()
+    metrics = result.folder / "metrics.csv"
+    without_digests(result.folder)
+    table = pd.read_csv(metrics, float_precision="round_trip", dtype=float)
+    table["d_init"] *= 1 + 1e-7
+    table.to_csv(metrics, index=False)
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
+    assert not list(result.folder.glob("derived-*"))
+
+
+def test_a_broken_derived_file_is_computed_again(tiny):
+    result = launch.execute(tiny)
+    for expected in (1.0, 2.0):
+        assert cache.numbers("x", [result], lambda e=expected: {"n": e}) == {"n": expected}
+        (path,) = result.folder.glob("derived-*")
+        path.write_bytes(path.read_bytes()[:20])
+
+
+def test_records_alone_are_deleted(tiny, tmp_path, elsewhere):
+    launch.execute(tiny)
+    archive.pack([tiny], tmp_path / "runs.zip")
+    elsewhere()
+    archive.unpack(tmp_path / "runs.zip")
+    other = launch.execute(tiny.but(seed=1))
+    assert "deleted 1 run" in thesislib("clean", "--records", "--yes").stdout
+    assert launch.missing([tiny, other.run]) == [tiny]
+    assert "no runs without weights" in thesislib("clean", "--records", "--yes").stdout
+
+
+def test_other_parameters_are_computed_anew(tiny):
+    runs = [launch.execute(tiny), launch.execute(tiny.but(seed=1))]
+    for expected, chosen, value in ((1, runs, 1), (1, runs, 1), (2, runs, 2), (3, runs[:1], 1), (4, runs[::-1], 1)):
+        found = cache.arrays("x", chosen, lambda e=expected: {"x": np.array([e])}, p=value)["x"].item()
+        assert found == expected
+
+
+def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
+    images, labels = np.zeros((600, 28, 28), np.uint8), np.arange(600) % 10
+    (tmp_path / "data").mkdir()
+    run = tiny.but(data="mnist", epochs=1, minima_every=1)
+
+    def use(images):
+        path = datasets.data_folder() / "mnist.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        return datasets.fingerprint("mnist")
+
+    first = use(images)
+    launch.execute(run)
+    archive.pack([run], tmp_path / "runs.zip")
+    elsewhere()
+    archive.unpack(tmp_path / "runs.zip")
+    assert datasets.fingerprint("mnist") == first, "without data, the records say which they saw"
+    assert store.is_done(run)
+    # Nothing may train under other ids while these runs lie unseen beside it, ...
+    with pytest.raises(UserError, match="another copy of mnist"):
+        use(images + 1)
+    with pytest.raises(UserError, match="another copy of mnist"):
+        archive.unpack(tmp_path / "runs.zip")
+    # ... and with the right data both go on.
+    assert use(images) == first
+    assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["no zip", "cut", "locked", "renamed", "foreign", "lacking", "other data", "list", "metrics", "summary"],
+)
+def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
+    launch.execute(tiny)
+    path = tmp_path / "runs.zip"
+    archive.pack([tiny], path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    run = store.run_id(tiny)
+    if damage == "renamed":
+        parts = {name.replace(run, "0" * 12): content for name, content in parts.items()}
+    elif damage == "foreign":
+        parts["../evil"] = b""
+    elif damage == "lacking":
+        del parts[f"{run}/metrics.csv"]
+    elif damage == "other data":
+        parts["data.json"] = json.dumps({"mnist5k": "0" * 16}).encode()
+    elif damage == "list":
+        parts["data.json"] = b"[]"
+    elif damage in ("metrics", "summary"):
+        parts[f"{run}/{'metrics.csv' if damage == 'metrics' else 'done.json'}"] = b"{}"
+    if damage == "no zip":
+        path.write_text("nonsense")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "locked":  # the flag of a password, in the file's own header and in the list at its end
+        content = bytearray(path.read_bytes())
+        content[6] |= 1
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in parts.items():
+                file.writestr(name, content)
+    elsewhere()
+    process = thesislib("unpack", str(path))
+    assert process.returncode == 2
+    assert process.stderr.startswith("thesislib: ") and len(process.stderr.splitlines()) == 1
+    assert "holds no records" in process.stderr
+    assert not store.runs_folder().exists()
+
+
+def test_a_folder_is_no_file(tiny, tmp_path):
+    launch.execute(tiny)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="folder is a folder: give the file's name"):
+        archive.pack([tiny], tmp_path / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "runs"}
+
+
+def test_the_command_line_packs_a_section(tmp_path):
+    from thesislib.experiments import sections
+
+    runs = [run for group in sections.groups("1_baseline", "smoke").values() for run in group]
+    assert thesislib("pack", "--scale", "smoke").returncode == 2
+    launch.train_missing(runs)
+    process = thesislib("pack", "--scale", "smoke", "--section", "1_baseline")
+    assert process.stdout.startswith("3 of 3 runs in "), process.stderr
+    with zipfile.ZipFile(tmp_path / "figures" / "smoke" / "runs.zip") as file:
+        assert json.loads(file.read("data.json")) == {"mnist5k": datasets.fingerprint("mnist5k")}
+    assert "3 runs in" in thesislib("unpack", str(tmp_path / "figures" / "smoke" / "runs.zip")).stdout

@@ -1,0 +1,126 @@
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, on_mounts
+
+from thesislib import flat
+from thesislib.flat import add_differences, inner_products, squared_distances
+from thesislib.minima import Minima
+from thesislib.system import fast
+
+SIZES = (1, 5, 128, 129, 100_003)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3, 19])
+def test_squared_distances_are_torchs(size, count):
+    a, *rows = torch.randn(1 + count, size, dtype=torch.float64)
+    expected = torch.stack([((a - row) ** 2).sum() for row in rows])
+    assert torch.allclose(squared_distances(a, rows), expected, rtol=1e-13, atol=0)
+    rounded = squared_distances(a.float(), [row.float() for row in rows])
+    assert rounded.dtype == torch.float32
+    expected = torch.stack([((a.float().double() - row.float().double()) ** 2).sum() for row in rows])
+    assert torch.allclose(rounded.double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3, 19])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_add_differences_is_torchs(size, count, dtype):
+    a, out, *rows = torch.randn(2 + count, size, dtype=dtype)
+    factors = torch.randn(count, dtype=dtype)
+    expected = out + sum(factor * (a - row) for factor, row in zip(factors, rows, strict=True))
+    pieces = out.split([size // 3, size - size // 3])
+    add_differences(pieces, a, rows, factors)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    assert torch.allclose(out, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("row", [torch.zeros(9), torch.zeros(10).double(), torch.zeros(20)[::2]])
+def test_rows_that_are_no_such_vectors_are_refused(row):
+    """They are read by address: anything else would be other memory."""
+    for operation in (
+        lambda a: squared_distances(a, [a, row]),
+        lambda a: add_differences([torch.zeros(10)], a, [a, row], torch.ones(2)),
+    ):
+        with pytest.raises(ValueError, match="contiguous"):
+            operation(torch.zeros(10))
+
+
+def test_factors_and_tensors_that_do_not_fit_are_refused():
+    for out, factors in (([torch.zeros(10)], torch.ones(1)), ([torch.zeros(11)], torch.ones(2)), ([], torch.ones(2))):
+        with pytest.raises(ValueError, match="2 rows take"):
+            add_differences(out, torch.zeros(10), [torch.zeros(10)] * 2, factors)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fused", [True, False])
+def test_inner_products_are_torchs(size, fused, monkeypatch):
+    monkeypatch.setattr(fast, "serves", lambda vector: fused)
+    long = torch.randn(3, size)
+    products = inner_products([row.split([size // 3, size - size // 3]) for row in long])
+    assert products.dtype == torch.float64
+    assert torch.allclose(products, long.double() @ long.double().T, rtol=1e-5, atol=1e-6 * size)
+
+
+def test_what_is_close_together_is_not_lost_to_rounding():
+    a = torch.randn(10_000)
+    b = a + 1e-6 * torch.randn(10_000)
+    near, same = squared_distances(a, [b, a]).tolist()
+    assert near == pytest.approx(((a.double() - b.double()) ** 2).sum().item(), rel=1e-6)
+    assert same == 0
+    out = torch.zeros(10_000)
+    add_differences([out], a, [a], torch.tensor([5.0]))
+    assert not out.any(), "a hill is flat on its very top"
+
+
+def test_nan_and_infinity_are_not_optimised_away():
+    a, zero = torch.zeros(10_000), torch.zeros(10_000)
+    for bad in (math.nan, math.inf):
+        a[7_000] = bad
+        assert not math.isfinite(squared_distances(a, [zero]))
+        out = torch.zeros(10_000)
+        add_differences([out], a, [zero], torch.tensor([1.0]))
+        assert not math.isfinite(out[7_000])
+
+
+def test_views_are_written_in_place():
+    theta, row, gradients = torch.randn(10), torch.randn(10), [torch.zeros(2, 3), torch.zeros(4)]
+    minima = Minima("rbf", 0.1, "multiple")
+    minima.add(row)
+    value, factors = minima.factors(theta, 2.0)
+    minima.add_gradient(theta, factors, gradients)
+    assert value == minima.gradient(theta, 2.0)[0]
+    assert torch.allclose(torch.cat([g.flatten() for g in gradients]), minima.gradient(theta, 2.0)[1])
+
+
+def test_both_paths_agree(monkeypatch):
+    """The way a GPU goes, on the CPU: torch's operations instead of the fused ones."""
+    theta, rows = torch.randn(5_000), torch.randn(3, 5_000)
+    minima = Minima("tanh", 1e-4, "multiple")
+    for row in rows:
+        minima.add(row)
+    fused = minima.gradient(theta, 3.0)
+    monkeypatch.setattr(flat, "fast", None)
+    plain = minima.gradient(theta, 3.0)
+    for a, b in zip(fused, plain, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-9)
+
+
+def test_nothing_can_be_written_but_runs(tmp_path):
+    """Checkout and home that may only be read, as in containers and on compute nodes: compiled anew, not refused."""
+    checkout = Path(__file__).parents[1]
+    script = (
+        'for f in "$1" "$HOME"; do mount --rbind "$f" "$f"; mount -o remount,ro,bind "$f"; done; cd "$1"; shift; "$@"'
+    )
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.model_dump(exclude_defaults=True).items()]
+    environment = {"HOME": str(tmp_path), "THESIS_RUNS": "/mnt/runs"} | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    mounted = f"mount -t tmpfs none /mnt; {script}"
+    done = on_mounts(mounted, str(checkout), sys.executable, "-m", "thesislib", "run", *flags, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "finished after 6 epochs" in done.stdout
+    assert "NUMBA_CACHE_DIR" not in os.environ

@@ -1,0 +1,203 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PATIENCE, trained
+from PIL import Image
+
+from thesislib import datasets
+from thesislib.config import Run
+from thesislib.plots import curves, panels, save, style
+from thesislib.plots.pgf import PREAMBLE
+from thesislib.runs.results import Result, Results
+from thesislib.system.errors import UserError
+
+needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+@pytest.fixture
+def results(tiny):
+    return trained({"no term": [tiny.but(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.but(seed=1)]})
+
+
+def test_every_figure_comes_in_four_files(chapter):
+    names = {path.stem for path in chapter.figures.glob("*.json")}
+    assert len(names) >= 20
+    for name in names:
+        for kind in ("pgf", "pdf", "png", "json"):
+            assert (chapter.figures / f"{name}.{kind}").stat().st_size > 100
+        assert Image.open(chapter.figures / f"{name}.png").width == round(style.TEXTWIDTH * 200)
+
+
+def test_provenance(results, folders):
+    save.save(curves.over_epochs(results), "curves", "smoke", results)
+    provenance = json.loads((folders / "figures" / "smoke" / "curves.json").read_text())
+    assert provenance["runs"] == {label: [r.id for r in group] for label, group in results.items()}
+    assert provenance["common"]["model"] == "mlp-tiny"
+    assert provenance["varied"]["no term"]["strength"] == 0
+    assert {"scale", "versions", "commit", "time"} <= provenance.keys()
+
+
+def test_pgf_has_the_legend_once_and_every_line(results, folders):
+    save.save(curves.over_epochs(results), "curves", "smoke", results)
+    code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
+    assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
+    assert code.count(r"\begin{axis}") == 2 + 1  # the legend's
+    assert code.count(r"\addplot") >= 4
+    assert r"\textwidth" in code
+
+
+def test_the_band_is_one_standard_deviation(results):
+    figure = curves.over_epochs(results, ["accuracy"], log=[])
+    band = figure.axes[0].collections[1].get_paths()[0].vertices
+    at_end = results.final.query("label == 's = 1'")["accuracy"]
+    last = band[band[:, 0] == 6][:, 1]
+    assert sorted({last.min(), last.max()}) == pytest.approx(
+        [at_end.mean() - at_end.std(ddof=1), at_end.mean() + at_end.std(ddof=1)]
+    )
+
+
+def test_a_setting_looks_the_same_everywhere():
+    looks = style.looks_of(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
+    assert style.looks_of(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
+    assert looks["cosine"].color == looks["cosine, term"].color
+    assert looks["cosine"].linestyle != looks["cosine, term"].linestyle
+    assert len({look.color for look in looks.values()}) == 4
+    many = style.looks_of([f"w = {k}" for k in range(20)])
+    assert len({look.color for look in many.values()}) == 20
+
+
+def test_panels_alike_have_one_axis():
+    rows = [{"label": "a", "model": "m", "x": x, "y": 10 * x, "z": x} for x in (1.0, 2.0)]
+    x, y, z = panels.points(pd.DataFrame(rows), {"x": "x", "y": "y", "z": "z"}, alike=[("x", "y")]).axes
+    assert x.get_xlim() == y.get_xlim() != z.get_xlim()
+
+
+def test_networks_are_not_averaged():
+    """Two networks under one label, as at scale thesis: a panel each, whatever the figure."""
+    small = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
+    rows = {"epoch": [1, 2], "accuracy": [0.5, 0.6], "d_0": [0.0, 1.0], "members": [1, 2]}
+    table = pd.concat(
+        pd.DataFrame(rows).assign(label="s = 1", model=model, seed=seed, id=f"{model}{seed}", d_0=[0.0, d + seed])
+        for model, d in (("resnet20", 1.0), ("mobilenetv2", 100.0))
+        for seed in (0, 1)
+    )
+    results = Results({"s = 1": [Result(small, Path())]})
+    results.__dict__["history"] = table.reset_index(drop=True)
+    for figure in (curves.distances(results), curves.over_epochs(results, ["d_0"], log=[])):
+        ends = [axis.lines[0].get_ydata()[-1] for axis in figure.axes]
+        assert ends == [1.5, 100.5]
+        assert all(
+            name in axis.get_title() for name, axis in zip(("resnet20", "mobilenetv2"), figure.axes, strict=True)
+        )
+
+
+def test_lines_that_coincide_all_show(results):
+    """The learning rate of all settings is the same: each line leaves some of those before it in sight."""
+    figure = curves.over_epochs(results, ["lr"], stripes=True)
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in results]
+    assert len(drawn) > 1
+    assert all((line.get_ydata() == drawn[0].get_ydata()).all() for line in drawn)
+    widths = [line.get_linewidth() for line in drawn]
+    assert widths == sorted(set(widths), reverse=True)
+
+
+def test_smoothing(results):
+    def line(smoothing):
+        return curves.over_epochs(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
+
+    assert line(3)[-1] == pytest.approx(line(1)[-3:].mean())
+    with pytest.raises(UserError, match="smoothing"):
+        line(0)
+
+
+def test_diverged_runs_still_draw(tiny, folders):
+    results = trained({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
+    for k, figure in enumerate((curves.over_epochs(results), curves.distances(results), curves.lengths(results, 2))):
+        save.save(figure, f"diverged{k}", "smoke", results)
+        assert (save.figures_folder("smoke") / f"diverged{k}.png").exists()
+
+
+def test_networks_that_exploded_leave_the_heat_map_legible():
+    """A squared distance of 37 digits is written short, and the others keep their shades."""
+    runs = [Run(strength=s, width=w, minima_every=1) for s in (1.0, 10.0) for w in (0.01, 0.1)]
+    rows = [
+        {"model": "mlp", "id": str(k), "label": str(k), "strength": 0, "accuracy": 0.9, "d_0": d}
+        for k, d in enumerate((100.0, 2000.0, 3.4e37, np.inf))
+    ]
+    results = Results({str(k): [Result(run, Path(str(k)))] for k, run in enumerate(runs)})
+    results.__dict__["history"] = pd.DataFrame(rows)
+    axis = panels.heatmaps(results, ["d_0"]).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["100", "2000", "3e+37", "inf"]
+    (mesh,) = axis.collections
+    assert mesh.get_array().ravel().tolist() == pytest.approx([2, np.log10(2000), 6, 6])
+
+
+def test_one_seed_has_no_error_bar(tiny, folders):
+    results = trained({"no term": [tiny.but(strength=0)], "s = 1": [tiny]})
+    for k, figure in enumerate((curves.lengths(results, 2), panels.endpoints(results, "strength"))):
+        assert not [c for axis in figure.axes for c in axis.collections]
+        save.save(figure, f"single{k}", "smoke", results)
+        code = (folders / "figures" / "smoke" / f"single{k}.pgf").read_text()
+        assert "mark=-" not in code
+        assert "nan" not in code
+
+
+def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
+    monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
+    run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
+    results = Results({"s = 1": [Result(run, Path())]})
+    figure, _ = style.grid(1, 1, 2.0)
+    for name in ("first", "second"):
+        save.save(figure, name, "smoke", results)
+        assert (folders / "figures" / "smoke" / f"{name}.pgf").read_text().count("CIFAR-10 (noise)") == 1
+
+
+def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
+    rows = [
+        {"claim": "C1", "says": "it is", "verdict": "reproduced", "unit": "points", "effect": effect, "low": 1.0,
+         "high": 9.0, "margin": 1.0, "network": network}
+        for network, effect in (("resnet32", 4.0), ("mobilenetv2", 5.0))
+    ]  # fmt: skip
+    axes = panels.forest(pd.DataFrame(rows)).axes
+    assert [axis.get_title() for axis in axes[:2]] == ["resnet32", "mobilenetv2"]
+    assert [axis.lines[0].get_xydata().tolist() for axis in axes[2:4]] == [[[4, 0]], [[5, 0]]]
+    assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes[2:4]] == [["C1 it is"], [" "]]
+
+
+def compile_tex(folder: Path, name: str) -> str:
+    for _ in range(2):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+        environment = os.environ | {"max_print_line": "1000"}  # no line breaks within file names
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert process.returncode == 0, process.stdout[-3000:]
+    return (folder / name).with_suffix(".log").read_text(errors="replace")
+
+
+@needs_tex
+def test_the_book_compiles_without_overfull_boxes(chapter):
+    save.book(chapter.figures, sorted(chapter.figures.glob("*.pgf")))  # further calls may have drawn a part of them
+    log = compile_tex(chapter.figures, "figures.tex")
+    assert "Overfull" not in log
+    assert re.search(r"Output written on figures\.pdf \(\d+ pages", log)
+
+
+@needs_tex
+def test_figures_are_found_from_a_thesis_elsewhere(chapter, tmp_path):
+    """The folder dropped into a thesis, \\graphicspath set: side images of heat maps are found."""
+    shutil.copytree(chapter.figures, tmp_path / "thesis" / "chapters" / "plots")
+    heatmap = (tmp_path / "thesis" / "chapters" / "plots" / "2-3_interaction.pgf").read_text()
+    assert "2-3_interaction-000.png" in heatmap
+    document = (
+        r"\documentclass{article}", *PREAMBLE, r"\graphicspath{{chapters/plots/}}", r"\begin{document}",
+        r"\input{chapters/plots/2-3_interaction.pgf}", r"\end{document}",
+    )  # fmt: skip
+    (tmp_path / "thesis" / "thesis.tex").write_text("\n".join(document))
+    log = compile_tex(tmp_path / "thesis", "thesis.tex").replace("//", "/")
+    assert "File: chapters/plots/2-3_interaction-000.png" in log

@@ -1,0 +1,257 @@
+"""`launch`: on a real Slurm, started here, and as local processes."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import slurm as one_node
+from conftest import PATIENCE, TINY, thesislib
+
+from thesislib.experiments import sections
+from thesislib.runs import jobs, launch, slurm, store
+from thesislib.runs.slurm import Resources
+from thesislib.system.errors import UserError
+
+#: Long enough (some ten seconds) to be disturbed after its first checkpoint.
+LONG = TINY.but(epochs=1500, minima_every=500, train_size=2000)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    if why := one_node.missing():
+        pytest.skip(why)
+    with one_node.Slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def on_slurm(cluster, monkeypatch):
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    return cluster
+
+
+def until(what, there, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not (found := there()):
+        assert time.monotonic() < end, f"no {what} after {seconds} seconds"
+        time.sleep(0.2)
+    return found
+
+
+def runs_of(section):
+    return list({run: None for group in sections.groups(section, "smoke").values() for run in group})
+
+
+def weights(run):
+    """All that was stored of a run's networks: its minima and its end."""
+    folder = store.runs_folder() / store.run_id(run)
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors") if not path.name.startswith("beg")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The long run's files, trained in one go."""
+    before = os.environ.get("THESIS_RUNS")
+    os.environ["THESIS_RUNS"] = str(tmp_path_factory.mktemp("undisturbed"))
+    try:
+        launch.execute(LONG)
+        return weights(LONG)
+    finally:
+        os.environ.pop("THESIS_RUNS") if before is None else os.environ.update(THESIS_RUNS=before)
+
+
+def sent_job(run):
+    return jobs.read()[store.run_id(run)]
+
+
+def checkpoint_of(run):
+    return store.runs_folder() / store.run_id(run) / "checkpoint.safetensors"
+
+
+def worker_of(run):
+    """The process that trains on behalf of the job that the run was sent with; None if it has ended."""
+    lines = {p: " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])}  # a zombie has none
+    tasks = [p for p, line in lines.items() if "submitit.core._submit" in line and sent_job(run).name in line]
+    try:
+        children = [child for task in tasks for child in task.children(recursive=True)]
+        return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
+    """Eight runs, one of them trained before: an array of four, some of whose tasks train two."""
+    runs = runs_of("4-1_multiple_minima")
+    launch.execute(runs[0])
+    command = ("launch", "--scale", "smoke", "--section", "4-1_multiple_minima", "--cluster", "slurm", "--tasks", "4")
+    first = thesislib(*command)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("sent 7 runs; 7 are on their way")
+    assert not launch.missing(runs)
+    numbers = [sent.job for sent in jobs.read().values()]
+    assert sorted(numbers.count(job) for job in set(numbers)) == [1, 2, 2, 2]
+    assert {job.split("_")[1] for job in numbers} == {"0", "1", "2", "3"}
+    assert len({job.split("_")[0] for job in numbers}) == 1, "one array"
+    assert thesislib(*command).stdout.startswith("sent 0 runs; 0 are on their way")
+
+
+def test_what_waits_or_works_is_not_sent_twice(on_slurm):
+    assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
+    assert slurm.submit([LONG], "slurm", Resources()) == []
+    assert slurm.on_their_way([LONG]) == [LONG]
+    on_slurm.run("scancel", sent_job(LONG).job)
+    until("empty queue", lambda: not slurm.on_their_way([LONG]))
+
+
+@pytest.mark.parametrize("how", ["requeued", "preempted", "timed-out"])
+def test_a_requeued_run_resumes_to_the_bit(on_slurm, undisturbed, how, capsys):
+    """By Slurm itself; by submitit, when a more urgent job wants the node or when Slurm announces the end of the time.
+
+    The last one is the announcement alone, in the sixth of an hour before which submitit takes all of them for that.
+    """
+    slurm.submit([LONG], "slurm", Resources(hours=0.1 if how == "timed-out" else 24.0))
+    job = sent_job(LONG).job
+    until("checkpoint", checkpoint_of(LONG).exists)
+    if how == "requeued":
+        on_slurm.run("scontrol", "requeue", job)
+    elif how == "preempted":
+        on_slurm.run(
+            "sbatch", "--partition", "urgent", "--cpus-per-task", "4", "--output", "/dev/null", "--wrap", "sleep 2"
+        )
+    else:
+        on_slurm.run("scancel", "--signal=USR2", job)
+    assert slurm.watch([LONG]) == 0
+    assert sent_job(LONG).job == job, "the same job"
+    assert "Restarts=1" in on_slurm.run("scontrol", "show", "job", job)
+    assert how == "requeued" or f"job is {how}" in Path(sent_job(LONG).log).read_text()
+    assert weights(LONG) == undisturbed
+
+
+def test_a_killed_task_is_named_with_its_log_and_sent_again(on_slurm, undisturbed, capsys):
+    slurm.submit([LONG], "slurm", Resources())
+    until("checkpoint", checkpoint_of(LONG).exists)
+    until("worker", lambda: worker_of(LONG)).send_signal(signal.SIGKILL)
+    assert slurm.watch([LONG]) == 1
+    log = Path(sent_job(LONG).log)
+    assert f"FAILED run {store.run_id(LONG)}: see {log}" in capsys.readouterr().out
+    assert "terminated abruptly" in log.read_text()
+    assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
+    assert f"FAILED run {store.run_id(LONG)} of job" in capsys.readouterr().out
+    assert slurm.watch([LONG]) == 0
+    assert weights(LONG) == undisturbed
+
+
+def test_a_job_may_send_jobs(on_slurm, monkeypatch):
+    """What Slurm and a framework tell a job of its own is not for those that it sends."""
+    own = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_CPU": "1", "SLURM_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "map_cpu:99"}
+    for name, value in (own | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}).items():
+        monkeypatch.setenv(name, value)
+    run = TINY.but(seed=11)
+    assert slurm.submit([run], "slurm", Resources()) == [run]
+    assert slurm.watch([run]) == 0
+    assert os.environ["SLURM_MEM_PER_CPU"] == "1", "ours is as it was"
+
+
+def test_nobody_else_can_put_a_task_in_place_of_ours(monkeypatch):
+    """Tasks are pickles: whoever reads one executes what is in it."""
+    run, before = TINY.but(epochs=1), os.umask(0)
+    try:
+        slurm.submit([run], "local", Resources())
+    finally:
+        os.umask(before)
+    assert slurm.watch([run]) == 0
+    folder = Path(sent_job(run).log).parent
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.glob("*submitted.pkl")} == {"0o600"}
+
+
+def test_a_wrong_partition_is_one_line(on_slurm):
+    done = thesislib("launch", "--scale", "smoke", "--cluster", "slurm", "--partition", "nowhere")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "slurm refuses the jobs" in done.stderr
+    assert "partition" in done.stderr
+    assert jobs.read() == {}
+
+
+def test_no_slurm_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = thesislib("launch", "--scale", "smoke", "--cluster", "slurm")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "local" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--tasks", "0"), ("--cpus", "0"), ("--hours", "0"), ("--hours", "0.005"), ("--hours", "inf"), ("--hours", "nan")],
+)
+def test_nothing_of_a_resource_is_refused(flag, value):
+    done = thesislib("launch", "--scale", "smoke", flag, value)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert flag in done.stderr
+
+
+def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
+    """Their jobs came along, but there is nobody to ask about them."""
+    run = TINY.but(epochs=1)
+    jobs.folder().mkdir(parents=True)
+    there = {store.run_id(run): {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}}
+    (jobs.folder() / "submitted.json").write_text(json.dumps(there))
+    monkeypatch.setattr(jobs, "queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
+    assert slurm.submit([run], "local", Resources()) == [run]
+    assert slurm.watch([run]) == 0
+
+
+@pytest.mark.parametrize("visible", [None, "1,0"])
+def test_local_tasks_see_the_gpus_that_we_see(visible, monkeypatch):
+    """submitit itself hides all of them from tasks that ask for none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    run = LONG.but(seed=7)
+    slurm.submit([run], "local", Resources())
+    until("checkpoint", checkpoint_of(run).exists)
+    worker = until("worker", lambda: worker_of(run))
+    assert worker.environ().get("CUDA_VISIBLE_DEVICES") == visible
+    psutil.Process(int(sent_job(run).job)).kill()
+    until("end of the worker", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_local_tasks_outlive_their_launcher():
+    command = ("launch", "--scale", "smoke", "--section", "1_baseline", "--tasks", "2")
+    done = thesislib(*command, "--no-wait")
+    assert done.returncode == 0, done.stderr
+    assert "sent 3 runs" in done.stdout
+    runs = runs_of("1_baseline")
+    until("finished runs", lambda: not launch.missing(runs))
+    assert thesislib(*command).stdout.startswith("sent 0 runs")
+
+
+def test_local_tasks_outlive_the_terminal():
+    """The launcher, showing progress, has a terminal of its own; closing it ends the launcher and nothing else."""
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "thesislib", "launch", "--scale", "smoke", "--section", "1_baseline"]
+
+    def at_its_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
+
+    launcher = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=at_its_terminal
+    )
+    os.close(its)
+    until("sent runs", jobs.read)
+    os.close(ours)
+    assert launcher.wait(60) != 0
+    runs = runs_of("1_baseline")
+    assert launch.missing(runs), "the tasks still had work"
+    until("finished runs", lambda: not launch.missing(runs))

@@ -1,0 +1,113 @@
+"""Between minima: straight lines and their barriers, trained curves, planes with the walk projected onto them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from thesislib.analysis.evaluator import Probe
+from thesislib.config import Run
+from thesislib.kernels import KERNELS
+from thesislib.models import predict
+
+
+def line(probe: Probe, a: Tensor, b: Tensor, points: int = 21) -> pd.DataFrame:
+    """Loss and accuracy along (1 - t) a + t b; one row a point: t and the fields of probe.Point."""
+    return curve(probe, [a, b], points)
+
+
+def curve(probe: Probe, control: Sequence[Tensor], points: int = 21) -> pd.DataFrame:
+    """Loss and accuracy along the Bezier curve of 2 (a line) or 3 (a quadratic) control points."""
+    times = np.linspace(0, 1, points)
+    return pd.DataFrame([{"t": t} | probe.at(bezier(control, t))._asdict() for t in times])
+
+
+def bezier(control: Sequence[Tensor], t: float) -> Tensor:
+    """The Bezier curve at t: (1 - t) a + t b, or (1 - t)^2 a + 2 t (1 - t) m + t^2 b."""
+    points = list(control)
+    while len(points) > 1:  # de Casteljau
+        points = [torch.lerp(p, q, t) for p, q in zip(points[:-1], points[1:], strict=True)]
+    return points[0]
+
+
+def barrier(along: pd.DataFrame, column: str = "train_loss") -> float:
+    """Highest rise of a loss above the straight line between its values at both ends (Frankle et al. 2020)."""
+    t, loss = along["t"].to_numpy(), along[column].to_numpy()
+    return float((loss - ((1 - t) * loss[0] + t * loss[-1])).max())
+
+
+def connect(probe: Probe, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: float = 0.05) -> Tensor:
+    """The middle control point [P] of a quadratic Bezier curve of low loss from a to b (Garipov et al. 2018).
+
+    Trained by SGD on the loss at uniformly drawn t, one a step, from the middle of the straight line; the ends stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    a, b = a.to(probe.device), b.to(probe.device)
+    middle = torch.lerp(a, b, 0.5)
+    velocity = torch.zeros_like(middle)
+    run = probe.run
+    for epoch in range(epochs):
+        rate = lr * (1 - epoch / epochs)
+        for images, labels in probe.train.shuffled(run.batch_size, generator, run.augment):
+            t = torch.rand((), generator=generator).item()
+            probe.flat.theta.copy_(bezier([a, middle, b], t))
+            probe.model.train()
+            probe.flat.clear_gradients()
+            F.cross_entropy(predict(probe.model, images, run.precision), labels).backward()
+            gradient = torch.cat([g.flatten() for g in probe.flat.gradients]) + run.weight_decay * probe.flat.theta
+            velocity.mul_(0.9).add_(gradient, alpha=2 * t * (1 - t))  # d theta / d middle
+            middle.sub_(velocity, alpha=rate)
+    return middle.cpu()
+
+
+class Plane:
+    """The plane through three weights [P]: coordinates (x, y) in weight-space units, the first at (0, 0).
+
+    x points to the second, the third has y >= 0 (Garipov et al. 2018, appendix). Raises ValueError if they lie on a
+    line.
+    """
+
+    def __init__(self, origin: Tensor, second: Tensor, third: Tensor) -> None:
+        self.origin = origin.double()
+        u = second.double() - self.origin
+        v = third.double() - self.origin
+        self.u = u / u.norm()
+        v = v - (v @ self.u) * self.u
+        if not v.norm() > 1e-5 * u.norm():  # what fp32 leaves of three weights on a line
+            raise ValueError("three weights on a line span no plane")
+        self.v = v / v.norm()
+
+    def coordinates(self, theta: Tensor) -> tuple[float, float]:
+        """(x, y) of the projection of theta [P]."""
+        offset = theta.double() - self.origin
+        return (offset @ self.u).item(), (offset @ self.v).item()
+
+    def distance(self, theta: Tensor) -> float:
+        """Distance (not squared) of theta [P] from the plane."""
+        x, y = self.coordinates(theta)
+        return max(0.0, (theta.double() - self.origin).square().sum().item() - x * x - y * y) ** 0.5
+
+    def at(self, x: float, y: float) -> Tensor:
+        """The weights [P] at (x, y)."""
+        return (self.origin + x * self.u + y * self.v).float()
+
+
+def surface(probe: Probe, plane: Plane, xs: np.ndarray, ys: np.ndarray) -> pd.DataFrame:
+    """Loss and accuracy on a grid of the plane; one row a point: x, y and the fields of probe.Point."""
+    return pd.DataFrame([{"x": x, "y": y} | probe.at(plane.at(x, y))._asdict() for y in ys for x in xs])
+
+
+def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:
+    """The distance term [Y, X] of minima on a grid of the plane, exact: what lies off the plane adds its distance."""
+    total = np.zeros((len(ys), len(xs)))
+    for minimum in minima:
+        x, y = plane.coordinates(minimum)
+        d = (xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + plane.distance(minimum) ** 2
+        value, _ = KERNELS[run.kernel](torch.from_numpy(d), run.width)
+        total += run.strength / (len(minima) if run.share else 1) * value.numpy()
+    return total

@@ -1,0 +1,206 @@
+"""Courses: results or tables against epochs, steps or anything else, as lines with their spread over seeds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from thesislib.plots.style import FARTHEST, LABELS, Look, error_bars, grid, legend_below, looks_of, styled
+from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
+
+
+@styled()
+def over_epochs(
+    results: Results,
+    columns: Sequence[str] = ("accuracy", "d_0"),
+    smoothing: int = 1,
+    log: Sequence[str] = ("d_0",),
+    stripes: bool = False,
+    height: float = 2.5,
+) -> Figure:
+    """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
+
+    `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
+    logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose network explodes
+    ends there. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules do,
+    all show. Raises UserError for a smoothing below 1.
+    """
+    history = _smooth(results.history, list(columns), smoothing)
+    figure = against(history, "epoch", columns, log, height=height)
+    for axis in figure.axes if stripes else []:
+        for width, line in enumerate(reversed(axis.lines), start=1):
+            line.set_linewidth(0.8 * width)
+    for axis, shown, name in _panels(history, columns, figure):
+        _mark_minima(axis, results)
+        if name == "accuracy":
+            _skip_beginning(axis, shown)
+    return figure
+
+
+@styled()
+def against(
+    table: pd.DataFrame,
+    x: str,
+    columns: Sequence[str],
+    log: Sequence[str] = (),
+    same_scale: bool = False,
+    height: float = 2.5,
+) -> Figure:
+    """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
+
+    `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; one row a
+    network.
+    """
+    figure, looks = _start(table, columns, height)
+    for axis, shown, name in _panels(table, columns, figure):
+        # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
+        axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
+        if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        for label, rows in shown.groupby("label", sort=False):
+            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, looks[label])
+        if same_scale:
+            values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
+            room = 1.1 if name in log else 1.0
+            axis.set_ylim(values.min().min() / room, values.max().max() * room)
+    legend_below(figure, figure.axes[0])
+    return figure
+
+
+def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, Look]]:
+    """A figure with one row of panels a network and one column of them a column, and the looks of the labels."""
+    figure, _ = grid(table["model"].nunique(), len(columns), height)
+    return figure, looks_of(list(table["label"].unique()))
+
+
+def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iterator[tuple[Axes, pd.DataFrame, str]]:
+    """Every panel of such a figure with the network's rows and its column; writes the networks' names above theirs."""
+    models = list(table["model"].unique())
+    for axis, (model, name) in zip(figure.axes, itertools.product(models, columns), strict=True):
+        if len(models) > 1 and name == columns[0]:
+            axis.set_title(model)
+        yield axis, table[table["model"] == model], name
+
+
+@styled()
+def steps(results: Results, columns: Sequence[str], points: int = 60, height: float = 2.3) -> Figure:
+    """Gradients step by step after a minimum, on a logarithmic axis: each point the mean of as many steps as it spans.
+
+    `columns` are of store.STEPS; one row a network.
+    """
+    table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
+    table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
+    edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
+    table = table.assign(bin=np.digitize(table["step"], edges))
+    table = table.groupby(["label", "model", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
+    return against(table, "step", columns, log=["step"], height=height)
+
+
+def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.DataFrame:
+    """Without what a logarithmic axis cannot show: 0, as at the minimum itself, and where a network has exploded."""
+    if name not in log:
+        return rows
+    worst = rows.groupby(x)[name].transform("max")
+    return rows[(rows[name] > 0) & (worst <= FARTHEST)]
+
+
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, look: Look) -> None:
+    rows, line = rows.dropna(subset=[name]), look._asdict() | {"label": label}
+    if rows.empty:  # for the legend alone; `plot` would set the limits of an axis that has none yet
+        axis.add_line(Line2D([], [], **line))
+    else:
+        # A single seed has no deviation, and the empty band would trip matplot2tikz.
+        band = "sd" if rows["seed"].nunique() > 1 else None
+        sns.lineplot(rows, x=x, y=name, errorbar=band, ax=axis, legend=False, **line)
+
+
+def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
+    if epochs < 1:
+        raise UserError(f"smoothing must be 1 epoch (none) or more, not {epochs}")
+    smooth = history.groupby(["label", "id"], sort=False)[columns].transform(
+        lambda values: values.rolling(epochs, min_periods=1).mean().where(values.notna())
+    )
+    return history.assign(**smooth)
+
+
+def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
+    """Let the first tenth of the epochs, and who never learns, leave the panel at the bottom: what matters is above."""
+    late = history[history["epoch"] > history["epoch"].max() / 10]
+    high = history["accuracy"].max()
+    late = late[late.groupby("label")["accuracy"].transform("max") > high / 2].groupby(["label", "epoch"])["accuracy"]
+    low = max(0.0, (late.mean() - late.std().fillna(0)).min())
+    if low < high:
+        axis.set_ylim(max(0.0, low - 0.05 * (high - low)), high + 0.05 * (high - low))
+
+
+def _mark_minima(axis: Axes, results: Results) -> None:
+    for epoch in sorted({e for group in results.values() for result in group for e in result.run.minimum_epochs}):
+        axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlim(0, 1.02 * max(result.run.epochs for group in results.values() for result in group))
+
+
+@styled()
+def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
+    """Squared distance to every minimum over epochs, mean over seeds, one panel a label and network."""
+    history = results.history
+    # A minimum stored at the very end has no distance yet.
+    names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
+    looks = looks_of([_ordinal(name) for name in names])
+    panels, several = list(history.groupby(["label", "model"], sort=False)), history["model"].nunique() > 1
+    figure, axes = grid(-(-len(panels) // columns), columns, height)
+    for axis, ((label, model), rows) in zip(axes.flat, panels, strict=False):
+        for name in names:
+            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), looks[_ordinal(name)])
+        _mark_minima(axis, {label: results[label]})
+        axis.set(title=f"{label}, {model}" if several else label, xlabel="epoch", ylabel="squared distance")
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    legend_below(figure, axes[0, 0])
+    return figure
+
+
+def _ordinal(column: str) -> str:
+    return f"to minimum {int(column[2:]) + 1}"
+
+
+@styled()
+def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
+    """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
+
+    Settings stand side by side, or their error bars would hide each other.
+    """
+    table, log = results.history, [name for name in columns if name.startswith("d_")]
+    return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
+
+
+@styled()
+def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
+    """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12)."""
+    return _error_lines(growth, "members", columns, height)
+
+
+def _error_lines(
+    table: pd.DataFrame, x: str, columns: Sequence[str], height: float, log: Sequence[str] = (), apart: float = 0.0
+) -> Figure:
+    """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
+    figure, looks = _start(table, columns, height)
+    for axis, shown, name in _panels(table, columns, figure):
+        axis.set_yscale("log" if name in log else "linear")
+        for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
+            at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
+            where = at.index + apart * (k - (len(looks) - 1) / 2)
+            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **looks[label]._asdict())
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
+    legend_below(figure, figure.axes[0])
+    return figure

@@ -1,0 +1,429 @@
+r"""A matplotlib figure as pgfplots code for LaTeX, equal to its PNG.
+
+matplot2tikz writes what is inside the panels: data, bands, error bars, images. Panels, ticks, legends and texts are
+written here, as matplotlib drew them, and so are the styles of lines: matplot2tikz makes them thinner, knows neither
+the layout nor the legend of a figure, leaves tick labels to pgfplots, and does not escape all of TeX's characters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplot2tikz
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cbook import is_math_text
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
+from matplotlib.patches import Patch
+from matplotlib.path import Path as Outline
+from matplotlib.text import Text
+
+from thesislib.system.files import write
+
+#: What a LaTeX document needs to \input the .pgf files.
+PREAMBLE = (
+    r"\usepackage{pgfplots}",
+    r"\usepgfplotslibrary{groupplots,fillbetween}",
+    r"\pgfplotsset{compat=1.17}",
+)
+#: What TeX takes for something else than a character. '"' begins an umlaut in German, "<" is another one in OT1 fonts.
+_ESCAPED = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
+}  # fmt: skip
+#: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
+_MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
+_STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-post": "left"}
+#: The options that matplot2tikz gives a line.
+_LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
+_COLOUR = re.compile(r"\\definecolor.*\n")
+
+
+def escape(text: str) -> str:
+    r"""A text of matplotlib's for LaTeX, $...$ as it is, but for what only matplotlib knows or only TeX does."""
+    if not is_math_text(text):
+        return "".join(_ESCAPED.get(character, character) for character in text.replace(r"\$", "$"))
+    parts = re.split(r"(?<!\\)\$", text)
+    for k, part in enumerate(parts):
+        if k % 2:
+            math = part.replace(r"\mathdefault", "").replace("\N{MINUS SIGN}", "-")
+            parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
+        else:
+            parts[k] = "".join(_ESCAPED.get(character, character) for character in part.replace(r"\$", "$"))
+    return "".join(parts)
+
+
+def pgf_code(figure: Figure, path: Path) -> str:
+    r"""pgfplots code of a figure, to be written to `path`, as wide as the document's \textwidth.
+
+    Texts, and what is between the panels, keep their size; the panels take the width that is left. Side images get
+    bare names beside `path`, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
+    """
+    figure.canvas.draw()
+    return _Writer(figure, path).code()
+
+
+class _Writer:
+    """One figure on its way to TeX; collects the colours and marks to be declared before they are used."""
+
+    def __init__(self, figure: Figure, path: Path) -> None:
+        self.figure, self.path = figure, path
+        self.panels = [axis for axis in figure.axes if axis.get_visible()]
+        self.colours: dict[str, None] = {}
+        self.marks: dict[str, str] = {}
+        self.images = itertools.count()
+        # Along x, what some panel covers can be stretched; what is between is as wide as its text, everywhere.
+        self.ends = _union((box.x0, box.x1) for box in (axis.get_position() for axis in self.panels))
+
+    def code(self) -> str:
+        body = [self.panel(axis) for axis in self.panels]
+        body += [self.legend_alone(legend) for legend in self.figure.legends if legend.get_visible()]
+        texts = [*self.figure.texts, *itertools.chain.from_iterable(map(_texts, self.panels))]
+        body += [self.node(text) for text in texts if text.get_visible() and text.get_text().strip()]
+        size = f"({{{self.x(1)}}},{self.y(1)})"
+        return "\n".join(
+            [r"\begin{tikzpicture}", *self.colours, *self.marks.values()]
+            + [rf"\path[use as bounding box] (0bp,0bp) rectangle {size};", *body, r"\end{tikzpicture}", ""]
+        )
+
+    def x(self, fraction: float) -> str:
+        """A place along the figure's width as a length in TeX."""
+        whole, free = 72 * self.figure.get_figwidth(), self.covered(1.0) or 1.0
+        share = self.covered(fraction) / free if self.ends else fraction
+        rigid = whole * (fraction - self.covered(fraction) - share * (1 - free)) if self.ends else 0.0
+        return f"{share:.5f}*\\textwidth{rigid:+.2f}bp"
+
+    def covered(self, fraction: float) -> float:
+        """How much of the figure's width up to a place belongs to panels."""
+        return sum(float(np.clip(fraction, low, high) - low) for low, high in self.ends)
+
+    def y(self, fraction: float) -> str:
+        return f"{72 * self.figure.get_figheight() * fraction:.2f}bp"
+
+    def colour(self, colour: Any) -> str:
+        """Name of a colour, its transparency aside."""
+        red, green, blue = (round(255 * part) for part in to_rgba(colour)[:3])
+        name = f"rgb{red:02x}{green:02x}{blue:02x}"
+        self.colours[rf"\definecolor{{{name}}}{{RGB}}{{{red},{green},{blue}}}"] = None
+        return name
+
+    def panel(self, axis: Axes) -> str:
+        box = axis.get_position()
+        legend = axis.get_legend()
+        options = [
+            "scale only axis", f"at={{({{{self.x(box.x0)}}},{{{self.y(box.y0)}}})}}", "anchor=south west",
+            f"width={{max(9bp,{self.x(box.x1)}-({self.x(box.x0)}))}}", f"height={self.y(box.height)}",
+            "tick align=outside", "major tick length=3.5bp", "minor tick length=2bp", "unbounded coords=jump",
+            "scaled ticks=false", "xlabel near ticks", "ylabel near ticks",
+            *self.side("x", axis.xaxis, axis), *self.side("y", axis.yaxis, axis),
+        ]  # fmt: skip
+        if title := axis.get_title():
+            options.append(f"title={{{escape(title)}}}")
+            options.append(f"title style={{{self.font(axis.title)}, align=center, yshift=-2bp}}")
+        if not axis.axison:
+            options.append("hide axis")
+        if to_rgba(axis.get_facecolor())[:3] != (1, 1, 1):
+            options.append(f"axis background/.style={{fill={self.colour(axis.get_facecolor())}}}")
+        if not axis.get_axisbelow():
+            options.append("axis on top")
+        entries = ""
+        if legend is not None and legend.get_visible():
+            x, y = axis.transAxes.inverted().transform(_center(legend))
+            some, entries = self.legend(legend, f"({x:.3f},{y:.3f})", "center")
+            options += some
+        listed = ",\n".join(options)
+        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}{self.content(axis)}\\end{{axis}}"
+
+    def side(self, name: str, axis: Axis, panel: Axes) -> list[str]:
+        """Options of a panel's x or y axis: limits, scale, line, ticks, label."""
+        low, high = axis.get_view_interval()
+        options = [f"{name}min={min(low, high):.9g}", f"{name}max={max(low, high):.9g}"]
+        if low > high:
+            options.append(f"{name} dir=reverse")
+        if axis.get_scale() == "log":
+            options += [f"{name}mode=log", f"log basis {name}=10"]
+        near, far = ("bottom", "top") if name == "x" else ("left", "right")
+        lines = [side for side in (near, far) if panel.spines[side].get_visible()]
+        ticks = axis.get_ticks_position()
+        if len(lines) < 2:
+            options.append(f"axis {name} line*={(lines or [near])[0]}")
+        if lines:
+            spine = panel.spines[lines[0]]
+            style = f"{self.colour(spine.get_edgecolor())}, line width={spine.get_linewidth():.4g}pt"
+            options.append(f"{name} axis line style={{{style}}}")
+        else:
+            options.append(f"{name} axis line style={{draw=none}}")
+        options += [f"{name}tick pos={ticks if ticks in (near, far) else near}", *self.ticks(name, axis)]
+        if label := axis.get_label_text():
+            options += [f"{name}label={{{escape(label)}}}", f"{name}label style={{{self.font(axis.label)}}}"]
+        return options
+
+    def ticks(self, name: str, axis: Axis) -> list[str]:
+        """Ticks where matplotlib has them, with the texts it writes; minor ones that have a text are extra ticks."""
+        major, minor = _shown(axis, False), _shown(axis, True)
+        labelled = [tick for tick in minor if tick[1]]
+        plain = [tick for tick in minor if not tick[1]]
+        options = [
+            f"{name}tick={_places(major)}", f"{name}ticklabels={_labels(major)}",
+            f"minor {name}tick={_places(plain) if plain else '{}'}",
+        ]  # fmt: skip
+        if labelled:
+            options += [
+                f"extra {name} ticks={_places(labelled)}", f"extra {name} tick labels={_labels(labelled)}",
+                f"extra {name} tick style={{major tick length=2bp, {name} tick style={{line width=0.6pt}}}}",
+            ]  # fmt: skip
+        labels = [label for label in axis.get_ticklabels() + axis.get_ticklabels(minor=True) if label.get_text()]
+        if labels:
+            rotation = labels[0].get_rotation()
+            style = self.font(labels[0]) + (f", rotate={rotation:.4g}" if rotation else "")
+            options.append(f"{name}ticklabel style={{{style}}}")
+        for lines, which in ((axis.get_majorticklines(), ""), (axis.get_minorticklines(), "minor ")):
+            if lines:
+                colour, width = self.colour(lines[0].get_color()), lines[0].get_markeredgewidth()
+                drawn = f"{colour}, line width={width:.4g}pt" if lines[0].get_visible() else "draw=none"
+                options.append(f"{which}{name} tick style={{{drawn}}}")
+        grid = [line for line in axis.get_gridlines() if line.get_visible()]
+        if grid:
+            style = f"{self.colour(grid[0].get_color())}, line width={grid[0].get_linewidth():.4g}pt"
+            options += [f"{name}majorgrids", f"{name} grid style={{{style}}}"]
+        return options
+
+    def font(self, text: Text) -> str:
+        size = text.get_fontsize()
+        style = rf"font=\fontsize{{{size:.4g}}}{{{1.2 * size:.4g}}}\selectfont"
+        bold = r"\bfseries" if text.get_fontweight() in ("bold", "semibold", "heavy", 700) else ""
+        italic = r"\itshape" if text.get_fontstyle() == "italic" else ""
+        return f"{style}{bold}{italic}, text={self.colour(text.get_color())}"
+
+    def node(self, text: Text) -> str:
+        """A text where matplotlib put it, in front of everything."""
+        box = text.get_window_extent().transformed(self.figure.transFigure.inverted())
+        rotation, horizontal, vertical = text.get_rotation(), text.get_ha(), text.get_va()
+        if rotation:
+            horizontal = vertical = "center"
+        x = {"left": box.x0, "right": box.x1}.get(horizontal, (box.x0 + box.x1) / 2)
+        y = {"top": box.y1, "bottom": box.y0, "baseline": box.y0}.get(vertical, (box.y0 + box.y1) / 2)
+        anchor = {"top": "north", "bottom": "south", "baseline": "south"}.get(vertical, "")
+        anchor = f"{anchor} {({'left': 'west', 'right': 'east'}).get(horizontal, '')}".strip() or "center"
+        options = f"anchor={anchor}, inner sep=0bp, align=center, {self.font(text)}"
+        options += f", rotate={rotation:.4g}" if rotation else ""
+        options += "" if text.get_alpha() is None else f", opacity={text.get_alpha():.4g}"
+        return rf"\node[{options}] at ({{{self.x(x)}}},{self.y(y)}) {{{escape(text.get_text())}}};"
+
+    def content(self, axis: Axes) -> str:
+        """What is inside a panel, by matplot2tikz."""
+        with TemporaryDirectory(prefix="pgf-") as folder, _as_matplot2tikz_wants(axis):
+            code = matplot2tikz.get_tikz_code(
+                self.figure,
+                filepath=Path(folder) / "panel.pgf",
+                strict=True,
+                wrap=False,
+                add_axis_environment=False,
+                include_disclaimer=False,
+                float_format=".5g",
+                dpi=200,
+            )
+            for image in sorted(Path(folder).glob("*.png")):
+                name = f"{self.path.stem}-{next(self.images):03d}.png"
+                write(self.path.with_name(name), image.read_bytes())
+                code = code.replace(f"{{{image.name}}}", f"{{{name}}}")
+        for unwanted in ("includegraphics cmd=\\pgfimage,", r"\end{groupplot}"):
+            code = code.replace(unwanted, "")
+        self.colours |= {line.strip(): None for line in _COLOUR.findall(code)}
+        code = _COLOUR.sub("", code).strip()
+        lines = iter(_in_order(axis))
+        code = _LINE.sub(lambda _: f"\\addplot [{self.line(next(lines))}]\n", code)
+        return code + "\n" if code else ""
+
+    def line(self, line: Line2D) -> str:
+        """pgfplots' options for a line and its marks."""
+        options = [f"color={self.colour(line.get_color())}", f"line width={line.get_linewidth():.4g}pt"]
+        if line.get_alpha() is not None:
+            options.append(f"opacity={line.get_alpha():.4g}")
+        if line.get_drawstyle() in _STEPS:
+            options.append(f"const plot mark {_STEPS[line.get_drawstyle()]}")
+        drawn = line.get_linestyle() not in ("None", "none", " ", "") and line.get_linewidth() > 0
+        if drawn and line.is_dashed():
+            pattern = zip(*[iter(line._dash_pattern[1])] * 2, strict=True)  # as long as the line is wide
+            options.append("dash pattern=" + " ".join(f"on {on:.4g}pt off {off:.4g}pt" for on, off in pattern))
+        if line.get_marker() in (None, "None", "none", " ", ""):
+            return ", ".join([*options, "no marks"] if drawn else [*options, "draw=none", "no marks"])
+        edge, face = line.get_markeredgecolor(), line.get_markerfacecolor()
+        style = ["solid", f"line width={line.get_markeredgewidth():.4g}pt", f"draw={self.colour(edge)}"]
+        style += [f"fill={self.colour(face)}"] if to_rgba(face)[3] else ["fill opacity=0"]
+        style += [] if line.get_markeredgewidth() else ["draw opacity=0"]
+        options += [f"mark={self.mark(line)}", f"mark size={line.get_markersize() / 2:.4g}pt"]
+        if isinstance(every := line.get_markevery(), int):
+            options.append(f"mark repeat={every}")
+        options.append(f"mark options={{{', '.join(style)}}}")
+        return ", ".join(options if drawn else [*options, "only marks"])
+
+    def mark(self, line: Line2D) -> str:
+        """Name of a mark; one that pgfplots does not have is declared."""
+        marker = line.get_marker()
+        if isinstance(marker, str) and marker in _MARKS:
+            return _MARKS[marker]
+        known = MarkerStyle.markers.get(marker) if isinstance(marker, str | int) else None
+        name = f"matplotlib {known or len(self.marks)}".replace("_", " ")
+        style = MarkerStyle(marker)
+        outline = style.get_path().transformed(style.get_transform())
+        self.marks[name] = f"\\pgfdeclareplotmark{{{name}}}{{{_outline(outline)}}}"
+        return name
+
+    def legend_alone(self, legend: Legend) -> str:
+        """A figure's legend, in an invisible panel of its own."""
+        x, y = self.figure.transFigure.inverted().transform(_center(legend))
+        options, entries = self.legend(legend, "(0,0)", "center")
+        place = f"at={{({{{x:.5f}*\\textwidth}},{self.y(y)})}}"
+        listed = ",\n".join(
+            ["hide axis", "scale only axis", place, "width=9bp", "height=9bp", "xmin=0", "xmax=1", "ymin=0", "ymax=1"]
+            + options
+        )
+        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}\\end{{axis}}"
+
+    def legend(self, legend: Legend, place: str, anchor: str) -> tuple[str | list[str], str]:
+        """Options and entries of a legend; matplotlib fills it column by column, pgfplots row by row."""
+        texts, handles = legend.get_texts(), _handles(legend)
+        columns = [list(column) for column in np.array_split(np.arange(len(texts)), legend._ncols)]
+        order = [k for row in itertools.zip_longest(*columns) for k in row if k is not None]
+        style = [f"at={{{place}}}", f"anchor={anchor}", "cells={anchor=west}", "inner sep=0bp"]
+        frame = f"draw={self.colour('0.8')}, fill=white, fill opacity=0.8, text opacity=1"
+        style += [frame if legend.get_frame_on() else "draw=none, fill=none"]
+        style += [self.font(texts[0])] if texts else []
+        style += ["/tikz/column 2/.style={column sep=3bp}", "/tikz/every even column/.append style={column sep=8bp}"]
+        options = [f"legend style={{{', '.join(style)}}}", f"legend columns={min(legend._ncols, len(texts))}"]
+        entries = ""
+        for k in order:
+            entries += f"\\addlegendimage{{{self.sample(handles[k])}}}\n"
+            entries += f"\\addlegendentry{{{escape(texts[k].get_text())}}}\n"
+        return options, entries
+
+    def sample(self, handle: Any) -> str:
+        """What stands before a legend's text: the very style that is drawn."""
+        if isinstance(handle, ErrorbarContainer):
+            handle = handle.lines[0] or handle.lines[2][0]
+        if isinstance(handle, Line2D):
+            return self.line(handle)
+        options = ["area legend"]
+        for part, colours in (("fill", handle.get_facecolor()), ("draw", handle.get_edgecolor())):
+            colour = (*np.reshape(colours, (-1, 4)), np.zeros(4))[0]
+            options.append(f"{part}={self.colour(colour)}, {part} opacity={colour[3]:.4g}")
+        return ", ".join(options)
+
+
+def _union(intervals: Iterator[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Intervals, those that overlap made one."""
+    united: list[tuple[float, float]] = []
+    for low, high in sorted(intervals):
+        if united and low <= united[-1][1]:
+            united[-1] = (united[-1][0], max(high, united[-1][1]))
+        else:
+            united.append((low, high))
+    return united
+
+
+def _center(legend: Legend) -> tuple[float, float]:
+    box = legend.get_window_extent()
+    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+
+def _handles(legend: Legend) -> list[Any]:
+    """What a legend's entries stand for, as it was drawn; what is in no panel, as the legend shows it."""
+    axes = [legend.axes] if legend.axes is not None else legend.figure.axes
+    drawn = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    texts = [text.get_text() for text in legend.get_texts()]
+    return [drawn.get(text, handle) for text, handle in zip(texts, legend.legend_handles, strict=True)]
+
+
+def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
+    """Places and texts of the ticks that are in sight."""
+    low, high = sorted(axis.get_transform().transform(axis.get_view_interval()))
+    places = np.asarray(axis.get_ticklocs(minor=minor), dtype=float)
+    labels = axis.get_ticklabels(minor=minor)
+    with np.errstate(all="ignore"):
+        where = axis.get_transform().transform(places)
+    room = 1e-9 * (high - low)
+    return [
+        (float(place), label.get_text().strip() if label.get_visible() else "")
+        for place, at, label in zip(places, where, labels, strict=True)
+        if low - room <= at <= high + room
+    ]
+
+
+def _places(ticks: list[tuple[float, str]]) -> str:
+    return f"{{{','.join(f'{place:.9g}' for place, _ in ticks)}}}" if ticks else r"\empty"
+
+
+def _labels(ticks: list[tuple[float, str]]) -> str:
+    return f"{{{','.join(f'{{{escape(text)}}}' for _, text in ticks)}}}"
+
+
+def _texts(axis: Axes) -> list[Text]:
+    """A panel's texts but its title and labels: annotations, titles at the sides, factors of the tick labels."""
+    own = [child for child in axis.get_children() if isinstance(child, Text) and child is not axis.title]
+    return [*own, axis.xaxis.get_offset_text(), axis.yaxis.get_offset_text()]
+
+
+def _in_order(axis: Axes) -> list[Line2D]:
+    """A panel's lines in the order in which matplot2tikz writes them."""
+    lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
+    return sorted(lines, key=lambda line: line.get_zorder())
+
+
+def _outline(path: Outline) -> str:
+    """A closed path in units of pgfplots' size of marks."""
+    kinds = {Outline.MOVETO: "moveto", Outline.LINETO: "lineto"}
+    kinds |= {Outline.CURVE3: "quadraticcurveto", Outline.CURVE4: "curveto"}
+    code = ""
+    for vertices, kind in path.cleaned(curves=True).iter_segments(curves=True):
+        if kind in kinds:
+            points = zip(*[iter(2 * vertices)] * 2, strict=True)
+            code += rf"\pgfpath{kinds[kind]}" + "".join(
+                f"{{\\pgfpoint{{{x:.4f}\\pgfplotmarksize}}{{{y:.4f}\\pgfplotmarksize}}}}" for x, y in points
+            )
+        elif kind == Outline.CLOSEPOLY:
+            code += r"\pgfpathclose"
+    return code + r"\pgfusepathqfillstroke"
+
+
+@contextmanager
+def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
+    """For a while, only this panel is there, without what is written elsewhere, and with widths as it scales them."""
+    figure = axis.figure
+    with ExitStack() as back:
+
+        def put(artist: Artist, what: str, value: Any) -> None:
+            back.callback(getattr(artist, f"set_{what}"), getattr(artist, f"get_{what}")())
+            getattr(artist, f"set_{what}")(value)
+
+        for other in [*figure.axes, *figure.texts, *figure.legends, *figure.lines, *figure.patches]:
+            if other is not axis:
+                put(other, "visible", False)
+        back.callback(setattr, axis, "legend_", axis.legend_)
+        axis.legend_ = None
+        for sign in vars(axis).keys() & {"_colorbar", "_colorbar_info"}:  # a colour bar is a panel like any other
+            back.callback(setattr, axis, sign, getattr(axis, sign))
+            delattr(axis, sign)
+        for child in axis.get_children():
+            if isinstance(child, Text):
+                put(child, "text", "")  # arrows stay
+            elif isinstance(child, Collection | Patch):
+                put(child, "linewidth", 2.5 * np.asarray(child.get_linewidth()))
+                if not np.any(child.get_linewidth()):  # to TeX the thinnest line there is
+                    put(child, "edgecolor", "none")
+        yield

@@ -1,0 +1,265 @@
+"""Many runs: each in one process with one thread, as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from importlib.metadata import version
+from time import monotonic
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from thesislib.runs import shared_prefix, store
+from thesislib.system import machine
+from thesislib.config import Run
+from thesislib.system.errors import UserError
+from thesislib.system.files import FULL, make_writable
+from thesislib.runs.results import Result, Results, load, load_id
+
+#: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
+CHECKPOINT_SECONDS = 5.0
+
+
+def execute(run: Run) -> Result:
+    """Train one run in this process unless it is done, resuming it if it was interrupted.
+
+    Under torchrun all processes call this and train it together; the first one reads and writes.
+    """
+    _check_networks()
+    # Several processes must agree on what there is to do: they ask the first one, once they have met.
+    if not machine.under_torchrun() and store.is_done(run):
+        return load(run)
+    # Imported here: what only reads finished runs must not pay for torch.
+    from thesislib.system import parallel
+
+    machine.make_repeatable()
+    with machine.without_denormals(), parallel.together(machine.device()):
+        _train(run)
+        parallel.from_first(None)  # wait until it is written
+    return load(run)
+
+
+def _train(run: Run) -> None:
+    from thesislib.system import parallel
+    from thesislib.train import Trainer
+
+    trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
+
+    def whole_state() -> dict[str, np.ndarray]:
+        return trainer.state() | {"origin": np.frombuffer(json.dumps(_origin()).encode(), np.uint8)}
+
+    with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
+        if parallel.from_first(writer and writer.done):  # another process finished it while we waited
+            return
+        begun = parallel.from_first(writer and _begin(run, writer))
+        if begun is None:
+            return
+        epoch, state, minima = begun
+        if state:
+            _check_origin(run, state)
+            trainer.restore(epoch, state, minima)
+        elif run.minimum_at_start and writer:
+            writer.minimum(0, trainer.snapshot())
+        saved = monotonic()
+        while trainer.finished_epochs < run.epochs and not trainer.diverged:
+            before = len(trainer.minima.visited)
+            row = trainer.epoch()
+            if writer is None:
+                continue
+            writer.row(row)
+            writer.steps(trainer.dense)
+            if trainer.member and not trainer.diverged:
+                writer.member(run.member_ends.index(trainer.finished_epochs), trainer.member)
+            if len(trainer.minima.visited) > before:
+                writer.minimum(before, trainer.snapshot())
+                if before == 0:
+                    shared_prefix.keep(run, writer, whole_state(), trainer.snapshot(), hardware())
+            unfinished = trainer.finished_epochs < run.epochs and not trainer.diverged
+            if monotonic() - saved > CHECKPOINT_SECONDS and unfinished:
+                writer.checkpoint(trainer.finished_epochs, whole_state())
+                saved = monotonic()
+        if writer:
+            versions = {"python": platform.python_version()} | _origin()
+            final = trainer.snapshot() | {"labels": trainer.labels()}
+            if run.step_losses:
+                writer.losses(np.stack(trainer.losses))
+            writer.finish("diverged" if trainer.diverged else "finished", final, versions)
+
+
+def _check_networks() -> None:
+    """Raise UserError if somebody replaced a network: pools train the package's own all the same, under its ids."""
+    if models := sys.modules.get("thesislib.models"):  # else nobody has had it in his hands
+        models.check_networks()
+
+
+def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list] | None:
+    """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it.
+
+    None if there is nothing to train: the run was cut from a longer one.
+    """
+    resumed = writer.resume()
+    if resumed[1]:
+        return resumed
+    return None if shared_prefix.cut(run, writer, hardware()) else shared_prefix.adopt(run, writer, hardware())
+
+
+def hardware() -> str:
+    """What a run is trained on, as far as it decides the rounding: number of processes, kind of device."""
+    from thesislib.system import parallel
+
+    return f"{parallel.size()} x {machine.kind()}"
+
+
+def _origin() -> dict[str, str]:
+    """What decides how a run's numbers are rounded."""
+    return {"torch": version("torch"), "hardware": hardware()}
+
+
+def _check_origin(run: Run, state: dict[str, np.ndarray]) -> None:
+    """Take the origin out of a checkpoint; raise UserError if the run would go on with another rounding.
+
+    Earlier checkpoints know their number of processes alone.
+    """
+    now, processes = _origin(), int(state.pop("processes", np.ones(1))[0])
+    before = now | {"hardware": f"{processes} x {machine.kind()}"}
+    if "origin" in state:
+        before = json.loads(state.pop("origin").tobytes())
+    if before != now:
+        folder, was, here = store.runs_folder() / store.run_id(run), *map(_told, (before, now))
+        raise UserError(
+            f"run {folder.name} was begun on {was} and cannot go on with {here}, which rounds differently: "
+            f"go on there (processes: torchrun --nproc-per-node), or delete {folder}"
+        )
+
+
+def _told(origin: dict[str, str]) -> str:
+    return f"{origin['hardware']}, torch {origin['torch']}"
+
+
+def start_arrays(run: Run) -> dict[str, np.ndarray]:
+    """Weights and buffers that the run's start, "ID:K", names. Raises UserError if they do not fit its network."""
+    identity, which = run.start.split(":")
+    parent = load_id(identity)
+    if (parent.run.model, parent.run.classes) != (run.model, run.classes):
+        raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
+    return parent.arrays(which)
+
+
+def missing(runs: Iterable[Run]) -> list[Run]:
+    """The distinct runs that are not done, in the order in which they are given."""
+    distinct = {store.run_id(run): run for run in runs}
+    return [run for run in distinct.values() if not store.is_done(run)]
+
+
+def families(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs in their order, each with those that can be cut from it (`shared_prefix`), the longest first."""
+    runs, of = list(runs), {}
+    for run in sorted(runs, key=lambda run: -run.epochs):
+        of[run] = next((of[whole] for whole in shared_prefix.longer(run) if whole in of), [])
+        of[run].append(run)
+    return list({id(of[run]): of[run] for run in runs}.values())
+
+
+def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
+    """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
+
+    Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
+    (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
+    stderr. `first_worker` is the first process' number among those of all pools of this machine.
+    """
+    _check_networks()
+    todo = missing(runs)
+    if not todo:
+        return
+    make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
+    failures: dict[str, int] = {}
+    died, workers = False, min(workers or machine.cores(), len(todo))
+    with (
+        machine.pool_of(workers, first_worker) as pool,
+        tqdm(total=len(todo), desc="training", unit="run") as bar,
+        machine.stopped_by_interrupt(pool),
+    ):
+        queue, running = _Queue(todo), {}
+        while queue.waiting or running:
+            while not died and len(running) < workers and (run := queue.take()):
+                running[pool.submit(_execute, run)] = run
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                queue.done(running.pop(future))
+                bar.update()
+                if error := future.exception():
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise error  # no other run would get farther
+                    died = died or isinstance(error, BrokenProcessPool)
+                    reason, trace = _reason(error)
+                    if trace and reason not in failures:
+                        tqdm.write(trace, file=sys.stderr)
+                    failures[reason] = failures.get(reason, 0) + 1
+            if died and not running:  # of memory, perhaps: this pool takes no further runs
+                break
+    if failures:
+        raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """What to say of a run that failed, and the traceback if the error is neither the user's nor the disk's."""
+    if isinstance(error, UserError | OSError | BrokenProcessPool):
+        return str(error), ""
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+
+
+def results(groups: store.Groups, workers: int | None = None) -> Results:
+    """The results of labelled runs; those that are missing are trained first."""
+    train_missing([run for runs in groups.values() for run in runs], workers)
+    return Results.load(groups)
+
+
+class _Queue:
+    """Runs in their order, but each after those that it needs, and not beside one that trains its beginning.
+
+    A run that starts from another one's minimum comes after it, and so does one that can be cut from a longer one. Two
+    runs that share their first epochs, side by side, would both train them: others go first if there are any.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.waiting = {store.run_id(run): run for run in runs}
+        alike: dict[Run, list[Run]] = {}
+        for run in runs:
+            alike.setdefault(shared_prefix.of_any_length(run), []).append(run)
+        self._after = {
+            name: {store.run_id(r) for r in alike[shared_prefix.of_any_length(run)] if shared_prefix.can_be_cut(run, r)}
+            | ({run.start.split(":")[0]} if run.start else set())
+            for name, run in self.waiting.items()
+        }
+        self._open = set(self.waiting)  # waiting or running
+        here = hardware()
+        self._beginnings = {name: shared_prefix.file_name(run, here) for name, run in self.waiting.items()}
+        self._running: set[str] = set()
+
+    def take(self) -> Run | None:
+        """The next run, None if all that wait need one that is still running."""
+        ready = [name for name in self.waiting if not self._after[name] & self._open]
+        trained_now = {self._beginnings[name] for name in self._running} - {None}
+        busy = {file for file in trained_now if not shared_prefix.find(file)}
+        chosen = next((name for name in ready if self._beginnings[name] not in busy), ready[0] if ready else None)
+        if chosen is None:
+            return None
+        self._running.add(chosen)
+        return self.waiting.pop(chosen)
+
+    def done(self, run: Run) -> None:
+        """A run has ended, well or badly: others may follow."""
+        name = store.run_id(run)
+        self._open.discard(name)
+        self._running.discard(name)
+
+
+def _execute(run: Run) -> None:
+    """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
+    execute(run)

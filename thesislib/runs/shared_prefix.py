@@ -1,0 +1,186 @@
+"""What runs share: until the first minimum is stored there is no hill, so that the distance term cannot matter.
+
+Runs that differ in nothing but the term (strength, width, kernel, what becomes of later minima), in their length or in
+what they log are the same run up to there, to the bit. The first of them keeps its state beside the runs, the others go
+on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs from a
+finished one only in being shorter is cut from it, without a step, if that one stored a minimum where this one ends.
+
+runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from thesislib import schedules
+from thesislib.runs import store
+from thesislib.config import LARGEST_COUNT, MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
+from thesislib.system.errors import UserError
+from thesislib.datasets import fingerprint
+from thesislib.system.files import Broken, read_arrays, write_arrays
+from thesislib.runs.results import load
+
+Arrays = dict[str, np.ndarray]
+
+#: Fields that change nothing before the first minimum.
+WITHOUT_EFFECT = frozenset(
+    {"epochs", "dense_steps", "minima", "merge", "kernel", "strength", "width", "share", "strength_schedule", "pulse"}
+)
+
+
+def file_name(run: Run, device: str) -> str | None:
+    """Name of the file that every run with this beginning could use; None if there is nothing to share."""
+    if not run.minimum_epochs or run.minimum_at_start:
+        return None
+    shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
+    # Another torch or device, or another number of processes, rounds differently.
+    key = [shared, fingerprint(run.data), REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
+    return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+
+
+def find(name: str | None) -> Path | None:
+    """Where a beginning of that name lies, if anybody has kept it."""
+    return next(store.runs_folder().glob(f"*/{name}"), None) if name else None
+
+
+def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device: str) -> None:
+    """Keep what the run has just reached, its first minimum, for others; nothing if one of them was faster.
+
+    `device` says on what it was trained.
+    """
+    name = file_name(run, device)
+    if name is None or find(name):
+        return
+    metrics = writer.history[store.columns(run, minima=1)]
+    parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
+    for number in range(_members_before(run)):
+        parts[f"member-{number}"] = read_arrays(writer.folder / f"member-{number}.safetensors")
+    arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
+    write_arrays(writer.folder / name, arrays)
+    # Of several that came here at the same time the last one sees all.
+    for path in sorted(store.runs_folder().glob(f"*/{name}"))[1:]:
+        path.unlink(missing_ok=True)
+
+
+def _members_before(run: Run) -> int:
+    """How many mean members a run has by its first minimum."""
+    return sum(epoch <= run.minimum_epochs[0] for epoch in run.member_ends)
+
+
+def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, list[Arrays]]:
+    """What `store.Writer.resume` returns, from what another run kept; (0, {}, []) if none did, or it is broken.
+
+    Writes that run's rows and minimum as this one's. `seconds` stay those of the run that trained them.
+    """
+    path = find(file_name(run, device))
+    # A run that ends there has to be evaluated itself.
+    if path is None or run.minimum_epochs[0] == run.epochs:
+        return 0, {}, []
+    parts: dict[str, Arrays] = {}
+    try:
+        arrays = read_arrays(path)
+    except Broken:  # the run is then trained from its start
+        return 0, {}, []
+    for key, array in arrays.items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = array
+    columns = store.columns(run, minima=1)
+    for values in parts["metrics"]["rows"].tolist():
+        pairs = zip(columns, values, strict=True)
+        row = {name: value for name, value in pairs if value == value or name in store.COLUMNS}
+        epoch = int(row["epoch"])
+        writer.row(row | {"epoch": epoch, "strength": schedules.strength(run, epoch - 1)})
+    for number in range(_members_before(run)):
+        writer.member(number, parts[f"member-{number}"])
+    writer.minimum(0, parts["minimum"])
+    return epoch, parts["state"], [parts["minimum"]]
+
+
+def of_any_length(run: Run) -> Run:
+    """What runs that differ in their length alone have in common."""
+    return run.model_copy(update={"epochs": 0})
+
+
+def can_be_cut(run: Run, whole: Run) -> bool:
+    """Whether `whole` is one of `longer` runs, if the two differ in their length alone."""
+    further, every = whole.epochs - run.epochs, run.minima_every
+    return bool(every) and run.epochs in run.minimum_epochs and 0 < further <= run.epochs and further % every == 0
+
+
+def longer(run: Run) -> Iterator[Run]:
+    """The runs, up to twice as long, from which this one can be cut; none if it does not end at a minimum."""
+    if run.epochs in run.minimum_epochs and run.minima_every:
+        most = min(2 * run.epochs, LARGEST_COUNT, MOST_MINIMA * run.minima_every)  # beyond, there are no runs
+        for epochs in range(run.epochs + run.minima_every, most + 1, run.minima_every):
+            yield run.but(epochs=epochs)
+
+
+def cut(run: Run, writer: store.Writer, device: str) -> bool:
+    """Write all of a run from a longer one that was trained on such a `device`; False if there is none.
+
+    Its minimum at that epoch is the shorter run's end. `seconds` stay those of the run that trained them.
+    """
+    for parent in longer(run):
+        if not _has_weights(parent):
+            continue
+        try:
+            whole = load(parent)
+            versions = whole.summary["versions"]
+            if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
+                continue
+            minima = [whole.arrays(k) for k in range(len(run.minimum_epochs))]
+            labels = whole.arrays("final", "labels")
+            members = [whole.arrays(f"member-{k}") for k in range(len(run.member_ends))]
+            rows, steps, losses = whole.history.head(run.epochs), whole.steps, whole.step_losses[: run.epochs]
+        except (UserError, KeyError):  # broken, or it diverged before: the run is then trained
+            continue
+        for number, minimum in enumerate(minima):
+            writer.minimum(number, minimum)
+        for number, member in enumerate(members):
+            writer.member(number, member)
+        known = set(store.columns(run))
+        for row in rows.astype({"epoch": int}).to_dict("records"):
+            writer.row({name: value for name, value in row.items() if value == value and name in known})
+        if run.dense_steps:
+            steps = steps[steps["epoch"] <= run.epochs].astype(dict.fromkeys(("epoch", "minimum", "step"), int))
+            writer.steps(steps.to_dict("records"))
+        if run.step_losses:
+            writer.losses(losses)
+        writer.finish("finished", minima[-1] | labels, versions)
+        return True
+    return False
+
+
+def files(runs: Iterable[Run]) -> int:
+    """How many beginnings these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
+    return len({file_name(run, "any") for run in runs} - {None})
+
+
+def epochs(runs: Iterable[Run], device: str) -> int:
+    """Epochs that it takes to train these runs on such a `device`, shared ones counted once.
+
+    What lies on disk for them, of others that were trained there, need not be trained again.
+    """
+    runs = set(runs)
+    total, seen = 0, set()
+    for run in sorted(runs, key=lambda run: -run.epochs):
+        if any(whole in runs or _has_weights(whole) for whole in longer(run)):
+            continue
+        name = file_name(run, device)
+        total += run.epochs
+        if (name in seen or find(name)) and run.minimum_epochs[0] < run.epochs:
+            total -= run.minimum_epochs[0]
+        seen.update({name} - {None})
+    return total
+
+
+def _has_weights(run: Run) -> bool:
+    """Whether a run is finished here, and no record without weights."""
+    folder = store.runs_folder() / store.run_id(run)
+    return all((folder / name).is_file() for name in ("done.json", "final.safetensors"))

@@ -1,0 +1,292 @@
+"""Files that are whole or not there, and one clear line about those that are broken."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import numpy as np
+from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from thesislib.system.errors import UserError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+#: The folder beside the package: notebooks/, figures/, runs/ and data/ lie there.
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Errors of a disk, or a user's share of it, that takes nothing more.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: What stands behind the dot and the name of a file that is being written (`replacing`).
+ABANDONED = r"(?:\d+(?:[.-]\w+)?|[0-9a-f]{8,})"
+
+#: Variables that move the three folders elsewhere, and the folders' names beside the package.
+FOLDERS = {"THESIS_RUNS": "runs", "THESIS_DATA": "data", "THESIS_FIGURES": "figures"}
+
+
+def folder(variable: str) -> Path:
+    """The folder that one of FOLDERS names, absolute. Raises UserError if its name cannot be used."""
+    text = os.environ.get(variable) or str(ROOT / FOLDERS[variable])
+    try:
+        path = Path(text).expanduser().absolute()
+        str(path).encode()  # safetensors and JSON know no other names
+    except UnicodeEncodeError:
+        raise UserError(f"{variable}: the name of folder {text} is not UTF-8; give another one") from None
+    except (RuntimeError, OSError) as error:  # nobody of that name after ~, a working directory that is gone
+        raise UserError(f"{variable}: {error}, in {text}") from None
+    return path
+
+
+def settle_folders() -> None:
+    """Write the three variables anew as absolute paths: processes that work elsewhere must mean the same folders."""
+    for variable in FOLDERS:
+        if os.environ.get(variable):
+            os.environ[variable] = str(folder(variable))
+
+
+def make_writable(folder: Path, what: str, variable: str) -> None:
+    """Make the folder where `what` goes. Raises UserError, naming the `variable` to set, if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {what} to {folder}: {error.strerror} (set {variable})") from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def digest(content: bytes) -> str:
+    """A short name of this exact content: of SHA-256, the fastest on processors that know it, 32 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
+    """Replace a safetensors file as a whole, as `write` does, without a copy of the arrays in memory; its digest.
+
+    Its metadata name the file itself and a digest of each array, against which `read_arrays` reads.
+    """
+    # safetensors writes memory as it lies: an array in another order would come back shuffled.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    digests = {name: _digest_of(name, array) for name, array in arrays.items()}
+    text = json.dumps({"file": path.name, "arrays": digests}, sort_keys=True)
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"digests": text})  # one entry: it keeps several in no order
+    return digest(text.encode())
+
+
+def _digest_of(name: str, array: np.ndarray) -> str:
+    hashed = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
+    hashed.update(array.reshape(-1).view(np.uint8))
+    return hashed.hexdigest()[:32]
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole, with a digest of its content, against which `read_json` reads."""
+    write(path, json.dumps(content | {"digest": _digest_of_json(content)}, indent=1).encode())
+
+
+def _digest_of_json(content: dict[str, Any]) -> str:
+    return digest(json.dumps(content, sort_keys=True).encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside it to write to; on success it takes the place of `path`, else nothing of it stays.
+
+    Raises OSError, which names `path`, if the disk is full or the folder may only be read.
+    """
+    # At random: in containers, and on the hosts of one store, processes have equal numbers.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except SafetensorError as error:  # it has no kind of its own for a full disk or a folder that may only be read
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """The file, open for further lines. Raises OSError, which names it, if the disk is full."""
+    try:
+        with path.open("a", newline="") as file:
+            yield file
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+class Broken(UserError):
+    """A file is not what it should be: which, why, and what to do about it."""
+
+    def __init__(self, path: Path, why: object, advice: str = "") -> None:
+        self.path, self.why = path, (str(why).splitlines() or [""])[0]
+        super().__init__(f"{path} is broken ({self.why}): {advice or f'delete {path.parent} to train this run again'}")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a file of which nobody knows whether it is what it should be."""
+    return UserError(f"{path} cannot be read ({error.strerror or error}): see to its permissions, or to its disk")
+
+
+#: What a broken file's digest says.
+_OTHER = "its digest is another: it was damaged, edited or exchanged"
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read(path: Path) -> bytes:
+    """A file's content. Raises Broken if it is not there, UserError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise Broken(path, "no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_json(path: Path, schema: type[Schema]) -> Schema:
+    """A JSON object of that form. Raises Broken if it is another, or not what was written, else as `read` does."""
+    try:
+        content = json.loads(read(path))
+        if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
+            raise Broken(path, _OTHER)
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
+    except (ValueError, RecursionError) as error:
+        raise Broken(path, error) from None
+
+
+def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = None) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file, or only those named.
+
+    Raises Broken if they are not those that were written under this name, or the file's digest is not the one that is
+    `expected`; UserError if it cannot be read. Files of earlier versions have no digests.
+    """
+    try:
+        path.open("rb").close()  # safetensors calls a file without permission one that is not there
+        with safe_open(path, framework="numpy") as file:
+            there, text = set(file.keys()), (file.metadata() or {}).get("digests")
+            arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
+        known = None if text is None else json.loads(text)
+    except FileNotFoundError:
+        raise Broken(path, "no such file") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise Broken(path, error) from None
+    if expected is not None and (text is None or digest(text.encode()) != expected):
+        raise Broken(path, _OTHER)
+    if text is not None:
+        try:
+            if known["file"] != path.name or known["arrays"].keys() != there:
+                raise Broken(path, _OTHER)
+            if any(_digest_of(name, array) != known["arrays"][name] for name, array in arrays.items()):
+                raise Broken(path, _OTHER)
+        except (KeyError, TypeError, AttributeError):
+            raise Broken(path, _OTHER) from None
+    return arrays
+
+
+def read_table(path: Path, columns: Iterable[str], expected: str | None = None) -> pd.DataFrame:
+    """A CSV file of numbers with at least these columns. Raises Broken or UserError, as `read_arrays` does."""
+    content = read(path)
+    if expected is not None and digest(content) != expected:
+        raise Broken(path, _OTHER)
+    try:
+        return parse_table(content, columns)
+    except ValueError as error:
+        raise Broken(path, error) from None
+
+
+def read_metrics(
+    path: Path, columns: Iterable[str], epochs: int | None = None, expected: str | None = None
+) -> pd.DataFrame:
+    """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
+
+    Raises as `read_table` does.
+    """
+    table = read_table(path, columns, expected)
+    if not len(table) or not np.array_equal(table["epoch"], np.arange(1, (epochs or len(table)) + 1)):
+        raise Broken(path, f"expected the epochs 1 to {epochs or 'the last'}")
+    return table
+
+
+def parse_table(content: bytes, columns: Iterable[str]) -> pd.DataFrame:
+    """The same from the file's content. Raises ValueError: a line cut short must not become a missing value."""
+    # Imported here: it takes a third of a second, and the loop does not need it.
+    import pandas as pd
+
+    lines = content.decode().splitlines(keepends=True)
+    table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", dtype=float)
+    if missing := set(columns) - set(table.columns):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if len({line.count(",") for line in lines}) != 1 or not lines[-1].endswith("\n"):
+        raise ValueError("a line is cut short")
+    return table
+
+
+#: After so many seconds a process that waits for a lock says for whom.
+PATIENCE = 5.0
+
+
+def lock(path: Path) -> AcquireReturnProxy:
+    """Wait until this process is the only one that has the lock; `with` releases it. Says so if it takes long.
+
+    Raises OSError if the file cannot be written.
+    """
+    own = FileLock(path)
+    try:
+        held = own.acquire(timeout=PATIENCE)
+    except Timeout:
+        advice = "if that process is gone, delete this file"
+        waiting = f"thesislib: waiting for {printable(path)}, held by {_holder(path)}: {advice}"
+        print(waiting, file=sys.stderr, flush=True)
+        held = own.acquire()
+    if not isinstance(own, SoftFileLock):  # which, where the file system knows no flock, writes the same itself
+        with contextlib.suppress(OSError):  # a full disk: the lock is held all the same, only without a name
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+    return held
+
+
+def _holder(path: Path) -> str:
+    """Who wrote a lock: by its own content, which may be gone or another program's."""
+    try:
+        process, host, *_ = path.read_text(errors="replace").split("\n")
+        if host:
+            return f"process {int(process)} on {printable(host)}"
+    except (OSError, ValueError):
+        pass
+    return "a process that left no name"

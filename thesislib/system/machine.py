@@ -1,0 +1,200 @@
+"""This machine: its cores and devices, repeatable numbers, and pools of processes that end when they are told to."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from types import ModuleType
+
+from thesislib.system.errors import UserError
+
+#: Number of this process among the workers of this machine's pools.
+_worker = 0
+
+#: Variables by which torchrun, and others who start groups of processes, tell each of them its place.
+_GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
+
+#: Says how many processes are to work at a time; `figures --jobs` sets it, for the notebooks' kernels too.
+JOBS = "THESIS_JOBS"
+
+
+def cores() -> int:
+    """Processes that are to work at a time: as many as asked for (JOBS), else as there are processors for this one.
+
+    Raises UserError if JOBS is no number from 1.
+    """
+    if asked := os.environ.get(JOBS):
+        if not asked.isdecimal() or not 1 <= int(asked) <= 10_000:
+            raise UserError(f"{JOBS} must be a whole number from 1 to 10000, not {asked}")
+        return int(asked)
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(there, _quota())))
+
+
+def _quota(root: Path = Path("/")) -> float:
+    """Processors' worth of time that this process' control groups allow (containers, batch systems)."""
+    quotas = [math.inf]
+    with contextlib.suppress(OSError):  # no such thing here
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / controllers
+            own = top / name.strip("/")
+            # In a container the name may be the host's, and what applies lies at the top.
+            for group in {top, *(own, *own.parents)[: len(own.parts) - len(top.parts)]}:
+                quotas.append(_quota_of(group))
+    return min(quotas)
+
+
+def _quota_of(group: Path) -> float:
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    except (OSError, ValueError):  # not there, or "max"
+        return math.inf
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process; RANK and its like alone may be left from anything around it."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def leave_group() -> None:
+    """Be a process of its own from now on, with all that it starts, whatever it was started by."""
+    for name in [*os.environ]:
+        if name in _GROUP or name.startswith(("TORCHELASTIC_", "ROLE_")):
+            del os.environ[name]
+
+
+def device() -> str:
+    """Where runs train: the CPU, or one of the GPUs that torch sees.
+
+    Under torchrun the one of this process' local rank; the workers of a pool take turns.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    number = int(os.environ["LOCAL_RANK"]) if under_torchrun() else _worker
+    return f"cuda:{number % torch.cuda.device_count()}"
+
+
+def kind() -> str:
+    """The kind of device, as far as it decides the rounding: the GPU's name, or the CPU's maker and instructions."""
+    import torch
+
+    if (where := device()) != "cpu":
+        return torch.cuda.get_device_name(where)
+    # MKL asks for the maker, oneDNN for the instructions.
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.is_file() else platform.processor()
+    words = {word for line in text.splitlines() if line.startswith(("vendor_id", "flags")) for word in line.split()}
+    maker = " ".join(sorted(words & {"AuthenticAMD", "GenuineIntel"}))
+    extra = " ".join(sorted(words & {"avx512_bf16", "amx_bf16"}))
+    return " ".join(["cpu", maker or platform.machine(), torch.backends.cpu.get_cpu_capability(), extra]).strip()
+
+
+def make_repeatable() -> None:
+    """Let torch compute the same bits every time, on one thread.
+
+    Two runs side by side use two cores better than one run does, and a sum's order, so its last bit, depends on the
+    number of threads.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    # Else convolutions on a GPU round their inputs to 10 bits, and fp32 is not fp32.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 are 0 within, on the CPU.
+
+    L2 shrinks the weights of a network that has died until all of them are so small, and processors take fifty times as
+    long for such numbers: an epoch of MNIST went from 1.5 to 75 seconds.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # numpy warns of the mode wherever it describes its types
+
+
+class _Process(SpawnProcess):
+    """A spawned process that does not execute the script of this one anew.
+
+    Tasks are functions of importable modules. A script that asks for results without `if __name__ == "__main__":`
+    would else start itself, and its processes, over and over.
+    """
+
+    def start(self) -> None:
+        """Start it."""
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # has no file and no name to be executed by
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+def pool_of(workers: int, first_worker: int = 0) -> ProcessPoolExecutor:
+    """A pool of so many processes, which die with this one; numbered from `first_worker`."""
+    # Spawned, not forked: a fork of a process whose torch has started threads can hang.
+    context = _Context()
+    turns = context.Value("i", first_worker)
+    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,))
+
+
+@contextmanager
+def stopped_by_interrupt(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Ctrl-C, a cluster's notice or a full disk end a pool's work at once; else leaving it would first do all of it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, OSError):
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in active_children():
+            child.terminate()
+        raise
+
+
+def _prepare_worker(turns: Synchronized) -> None:
+    """A worker dies with its parent and, silently, of Ctrl-C: its run resumes from the last checkpoint."""
+    global _worker
+    with turns.get_lock():
+        _worker = turns.value
+        turns.value += 1
+    leave_group()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR2"):  # a cluster's notice is for the parent, which then ends us
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

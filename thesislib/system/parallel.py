@@ -1,0 +1,113 @@
+"""One run on several processes (torchrun), data parallel: every process holds the network and a share of each batch.
+
+Batches, crops and flips are drawn as in one process, then shared out; gradients are averaged, BatchNorm sees the
+whole batch, so that the number of processes changes nothing but the rounding. With one process all of this is free.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+
+from thesislib.system.errors import UserError
+from thesislib.system.machine import under_torchrun
+
+
+@contextmanager
+def together(device: str) -> Iterator[None]:
+    """Meet the other processes that torchrun started, and part at the end; nothing in a process of its own."""
+    if not under_torchrun() or os.environ["WORLD_SIZE"] == "1":
+        yield
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:  # broadcast_object_list takes the current device, which is the first GPU for every process
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device(device) if on_gpu else None)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process among them; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(batch: int) -> slice:
+    """This process' part of a batch. Raises UserError if it cannot be shared out evenly."""
+    if batch % size():
+        raise UserError(f"--batch-size: {batch} cannot be shared out among {size()} processes")
+    each = batch // size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def average(tensors: list[Tensor]) -> None:
+    """Replace tensors by their means over all processes, in place, in one exchange."""
+    if size() == 1:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    flat /= size()
+    for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def gather(rows: Tensor, count: int) -> Tensor:
+    """The `count` rows [count, ...] of which process r has those numbered r, r + size, ... (padded alike)."""
+    if size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(size())]
+    dist.all_gather(parts, rows)
+    return torch.stack(parts, 1).flatten(0, 1)[:count]
+
+
+def from_first(value: Any) -> Any:
+    """What process 0 has, everywhere."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def share_batch_statistics(model: nn.Module) -> None:
+    """Make BatchNorm normalise by mean and variance over the whole batch, not over a process' share."""
+    if size() > 1:
+        for module in model.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = _BatchNorm
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """BatchNorm over all processes. torch's SyncBatchNorm does the same on GPUs, but only there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        if not self.training:
+            return super().forward(x)
+        x = x if x.dtype == self.weight.dtype else x.to(self.weight.dtype)  # statistics in fp32 under autocast
+        count = size() * x.numel() // x.shape[1]
+        mean = all_reduce(x.sum((0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            # Without a momentum, a plain mean over batches: that is how swa_utils collects them anew.
+            rate = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, rate)
+            self.running_var.lerp_(variance * count / (count - 1), rate)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
