@@ -20,7 +20,7 @@ def images(name, count=4):
 
 
 def network(name, seed):
-    model = mlp(32, 16) if name == "mlp-small" else build(name, seed)
+    model = mlp(32, 16) if name == "mlp-small" else build(name, seed, (1, 28, 28) if name == "mlp" else (3, 32, 32))
     torch.manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():

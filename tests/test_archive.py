@@ -26,7 +26,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
     here = results.Results({"all": [launch.execute(tiny)]})
     scores, history = ensembles.table(here), here.history
-    assert archive.pack([tiny, tiny.but(seed=1)], tmp_path / "runs.zip") == 1
+    assert archive.pack([tiny, tiny.replace(seed=1)], tmp_path / "runs.zip") == 1
     elsewhere()
     assert archive.unpack(tmp_path / "runs.zip") == (1, 1, 0)
     assert not launch.missing([tiny])
@@ -102,14 +102,14 @@ def test_records_alone_are_deleted(tiny, tmp_path, elsewhere):
     archive.pack([tiny], tmp_path / "runs.zip")
     elsewhere()
     archive.unpack(tmp_path / "runs.zip")
-    other = launch.execute(tiny.but(seed=1))
+    other = launch.execute(tiny.replace(seed=1))
     assert "deleted 1 run" in thesislib("clean", "--records", "--yes").stdout
     assert launch.missing([tiny, other.run]) == [tiny]
     assert "no runs without weights" in thesislib("clean", "--records", "--yes").stdout
 
 
 def test_other_parameters_are_computed_anew(tiny):
-    runs = [launch.execute(tiny), launch.execute(tiny.but(seed=1))]
+    runs = [launch.execute(tiny), launch.execute(tiny.replace(seed=1))]
     for expected, chosen, value in ((1, runs, 1), (1, runs, 1), (2, runs, 2), (3, runs[:1], 1), (4, runs[::-1], 1)):
         found = cache.arrays("x", chosen, lambda e=expected: {"x": np.array([e])}, p=value)["x"].item()
         assert found == expected
@@ -118,7 +118,7 @@ def test_other_parameters_are_computed_anew(tiny):
 def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
     images, labels = np.zeros((600, 28, 28), np.uint8), np.arange(600) % 10
     (tmp_path / "data").mkdir()
-    run = tiny.but(data="mnist", epochs=1, minima_every=1)
+    run = tiny.replace(data="mnist", epochs=1, minima_every=1)
 
     def use(images):
         path = datasets.data_folder() / "mnist.npz"

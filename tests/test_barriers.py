@@ -12,7 +12,7 @@ from thesislib.system.errors import UserError
 
 @pytest.fixture
 def walk(tiny):
-    return trained({"s = 5": [tiny.but(strength=5)]})
+    return trained({"s = 5": [tiny.replace(strength=5)]})
 
 
 def test_lines_end_at_the_minima(walk):
@@ -46,7 +46,7 @@ def test_a_second_look_computes_nothing(walk, monkeypatch):
 
 def test_several_processes_find_what_one_does(tiny, folders, monkeypatch):
     """Four ensembles, one of which is known already; a pool computes two of the others, to the bit."""
-    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in range(4)]})
+    walks = trained({"s = 5": [tiny.replace(strength=5, seed=s) for s in range(4)]})
     known = barriers.lines(Results({"s = 5": walks["s = 5"][1:2]}), points=3)
     monkeypatch.setattr("thesislib.runs.cache.POOL_SECONDS", 0.0)
     together = barriers.lines(walks, points=3)
@@ -62,7 +62,7 @@ def test_several_processes_find_what_one_does(tiny, folders, monkeypatch):
 
 def test_what_a_process_misses_is_said_in_one_line(tiny, folders, monkeypatch):
     monkeypatch.setattr("thesislib.runs.cache.POOL_SECONDS", 0.0)
-    walks = trained({"s = 5": [tiny.but(strength=5, seed=s) for s in (0, 1, 2)]})
+    walks = trained({"s = 5": [tiny.replace(strength=5, seed=s) for s in (0, 1, 2)]})
     for run in walks["s = 5"][1:]:
         (run.folder / "final.safetensors").unlink()
     with pytest.raises(UserError, match="came without its weights"):
@@ -111,7 +111,7 @@ def test_a_curve_has_the_ends_of_the_line(walk):
 
 
 def test_aligning_never_takes_networks_apart(walk, tiny):
-    independent = trained({"independent": [tiny.but(seed=1000 * m, minima_every=None) for m in (0, 1)]})
+    independent = trained({"independent": [tiny.replace(seed=1000 * m, minima_every=None) for m in (0, 1)]})
     for results in (walk, independent):
         (row,) = barriers.disguises(results).to_dict("records")
         assert row["d_aligned"] <= row["d"] * (1 + 1e-6)
@@ -122,7 +122,7 @@ def test_aligning_never_takes_networks_apart(walk, tiny):
 
 def test_runs_that_diverged_are_left_out(walk, tiny):
     """An absurd learning rate: no second minimum, no finite weights."""
-    lost = trained({"lost": [tiny.but(lr=1e6)], "both": [tiny.but(lr=1e6), tiny.but(seed=1000)]})
+    lost = trained({"lost": [tiny.replace(lr=1e6)], "both": [tiny.replace(lr=1e6), tiny.replace(seed=1000)]})
     assert lost["lost"][0].diverged
     along = barriers.lines(Results(walk | lost), points=3)
     assert set(along["label"]) == {"s = 5"}

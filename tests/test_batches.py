@@ -4,10 +4,11 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
+from thesislib import datasets
 from thesislib.analysis.evaluator import Probe
 from thesislib.batches import Images, crop_and_flip, draw_crops, splits
 from thesislib.config import Run
-from thesislib.datasets import load
+from thesislib.datasets import KNOWN, load
 from thesislib.models import build
 from thesislib.system.errors import UserError
 from thesislib.train import Trainer
@@ -18,7 +19,9 @@ def generator(seed=0):
 
 
 def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
-    images = Images(torch.arange(50, dtype=torch.uint8).view(50, 1, 1).expand(50, 28, 28), torch.arange(50), "mnist5k")
+    images = Images(
+        torch.arange(50, dtype=torch.uint8).view(50, 1, 1).expand(50, 28, 28), torch.arange(50), KNOWN["mnist5k"]
+    )
     labels = torch.cat([y for _, y in images.shuffled(8, generator())])
     assert len(labels) == 48
     assert len(set(labels.tolist())) == 48
@@ -30,7 +33,7 @@ def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
 
 
 def test_cifar_is_normalised_per_channel():
-    images = Images(torch.full((2, 32, 32, 3), 255, dtype=torch.uint8), torch.zeros(2), "cifar10")
+    images = Images(torch.full((2, 32, 32, 3), 255, dtype=torch.uint8), torch.zeros(2), KNOWN["cifar10"])
     x, _ = images.take(torch.arange(2))
     expected = (1 - torch.tensor([0.4914, 0.4822, 0.4465])) / torch.tensor([0.2023, 0.1994, 0.2010])
     assert x.shape == (2, 3, 32, 32)
@@ -57,7 +60,7 @@ def test_each_image_draws_its_own():
         table = torch.zeros(9, 9).index_put_((a, b), torch.tensor(1.0), accumulate=True)
         table = table[table.sum(1) > 0][:, table.sum(0) > 0]
         assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
-    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), "cifar10")
+    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), KNOWN["cifar10"])
     g = generator()
     first, second = (torch.cat([x for x, _ in images.shuffled(100, g, augment=True)]) for _ in range(2))
     assert not torch.equal(first, second), "another epoch, other draws"
@@ -66,7 +69,7 @@ def test_each_image_draws_its_own():
 def test_evaluation_as_the_thesis_did_it(photographs):
     """--augmented-test: every epoch crops the test images anew, its draws repeat, nothing else differs."""
     run = Run(data="cifar10", model="resnet20", batch_size=32, epochs=2, augment=True, augmented_test=True)
-    augmented, plain = Trainer(run), Trainer(run.but(augmented_test=False))
+    augmented, plain = Trainer(run), Trainer(run.replace(augmented_test=False))
     first, second = augmented.evaluate(), augmented.evaluate()
     assert first == second
     logits = augmented.logits
@@ -83,7 +86,7 @@ def test_evaluation_as_the_thesis_did_it(photographs):
 
 
 def test_crops_depend_on_the_seed_alone():
-    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), "cifar10")
+    images = Images(torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8), torch.zeros(300), KNOWN["cifar10"])
     a, b, c = (torch.cat([x for x, _ in images.shuffled(128, generator(s), augment=True)]) for s in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
@@ -103,7 +106,7 @@ def test_too_few_images_are_refused(folders):
 @pytest.mark.parametrize(("count", "sizes"), [(64, [32, 32]), (33, [17, 16]), (50, [25, 25]), (1, [1]), (32, [32])])
 def test_even_batches_have_every_image_once(count, sizes):
     x = torch.arange(64, dtype=torch.uint8).view(64, 1, 1).expand(64, 28, 28)
-    batches = list(Images(x, torch.zeros(64), "mnist5k").even_batches(count, 32))
+    batches = list(Images(x, torch.zeros(64), KNOWN["mnist5k"]).even_batches(count, 32))
     assert [len(batch) for batch in batches] == sizes
     seen = torch.cat(batches)[:, 0, 0, 0]
     assert torch.allclose(seen, (torch.arange(count) / 255 - 0.5) / 0.5, atol=1e-6)
@@ -136,8 +139,8 @@ def test_validation_images_are_those_behind_the_training_images():
     arrays = load("mnist5k")
     assert torch.equal(held_out.images[:, 0], torch.from_numpy(arrays.x_train[3000:3600]))
     assert torch.equal(train.images[:, 0], torch.from_numpy(arrays.x_train[:3000]))
-    assert run.test_images == 600
-    assert Run(train_size=3000, validation=True).test_images == 1000
+    assert datasets.test_images(run) == 600
+    assert datasets.test_images(Run(train_size=3000, validation=True)) == 1000
     with pytest.raises(UserError, match="leaves none"):
         splits(Run(train_size=4000, validation=True), torch.device("cpu"))
     with pytest.raises(UserError, match="only 1000 images"):

@@ -8,7 +8,7 @@ from thesislib.analysis import budget, ensembles
 
 def test_one_network_has_no_diversity_to_show(tiny):
     """SWA is one network: its cells are empty, not nan."""
-    table = ensembles.table(trained({"a": [tiny], "one": [tiny.but(minima_every=None)]}))
+    table = ensembles.table(trained({"a": [tiny], "one": [tiny.replace(minima_every=None)]}))
     shown = budget.summary(table.assign(equivalent=1.0))
     assert shown["all agree"].iloc[0] != ""
     assert shown["all agree"].iloc[1] == ""
@@ -56,8 +56,8 @@ def test_two_seeds_carry_no_verdict():
 
 @pytest.mark.parametrize("average", ["logits", "votes"])
 def test_independent_networks_are_worth_themselves_by_any_average(tiny, average):
-    short = tiny.but(epochs=1, minima_every=None)
-    results = trained({"independent": [short.but(seed=1000 * m) for m in range(3)]})
+    short = tiny.replace(epochs=1, minima_every=None)
+    results = trained({"independent": [short.replace(seed=1000 * m) for m in range(3)]})
     found = budget.equivalents(ensembles.table(results, average), results["independent"], average)
     best = found["equivalent"].item()
     curve = budget._subsets(results["independent"], average)["nll_scaled"]
@@ -65,8 +65,8 @@ def test_independent_networks_are_worth_themselves_by_any_average(tiny, average)
 
 
 def test_independent_networks_are_worth_themselves(tiny):
-    short = tiny.but(epochs=1, minima_every=None)
-    results = trained({"independent": [short.but(seed=1000 * m) for m in range(3)], "one": [short]})
+    short = tiny.replace(epochs=1, minima_every=None)
+    results = trained({"independent": [short.replace(seed=1000 * m) for m in range(3)], "one": [short]})
     rows = budget.equivalents(ensembles.table(results), results["independent"]).set_index("label")["equivalent"]
     assert rows["independent"] == pytest.approx(3)
     # One of the three, so not far from the mean of the three.
@@ -83,7 +83,7 @@ def test_deep_ensemble_equivalent():
 
 def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
     """Not "± nan", and not "nan ± nan" where a run has no value, in any table of means."""
-    few = trained({"no term": [tiny.but(minima_every=None, strength=0)], "s = 1": [tiny, tiny.but(seed=1)]})
+    few = trained({"no term": [tiny.replace(minima_every=None, strength=0)], "s = 1": [tiny, tiny.replace(seed=1)]})
     shown = few.table("accuracy", "d_0").set_index("label")
     assert shown.loc["no term", "accuracy"] == f"{few['no term'][0].summary['accuracy']:.4g}"
     assert shown.loc["no term", "d_0"] == ""

@@ -182,7 +182,7 @@ def test_clean_deletes_nothing_if_it_cannot_tell_what_was_sent(tiny, folders, ca
 
 
 def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):
-    for run in (tiny, tiny.but(seed=1)):
+    for run in (tiny, tiny.replace(seed=1)):
         launch.execute(run)
     with store.writing(tiny):
         assert main(["clean", "--yes"]) == 1
@@ -192,11 +192,11 @@ def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):
 
 def test_what_was_deleted_has_not_failed(tiny, capsys):
     launch.execute(tiny)
-    sent = {store.run_id(run): jobs.Sent("local", "x", "1", "log") for run in (tiny, tiny.but(seed=1))}
+    sent = {store.run_id(run): jobs.Sent("local", "x", "1", "log") for run in (tiny, tiny.replace(seed=1))}
     jobs.folder().mkdir(parents=True)
     (jobs.folder() / "submitted.json").write_text(json.dumps({i: asdict(one) for i, one in sent.items()}))
     assert main(["clean", "--yes"]) == 0
-    assert list(jobs.read()) == [store.run_id(tiny.but(seed=1))]
+    assert list(jobs.read()) == [store.run_id(tiny.replace(seed=1))]
 
 
 def test_clean_leaves_files_that_no_run_writes(tiny, folders):
@@ -227,7 +227,7 @@ def test_a_run_that_resumes_deletes_only_its_own_half_written_files(tiny):
 
 def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys):
     """$THESIS_FIGURES may be a thesis: with its .git, the runs, and sketches among the figures."""
-    figures, results = folders / "figures", trained({"no term": [tiny.but(strength=0)], "term": [tiny]})
+    figures, results = folders / "figures", trained({"no term": [tiny.replace(strength=0)], "term": [tiny]})
     save.save(curves.over_epochs(results), "mine", "smoke", results)
     drawn = figures / "smoke"
     save.book(drawn, drawn.glob("*.pgf"))

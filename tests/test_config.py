@@ -32,8 +32,8 @@ def test_id_knows_every_field_and_the_data():
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
     cifar = Run(data="cifar10", model="resnet20")
     more = {"augment": True, "augmented_test": True, "statistics_images": 9, "validation": True}
-    cifar = cifar.but(train_size=100)
-    ids |= {cifar.digest(DATA)} | {cifar.but(**{k: v}).digest(DATA) for k, v in more.items()}
+    cifar = cifar.replace(train_size=100)
+    ids |= {cifar.digest(DATA)} | {cifar.replace(**{k: v}).digest(DATA) for k, v in more.items()}
     assert len(ids) == 2 + len(changed) + 1 + len(more)
     assert changed.keys() | more.keys() == Run.model_fields.keys()
 
@@ -53,11 +53,13 @@ def test_default_and_explicit_are_the_same_run():
         ({"width": 1e39}, "--width"),
         ({"epochs": 0}, "--epochs"),
         ({"epochs": 1.5}, "--epochs"),
-        ({"kernel": "cone"}, "'rbf' or 'tanh'"),
+        ({"kernel": "cone"}, "rbf, tanh, or module:name"),
         ({"momentum": 1}, "--momentum"),
         ({"start": "somewhere"}, "--start"),
         ({"widht": 1}, "--widht"),
-        ({"model": "resnet20"}, "not for mnist5k"),
+        ({"model": "vgg"}, "mobilenetv2, or module:name"),
+        ({"model": "nets:small net"}, "or module:name"),
+        ({"data": "../mnist"}, "--data"),
         ({"cross_entropy": False, "strength": 0}, "nothing to follow"),
         ({"strength_schedule": "pulse", "pulse": 11}, "longer than cycle"),
         ({"member_epochs": 11}, "longer than cycle"),

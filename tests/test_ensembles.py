@@ -32,7 +32,7 @@ def test_an_unknown_average_is_refused():
 
 
 def test_a_diverged_end_is_no_member(tiny):
-    result = launch.execute(tiny.but(lr=30, minima_every=1, minimum_at_start=True, epochs=40))
+    result = launch.execute(tiny.replace(lr=30, minima_every=1, minimum_at_start=True, epochs=40))
     assert result.diverged
     assert np.isfinite(ensembles.snapshots(result)).all()
 
@@ -47,7 +47,7 @@ def test_averages_by_hand():
 def test_members_are_the_minima_and_the_end_once(tiny):
     at_end = launch.execute(tiny)
     assert len(ensembles.snapshots(at_end)) == 3
-    past = launch.execute(tiny.but(epochs=7))
+    past = launch.execute(tiny.replace(epochs=7))
     logits = ensembles.snapshots(past)
     assert len(logits) == 4
     scores = ensembles.scores(logits, past.arrays("final", "labels")["labels"])
@@ -72,8 +72,8 @@ def test_scores_of_identical_members_are_the_members():
 
 
 def test_independent_runs_are_members_of_one_ensemble(tiny):
-    short = tiny.but(epochs=1, minima_every=None)
-    results = trained({"independent": [short.but(seed=s + 1000 * m) for s in (0, 1) for m in (0, 1, 2)]})
+    short = tiny.replace(epochs=1, minima_every=None)
+    results = trained({"independent": [short.replace(seed=s + 1000 * m) for s in (0, 1) for m in (0, 1, 2)]})
     table = ensembles.table(results)
     assert list(table["members"]) == [3, 3]
     assert list(table["seed"]) == [0, 1]
@@ -84,7 +84,7 @@ def test_independent_runs_are_members_of_one_ensemble(tiny):
 
 def test_the_end_is_a_member_or_not(tiny):
     """Minima after 2 and 4 of 5 epochs: the end is a third network."""
-    results = trained({"a": [tiny.but(epochs=5)]})
+    results = trained({"a": [tiny.replace(epochs=5)]})
     assert ensembles.table(results)["members"].item() == 3
     minima = ensembles.table(results, live=False)
     assert minima["members"].item() == 2
@@ -94,7 +94,7 @@ def test_the_end_is_a_member_or_not(tiny):
 
 
 def test_every_member_has_its_scores(tiny):
-    results = trained({"a": [tiny], "one": [tiny.but(minima_every=None)]})
+    results = trained({"a": [tiny], "one": [tiny.replace(minima_every=None)]})
     rows = ensembles.each(results)
     whole = ensembles.table(results).set_index("label")
     assert list(rows["member"]) == [1, 2, 3, 1]

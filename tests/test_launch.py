@@ -15,7 +15,7 @@ from thesislib.system import files, machine
 from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
-LONG = TINY.but(epochs=60, minima_every=7)
+LONG = TINY.replace(epochs=60, minima_every=7)
 FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in LONG.model_dump(exclude_defaults=True).items()]
 
 
@@ -74,10 +74,10 @@ def test_two_processes_train_a_run_once(folders):
 
 
 def test_pool_trains_what_is_missing_and_survives_a_failure(folders, monkeypatch):
-    runs = [TINY.but(seed=seed) for seed in range(4)]
+    runs = [TINY.replace(seed=seed) for seed in range(4)]
     launch.execute(runs[0])
     assert launch.missing([*runs, *runs]) == runs[1:]
-    bad = TINY.but(start="0123456789ab:0")
+    bad = TINY.replace(start="0123456789ab:0")
     with pytest.raises(RuntimeError, match="1 runs failed: no finished run 0123456789ab"):
         launch.train_missing([bad, *runs], workers=2)
     assert launch.missing(runs) == []
@@ -86,12 +86,12 @@ def test_pool_trains_what_is_missing_and_survives_a_failure(folders, monkeypatch
 def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
     """Here a checkpoint that lacks what a resumed run needs; once for all runs that fail alike."""
     for seed in range(2):
-        with store.writing(TINY.but(seed=seed)) as writer:
+        with store.writing(TINY.replace(seed=seed)) as writer:
             writer.resume()
             writer.row(dict.fromkeys(store.COLUMNS, 0.0) | {"epoch": 1})
             writer.checkpoint(1, {"nothing": np.zeros(1)})
     with pytest.raises(RuntimeError, match="2 runs failed: KeyError: 'theta'"):
-        launch.train_missing([TINY.but(seed=seed) for seed in range(2)], workers=2)
+        launch.train_missing([TINY.replace(seed=seed) for seed in range(2)], workers=2)
     assert capfd.readouterr().err.count("in _set_weights") == 1
 
 
@@ -101,7 +101,7 @@ def die(_run):
 
 def test_a_process_that_dies_is_an_error_and_nothing_waits_for_it(folders, monkeypatch):
     """As one that is out of memory; a run of the next wave is left."""
-    clone = TINY.but(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
+    clone = TINY.replace(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
     monkeypatch.setattr(launch, "_execute", die)
     with pytest.raises(RuntimeError, match="process"):
         launch.train_missing([TINY, clone], workers=1)
@@ -109,7 +109,7 @@ def test_a_process_that_dies_is_an_error_and_nothing_waits_for_it(folders, monke
 
 
 def test_a_clone_waits_for_its_parent():
-    clone = TINY.but(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
+    clone = TINY.replace(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
     launch.train_missing([clone, TINY], workers=2)
     assert store.is_done(clone)
 
@@ -120,7 +120,7 @@ def test_workers_end_with_their_parent(folders, number):
     code = (
         "import conftest\nfrom thesislib.runs import launch\n"
         "if __name__ == '__main__':\n"
-        "    runs = [conftest.TINY.but(seed=s, epochs=3000, minima_every=50) for s in range(20)]\n"
+        "    runs = [conftest.TINY.replace(seed=s, epochs=3000, minima_every=50) for s in range(20)]\n"
         "    launch.train_missing(runs, workers=2)\n"
     )
     script = folders / "launcher.py"
@@ -142,8 +142,8 @@ def test_workers_end_with_their_parent(folders, number):
 
 def test_the_queue_keeps_the_order_but_for_what_runs_need(tiny):
     """Not beside one's own beginning, not before the run that one is cut from or starts from."""
-    whole, other, part = tiny, tiny.but(strength=2), tiny.but(epochs=4)
-    apart, child = tiny.but(seed=1), tiny.but(seed=2, start=f"{store.run_id(tiny)}:0")
+    whole, other, part = tiny, tiny.replace(strength=2), tiny.replace(epochs=4)
+    apart, child = tiny.replace(seed=1), tiny.replace(seed=2, start=f"{store.run_id(tiny)}:0")
     queue = launch._Queue([part, child, whole, other, apart])
     assert queue.take() == whole
     assert queue.take() == apart, "the other one shares the beginning that is being trained"

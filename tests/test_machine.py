@@ -53,7 +53,7 @@ def test_a_dead_network_ends_at_zero(tiny, folders, monkeypatch):
             self.theta.mul_(1e-38)
 
     monkeypatch.setattr("thesislib.train.FlatParameters", Dying)
-    theta = launch.execute(tiny.but(epochs=1, lr=1e-4)).arrays("final", "theta")["theta"]
+    theta = launch.execute(tiny.replace(epochs=1, lr=1e-4)).arrays("final", "theta")["theta"]
     small = abs(theta[:-10])  # the last biases learn how frequent the digits are
     assert ((small == 0) | (small > 1.1e-38)).all()
 
@@ -117,7 +117,7 @@ def test_a_script_needs_no_main_guard(tiny, folders):
         "import sys; from thesislib.runs import launch; from thesislib.config import Run\n"
         "print('once')\n"
         "run = Run.model_validate_json(sys.argv[1])\n"
-        "print(len(launch.results({'x': [run, run.but(seed=1)]}).final))\n"
+        "print(len(launch.results({'x': [run, run.replace(seed=1)]}).final))\n"
     )
     command = [sys.executable, str(script), tiny.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

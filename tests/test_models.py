@@ -8,6 +8,9 @@ from torch.nn import functional as F
 from thesislib.models import Linear, build, predict
 from thesislib.system import fast
 
+#: [C, H, W] of the images that a network of the thesis is for, where they are not CIFAR's.
+IMAGES = {"mlp": (1, 28, 28)}
+
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
@@ -20,7 +23,7 @@ from thesislib.system import fast
     ],
 )
 def test_parameter_counts(name, parameters):
-    model = build(name, seed=0)
+    model = build(name, 0, IMAGES.get(name, (3, 32, 32)))
     assert sum(p.numel() for p in model.parameters()) == parameters
     size = (2, 1, 28, 28) if name == "mlp" else (2, 3, 32, 32)
     assert model(torch.randn(size)).shape == (2, 10)
@@ -46,10 +49,10 @@ def test_initial_weights_are_torchs_and_the_seeds():
     torch.manual_seed(5)
     plain = nn.Sequential(nn.Linear(784, 512), nn.Linear(512, 256), nn.Linear(256, 10))
     state = torch.random.get_rng_state()
-    model = build("mlp", seed=5)
+    model = build("mlp", 5, (1, 28, 28))
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator stays as it was"
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
-    assert not torch.equal(model[1].weight, build("mlp", seed=6)[1].weight)
+    assert not torch.equal(model[1].weight, build("mlp", 6, (1, 28, 28))[1].weight)
 
 
 def norm(state, x, name):

@@ -23,7 +23,9 @@ needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflate
 
 @pytest.fixture
 def results(tiny):
-    return trained({"no term": [tiny.but(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.but(seed=1)]})
+    return trained(
+        {"no term": [tiny.replace(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.replace(seed=1)]}
+    )
 
 
 def test_every_figure_comes_in_four_files(chapter):
@@ -118,7 +120,7 @@ def test_smoothing(results):
 
 
 def test_diverged_runs_still_draw(tiny, folders):
-    results = trained({"fine": [tiny], "diverged": [tiny.but(lr=1e6)]})
+    results = trained({"fine": [tiny], "diverged": [tiny.replace(lr=1e6)]})
     for k, figure in enumerate((curves.over_epochs(results), curves.distances(results), curves.lengths(results, 2))):
         save.save(figure, f"diverged{k}", "smoke", results)
         assert (save.figures_folder("smoke") / f"diverged{k}.png").exists()
@@ -140,7 +142,7 @@ def test_networks_that_exploded_leave_the_heat_map_legible():
 
 
 def test_one_seed_has_no_error_bar(tiny, folders):
-    results = trained({"no term": [tiny.but(strength=0)], "s = 1": [tiny]})
+    results = trained({"no term": [tiny.replace(strength=0)], "s = 1": [tiny]})
     for k, figure in enumerate((curves.lengths(results, 2), panels.endpoints(results, "strength"))):
         assert not [c for axis in figure.axes for c in axis.collections]
         save.save(figure, f"single{k}", "smoke", results)

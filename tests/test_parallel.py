@@ -177,7 +177,7 @@ def test_two_processes_do_not_go_on_from_one():
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
-    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP.but(batch_size=127)))
+    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP.replace(batch_size=127)))
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
     assert lines == ["thesislib: --batch-size: 127 cannot be shared out among 2 processes"]

@@ -10,7 +10,7 @@ from thesislib.system.errors import UserError
 
 @pytest.fixture
 def walk(tiny):
-    return trained({"s = 5": [tiny.but(strength=5)]})
+    return trained({"s = 5": [tiny.replace(strength=5)]})
 
 
 def test_the_walk_in_the_plane_passes_through_the_minima(walk):
@@ -34,8 +34,8 @@ def test_the_walk_in_the_plane_passes_through_the_minima(walk):
 
 
 def test_the_strongest_walk(tiny):
-    results = trained({f"s = {s}": [tiny.but(strength=s)] for s in (1, 7, 3)})
-    results |= trained({"short": [tiny.but(strength=9, epochs=4)]})
+    results = trained({f"s = {s}": [tiny.replace(strength=s)] for s in (1, 7, 3)})
+    results |= trained({"short": [tiny.replace(strength=9, epochs=4)]})
     assert list(planes.strongest(results)) == ["s = 7"]
     with pytest.raises(UserError, match="three minima"):
         planes.strongest(Results({"short": results["short"]}))

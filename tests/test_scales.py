@@ -16,7 +16,9 @@ def begun(scale):
     """Every setting of a scale, cut down to its first two steps with a hill from the start."""
     runs = (r for s in sections.SECTIONS for group in sections.groups(s, scale).values() for r in group)
     averaged = {"minimum_at_start": False, "swa_from": 1}  # averaged weights are no minima
-    return list(dict.fromkeys(run.but(**BEGIN | (averaged if run.swa_from else {}), init_seed=None) for run in runs))
+    return list(
+        dict.fromkeys(run.replace(**BEGIN | (averaged if run.swa_from else {}), init_seed=None) for run in runs)
+    )
 
 
 @pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar"])

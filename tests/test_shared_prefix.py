@@ -42,8 +42,8 @@ def same(one, two):
 )
 def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
     # What does not belong to the term is the same in both.
-    first = tiny.but(**{k: v for k, v in other.items() if k not in shared_prefix.WITHOUT_EFFECT})
-    run = tiny.but(**other)
+    first = tiny.replace(**{k: v for k, v in other.items() if k not in shared_prefix.WITHOUT_EFFECT})
+    run = tiny.replace(**other)
     monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
     alone = launch.execute(run)
     monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
@@ -59,14 +59,14 @@ def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
 def test_what_matters_from_the_start_is_not_shared(tiny, monkeypatch, other):
     launch.execute(tiny)
     trained = epochs_trained(monkeypatch)
-    run = tiny.but(**other)
+    run = tiny.replace(**other)
     launch.execute(run)
     assert len(trained) == run.epochs
 
 
 def test_a_run_that_ends_at_its_first_minimum_is_whole(tiny):
     launch.execute(tiny)
-    result = launch.execute(tiny.but(epochs=2))
+    result = launch.execute(tiny.replace(epochs=2))
     assert result.arrays("final", "logits")["logits"].shape == (250, 10)
 
 
@@ -89,20 +89,20 @@ def test_a_broken_beginning_is_not_used(tiny):
     first = launch.execute(tiny)
     (path,) = first.folder.glob("beginning-*")
     path.write_bytes(path.read_bytes()[:100])
-    assert launch.execute(tiny.but(strength=2)).summary["epochs"] == 6
+    assert launch.execute(tiny.replace(strength=2)).summary["epochs"] == 6
 
 
 @pytest.mark.parametrize("other", [{"minima_every": None}, {"minimum_at_start": True}, {"minima_every": 50}])
 def test_runs_without_a_beginning(tiny, other):
-    assert not list(launch.execute(tiny.but(**other)).folder.glob("beginning-*"))
+    assert not list(launch.execute(tiny.replace(**other)).folder.glob("beginning-*"))
 
 
 def test_a_finished_grid_may_lose_them(tiny, folders):
-    first, second = launch.execute(tiny), launch.execute(tiny.but(strength=2))
+    first, second = launch.execute(tiny), launch.execute(tiny.replace(strength=2))
     assert len(list(first.folder.glob("beginning-*"))) == 1
     assert not list(second.folder.glob("beginning-*")), "one is enough"
     shutil.rmtree(first.folder)
-    assert launch.execute(tiny.but(strength=3)).summary["epochs"] == 6
+    assert launch.execute(tiny.replace(strength=3)).summary["epochs"] == 6
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_a_finished_grid_may_lose_them(tiny, folders):
     ],
 )
 def test_a_shorter_run_is_cut_from_a_longer_one(tiny, folders, monkeypatch, fields, photographs):
-    run = tiny.but(**{"epochs": 4, "minima_every": 2} | fields)
+    run = tiny.replace(**{"epochs": 4, "minima_every": 2} | fields)
     monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
     alone = launch.execute(run)
     monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
-    whole = launch.execute(run.but(epochs=6))
+    whole = launch.execute(run.replace(epochs=6))
     trained = epochs_trained(monkeypatch)
     part = launch.execute(run)
     assert not trained
@@ -137,7 +137,7 @@ def test_a_shorter_run_is_cut_from_a_longer_one(tiny, folders, monkeypatch, fiel
 def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
     whole = launch.execute(tiny)
     trained = epochs_trained(monkeypatch)
-    for run in (tiny.but(epochs=5), tiny.but(epochs=4, minima="single"), tiny.but(epochs=4, dense_steps=3)):
+    for run in (tiny.replace(epochs=5), tiny.replace(epochs=4, minima="single"), tiny.replace(epochs=4, dense_steps=3)):
         assert not shared_prefix.can_be_cut(run, tiny) or run.dense_steps
         launch.execute(run)
         assert trained
@@ -146,7 +146,7 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
         path = whole.folder / f"{name}.safetensors"
         content = path.read_bytes()
         path.write_bytes(content[:cut]) if cut else path.unlink()
-        part = launch.execute(tiny.but(epochs=4))
+        part = launch.execute(tiny.replace(epochs=4))
         assert len(trained) == 2, "it goes on from the beginning that it shares"
         trained.clear()
         path.write_bytes(content)
@@ -154,12 +154,12 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
     without_digests(whole.folder)
     summary = whole.folder / "done.json"
     summary.write_text(summary.read_text().replace(launch.hardware(), "2 x cuda"))
-    launch.execute(tiny.but(epochs=4))
+    launch.execute(tiny.replace(epochs=4))
     assert len(trained) == 2, "other hardware rounds differently"
 
 
 def test_a_run_goes_with_the_longer_one_that_it_is_cut_from(tiny, monkeypatch):
-    other, part = tiny.but(seed=1), tiny.but(epochs=4)
+    other, part = tiny.replace(seed=1), tiny.replace(epochs=4)
     assert launch.families([tiny, other, part]) == [[tiny, part], [other]]
     launch.train_missing([part, tiny, other], workers=2)
     whole, short = launch.load(tiny), launch.load(part)
@@ -167,38 +167,38 @@ def test_a_run_goes_with_the_longer_one_that_it_is_cut_from(tiny, monkeypatch):
 
 
 def test_shared_epochs_are_counted_once(tiny, folders):
-    siblings = [tiny, tiny.but(strength=2), tiny.but(strength=3, epochs=4)]
+    siblings = [tiny, tiny.replace(strength=2), tiny.replace(strength=3, epochs=4)]
     here = launch.hardware()
-    assert shared_prefix.epochs([tiny, tiny.but(seed=1)], here) == 12
+    assert shared_prefix.epochs([tiny, tiny.replace(seed=1)], here) == 12
     assert shared_prefix.epochs(siblings, here) == 6 + 4 + 2
-    assert shared_prefix.epochs([*siblings, tiny.but(epochs=2)], here) == 12 + 2, (
+    assert shared_prefix.epochs([*siblings, tiny.replace(epochs=2)], here) == 12 + 2, (
         "one that ends there is trained itself"
     )
-    assert shared_prefix.epochs([*siblings, tiny.but(epochs=4)], here) == 12, "one is cut from another"
+    assert shared_prefix.epochs([*siblings, tiny.replace(epochs=4)], here) == 12, "one is cut from another"
 
 
 def test_what_lies_on_disk_is_not_counted(tiny, folders):
-    half, here = tiny.but(epochs=4), launch.hardware()
+    half, here = tiny.replace(epochs=4), launch.hardware()
     folder = launch.execute(tiny).folder
-    assert shared_prefix.epochs([tiny.but(strength=2)], here) == 4, "from the first minimum on"
-    assert shared_prefix.epochs([tiny.but(strength=2)], "2 x cuda") == 6, "which rounds differently"
+    assert shared_prefix.epochs([tiny.replace(strength=2)], here) == 4, "from the first minimum on"
+    assert shared_prefix.epochs([tiny.replace(strength=2)], "2 x cuda") == 6, "which rounds differently"
     assert shared_prefix.epochs([half], here) == 0
     # A record came without weights: nothing can be cut from it, and it saves nobody an epoch.
     (folder / "final.safetensors").unlink()
     assert shared_prefix.epochs([half], here) == 4 - 2
     next(folder.glob("beginning-*")).unlink()
-    assert shared_prefix.epochs([half, tiny.but(strength=2)], here) == 4 + 6 - 2
+    assert shared_prefix.epochs([half, tiny.replace(strength=2)], here) == 4 + 6 - 2
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, None])
 def test_what_can_be_cut_is_told_by_arithmetic(tiny, every):
     for epochs in range(1, 9):
-        run = tiny.but(epochs=epochs, minima_every=every)
+        run = tiny.replace(epochs=epochs, minima_every=every)
         longer = set(shared_prefix.longer(run))
-        assert longer == {w for w in (run.but(epochs=e) for e in range(1, 20)) if shared_prefix.can_be_cut(run, w)}
+        assert longer == {w for w in (run.replace(epochs=e) for e in range(1, 20)) if shared_prefix.can_be_cut(run, w)}
 
 
 def test_a_run_of_the_greatest_length_has_no_longer_ones(tiny):
     for fields in ({"epochs": 10**9, "minima_every": 10**9}, {"epochs": 10**6, "minima_every": 1000}):
-        assert list(shared_prefix.longer(tiny.but(**fields))) == []
-    assert len(list(shared_prefix.longer(tiny.but(epochs=999, minima_every=1)))) == 1
+        assert list(shared_prefix.longer(tiny.replace(**fields))) == []
+    assert len(list(shared_prefix.longer(tiny.replace(epochs=999, minima_every=1)))) == 1

@@ -21,7 +21,7 @@ from thesislib.runs.slurm import Resources
 from thesislib.system.errors import UserError
 
 #: Long enough (some ten seconds) to be disturbed after its first checkpoint.
-LONG = TINY.but(epochs=1500, minima_every=500, train_size=2000)
+LONG = TINY.replace(epochs=1500, minima_every=500, train_size=2000)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def test_a_job_may_send_jobs(on_slurm, monkeypatch):
     own = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_CPU": "1", "SLURM_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "map_cpu:99"}
     for name, value in (own | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}).items():
         monkeypatch.setenv(name, value)
-    run = TINY.but(seed=11)
+    run = TINY.replace(seed=11)
     assert slurm.submit([run], "slurm", Resources()) == [run]
     assert slurm.watch([run]) == 0
     assert os.environ["SLURM_MEM_PER_CPU"] == "1", "ours is as it was"
@@ -163,7 +163,7 @@ def test_a_job_may_send_jobs(on_slurm, monkeypatch):
 
 def test_nobody_else_can_put_a_task_in_place_of_ours(monkeypatch):
     """Tasks are pickles: whoever reads one executes what is in it."""
-    run, before = TINY.but(epochs=1), os.umask(0)
+    run, before = TINY.replace(epochs=1), os.umask(0)
     try:
         slurm.submit([run], "local", Resources())
     finally:
@@ -202,7 +202,7 @@ def test_nothing_of_a_resource_is_refused(flag, value):
 
 def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
     """Their jobs came along, but there is nobody to ask about them."""
-    run = TINY.but(epochs=1)
+    run = TINY.replace(epochs=1)
     jobs.folder().mkdir(parents=True)
     there = {store.run_id(run): {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}}
     (jobs.folder() / "submitted.json").write_text(json.dumps(there))
@@ -217,7 +217,7 @@ def test_local_tasks_see_the_gpus_that_we_see(visible, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    run = LONG.but(seed=7)
+    run = LONG.replace(seed=7)
     slurm.submit([run], "local", Resources())
     until("checkpoint", checkpoint_of(run).exists)
     worker = until("worker", lambda: worker_of(run))

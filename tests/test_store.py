@@ -79,7 +79,7 @@ def test_lost_rows_start_the_run_again(tiny, damage):
     from thesislib.train import Trainer
 
     whole = launch.execute(tiny)
-    run = tiny.but(seed=1)
+    run = tiny.replace(seed=1)
     with store.writing(run) as writer:
         writer.resume()
         trainer = Trainer(run)
@@ -100,25 +100,25 @@ def test_unwritable_folder(tiny, folders, monkeypatch):
 
 def test_bad_requests_leave_nothing_behind(tiny, folders):
     with pytest.raises(UserError):
-        launch.execute(tiny.but(train_size=5000))
+        launch.execute(tiny.replace(train_size=5000))
     with pytest.raises(UserError, match="no finished run"):
-        launch.execute(tiny.but(start="0123456789ab:0"))
+        launch.execute(tiny.replace(start="0123456789ab:0"))
     assert not (folders / "runs").exists()
 
 
 def test_clone_starts_from_the_minimum(tiny):
     parent = launch.execute(tiny)
-    clone = launch.execute(tiny.but(start=f"{parent.id}:1", minimum_at_start=True, epochs=2))
+    clone = launch.execute(tiny.replace(start=f"{parent.id}:1", minimum_at_start=True, epochs=2))
     assert np.array_equal(clone.arrays(0, "theta")["theta"], parent.arrays(1, "theta")["theta"])
     assert clone.history["d_0"].iloc[0] == clone.history["d_init"].iloc[0]
     with pytest.raises(UserError, match="is a mlp-tiny on mnist5k, not a mlp"):
-        launch.execute(tiny.but(start=f"{parent.id}:1", model="mlp"))
+        launch.execute(tiny.replace(start=f"{parent.id}:1", model="mlp"))
     with pytest.raises(UserError, match="has no minimum 7"):
-        launch.execute(tiny.but(start=f"{parent.id}:7"))
+        launch.execute(tiny.replace(start=f"{parent.id}:7"))
 
 
 def test_a_diverged_run_keeps_its_rows(tiny):
-    run = tiny.but(lr=1e6)
+    run = tiny.replace(lr=1e6)
     result = launch.execute(run)
     assert result.diverged
     assert 1 <= len(result.history) == result.summary["epochs"] < 6
@@ -127,7 +127,7 @@ def test_a_diverged_run_keeps_its_rows(tiny):
 
 
 def test_results_are_tables(tiny):
-    groups = {"a": [tiny, tiny.but(seed=1)], "b": [tiny.but(strength=0)]}
+    groups = {"a": [tiny, tiny.replace(seed=1)], "b": [tiny.replace(strength=0)]}
     found = trained(groups)
     assert len(found.history) == 18
     assert list(found.final["label"]) == ["a", "a", "b"]
@@ -139,11 +139,11 @@ def test_results_are_tables(tiny):
 
 def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
     """Rows of epochs that are trained again are there once."""
-    run = tiny.but(dense_steps=6)
+    run = tiny.replace(dense_steps=6)
     monkeypatch.setattr(launch, "CHECKPOINT_SECONDS", -1)
     whole = launch.execute(run).steps
     assert len(whole) == 2 * 6
-    other = run.but(seed=1)
+    other = run.replace(seed=1)
     twin = launch.execute(other).steps
     (launch.load(other).folder / "done.json").unlink()
     from thesislib.train import Trainer

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from thesislib.analysis.evaluator import Probe
 from thesislib.config import Run
-from thesislib.models import build
+from thesislib.models import network
 from thesislib.runs.store import COLUMNS
 from thesislib.train import Trainer
 
@@ -30,8 +30,10 @@ def test_same_run_same_numbers(tiny):
     a, b = Trainer(tiny), Trainer(tiny)
     assert rows_of(a, 6) == rows_of(b, 6)
     assert same(a.snapshot(), b.snapshot())
-    assert rows_of(Trainer(tiny.but(seed=1)), 1) != rows_of(Trainer(tiny), 1)
-    assert rows_of(Trainer(tiny.but(seed=1, init_seed=0)), 1) != rows_of(Trainer(tiny), 1), "another order of batches"
+    assert rows_of(Trainer(tiny.replace(seed=1)), 1) != rows_of(Trainer(tiny), 1)
+    assert rows_of(Trainer(tiny.replace(seed=1, init_seed=0)), 1) != rows_of(Trainer(tiny), 1), (
+        "another order of batches"
+    )
 
 
 def test_rows_have_the_columns(tiny):
@@ -44,7 +46,7 @@ def test_rows_have_the_columns(tiny):
 @pytest.mark.parametrize("minima", ["multiple", "merge"])
 @pytest.mark.parametrize("epoch", [1, 2, 5])
 def test_resumed_equals_uninterrupted_to_the_bit(tiny, optimizer, minima, epoch):
-    run = tiny.but(optimizer=optimizer, minima=minima, lr=0.01, minimum_at_start=True)
+    run = tiny.replace(optimizer=optimizer, minima=minima, lr=0.01, minimum_at_start=True)
     whole = Trainer(run)
     begin = copied(whole.snapshot())
     kept = [begin]
@@ -63,7 +65,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(tiny, optimizer, minima, epoch)
 def reference(run, epochs):
     """The thesis' way: the whole loss through autograd, torch's optimiser on a list of parameters."""
     trainer = Trainer(run)  # for its data and its order of batches
-    model = build(run.model, run.seed)
+    model = network(run)
     parameters = list(model.parameters())
     optimizer = torch.optim.SGD(parameters, run.lr, run.momentum, weight_decay=run.weight_decay)
     flat = lambda: torch.nn.utils.parameters_to_vector(parameters)  # noqa: E731
@@ -83,7 +85,7 @@ def reference(run, epochs):
 
 
 def test_the_engine_is_the_thesis_loop(tiny):
-    run = tiny.but(strength=5, width=1e-1)
+    run = tiny.replace(strength=5, width=1e-1)
     theta, distances = reference(run, 6)
     trainer = Trainer(run)
     rows_of(trainer, 6)
@@ -92,7 +94,7 @@ def test_the_engine_is_the_thesis_loop(tiny):
 
 
 def test_strength_0_only_records(tiny):
-    off, never = Trainer(tiny.but(strength=0)), Trainer(tiny.but(minima_every=None))
+    off, never = Trainer(tiny.replace(strength=0)), Trainer(tiny.replace(minima_every=None))
     rows_of(off, 6)
     rows_of(never, 6)
     assert torch.equal(off.flat.theta, never.flat.theta)
@@ -100,12 +102,12 @@ def test_strength_0_only_records(tiny):
 
 
 def test_the_term_pushes_away(tiny):
-    near, far = Trainer(tiny.but(strength=0)), Trainer(tiny.but(strength=10, width=0.1))
+    near, far = Trainer(tiny.replace(strength=0)), Trainer(tiny.replace(strength=10, width=0.1))
     assert rows_of(far, 6)[-1]["d_0"] > 2 * rows_of(near, 6)[-1]["d_0"]
 
 
 def test_logged_numbers_are_what_they_say(tiny):
-    run = tiny.but(minima_every=1, minima="single", epochs=2, momentum=0, weight_decay=0)
+    run = tiny.replace(minima_every=1, minima="single", epochs=2, momentum=0, weight_decay=0)
     trainer = Trainer(run)
     trainer.epoch()
     start = trainer.flat.theta.detach().clone()
@@ -123,7 +125,7 @@ def test_logged_numbers_are_what_they_say(tiny):
 
 
 def test_the_norm_of_the_gradient_is_autograds(tiny):
-    trainer = Trainer(tiny.but(train_size=128, epochs=1))
+    trainer = Trainer(tiny.replace(train_size=128, epochs=1))
     x, y = trainer.train_images.take(torch.randperm(128, generator=torch.Generator().manual_seed(tiny.seed)))
     gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
     row = trainer.epoch()
@@ -134,7 +136,7 @@ def test_the_norm_of_the_gradient_is_autograds(tiny):
 @pytest.mark.parametrize(("at_most", "measured"), [(64, [0, 1, 2, 3]), (2, [1, 3]), (1, [3])])
 def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_most, measured):
     """lr this small leaves the weights where they are: every step's norm can be computed beforehand."""
-    run = tiny.but(lr=1e-30, momentum=0, epochs=1)
+    run = tiny.replace(lr=1e-30, momentum=0, epochs=1)
     trainer, norms = Trainer(run), []
     generator = torch.Generator().manual_seed(run.seed)
     for x, y in trainer.train_images.shuffled(run.batch_size, generator):
@@ -145,13 +147,13 @@ def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_m
 
 
 def test_the_norm_of_a_normalised_step_is_the_learning_rate(tiny):
-    run = tiny.but(optimizer="ngd", momentum=0, weight_decay=0, lr=0.01, epochs=1, train_size=128)
+    run = tiny.replace(optimizer="ngd", momentum=0, weight_decay=0, lr=0.01, epochs=1, train_size=128)
     trainer = Trainer(run)
     assert trainer.epoch()["d_init"] == pytest.approx(0.01**2, rel=1e-4)
 
 
 def test_the_term_alone_walks_away(tiny):
-    run = tiny.but(cross_entropy=False, minimum_at_start=True, minima="single", weight_decay=1e-2, strength=10)
+    run = tiny.replace(cross_entropy=False, minimum_at_start=True, minima="single", weight_decay=1e-2, strength=10)
     rows = rows_of(Trainer(run), 3)
     assert rows[-1]["grad_norm"] == 0
     assert rows[-1]["d_0"] > 0
@@ -159,7 +161,7 @@ def test_the_term_alone_walks_away(tiny):
 
 
 def test_a_diverging_run_says_so(tiny):
-    trainer = Trainer(tiny.but(lr=1e6, optimizer="sgd"))
+    trainer = Trainer(tiny.replace(lr=1e6, optimizer="sgd"))
     row = trainer.epoch()
     while not trainer.diverged and trainer.finished_epochs < 6:
         row = trainer.epoch()
@@ -170,7 +172,7 @@ def test_a_diverging_run_says_so(tiny):
 def test_batchnorm_statistics_travel(tiny, monkeypatch, photographs):
     """On real convolutions: they are no part of theta, and they are part of state and snapshot."""
     fields = {"data": "cifar10", "model": "resnet20", "train_size": None, "test_size": None, "augment": True}
-    run = tiny.but(**fields, batch_size=32, epochs=2, minima_every=1)
+    run = tiny.replace(**fields, batch_size=32, epochs=2, minima_every=1)
     whole = Trainer(run)
     whole.epoch()
     state, minimum = copied(whole.state()), copied(whole.snapshot())
@@ -185,8 +187,8 @@ def test_batchnorm_statistics_travel(tiny, monkeypatch, photographs):
 
 def test_the_steps_after_each_minimum_are_logged(tiny):
     """Eight steps an epoch of four: two epochs after each minimum, which come every third epoch."""
-    run = tiny.but(minima_every=3, epochs=7, dense_steps=7, strength=5)
-    trainer, plain = Trainer(run), Trainer(run.but(dense_steps=0))
+    run = tiny.replace(minima_every=3, epochs=7, dense_steps=7, strength=5)
+    trainer, plain = Trainer(run), Trainer(run.replace(dense_steps=0))
     rows, dense = [], []
     for _ in range(run.epochs):
         rows.append(trainer.epoch())
@@ -205,7 +207,9 @@ def test_the_steps_after_each_minimum_are_logged(tiny):
 
 
 def test_logged_angles_are_autograds(tiny):
-    run = tiny.but(minimum_at_start=True, minima="single", dense_steps=2, train_size=256, epochs=1, strength=50, lr=0.5)
+    run = tiny.replace(
+        minimum_at_start=True, minima="single", dense_steps=2, train_size=256, epochs=1, strength=50, lr=0.5
+    )
     trainer, twin = Trainer(run), Trainer(run)
     generator = torch.Generator().manual_seed(run.seed)
     (x0, y0), (x1, y1) = twin.train_images.shuffled(run.batch_size, generator)
@@ -226,8 +230,8 @@ def test_logged_angles_are_autograds(tiny):
 
 
 def test_swa_is_the_mean_of_the_weights(tiny):
-    run = tiny.but(minima_every=None, swa_from=3, epochs=6)
-    trainer, plain = Trainer(run), Trainer(run.but(swa_from=None))
+    run = tiny.replace(minima_every=None, swa_from=3, epochs=6)
+    trainer, plain = Trainer(run), Trainer(run.replace(swa_from=None))
     weights = []
     for epoch in range(1, 7):
         row, live = trainer.epoch(), plain.epoch()
@@ -241,7 +245,7 @@ def test_swa_is_the_mean_of_the_weights(tiny):
 
 
 def test_swa_resumes_to_the_bit(tiny):
-    run = tiny.but(minima_every=None, swa_from=2, epochs=6)
+    run = tiny.replace(minima_every=None, swa_from=2, epochs=6)
     whole, resumed = Trainer(run), Trainer(run)
     rows_of(whole, 4)
     resumed.restore(4, copied(whole.state()), [])
@@ -302,7 +306,7 @@ def test_a_stored_minimum_has_the_statistics_it_was_evaluated_with(photographs):
 
 @pytest.mark.parametrize("last", [1, 2])
 def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last):
-    trainer = Trainer(tiny.but(cycle=2, epochs=4, member_epochs=last))
+    trainer = Trainer(tiny.replace(cycle=2, epochs=4, member_epochs=last))
     weights, step = [], trainer.optimizer.step
 
     def recorded():

@@ -8,22 +8,18 @@ import torch
 from torch import Tensor
 
 from thesislib.config import Run
-from thesislib.datasets import load
+from thesislib.datasets import Facts, facts, load
 from thesislib.system import parallel
 from thesislib.system.errors import UserError
-
-#: (mean, std) per channel of images scaled to [0, 1]; MNIST as in the thesis' SLS code base.
-CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-NORMALISATION = {"mnist5k": ((0.5,), (0.5,)), "mnist": ((0.5,), (0.5,)), "cifar10": CIFAR, "cifar100": CIFAR}
 
 
 class Images:
     """One split on the device: `images` uint8 [N, C, H, W], `labels` int64 [N]."""
 
-    def __init__(self, x: Tensor, y: Tensor, name: str) -> None:
+    def __init__(self, x: Tensor, y: Tensor, known: Facts) -> None:
         self.images = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
         self.labels = y.long()
-        mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in NORMALISATION[name])
+        mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (known.mean, known.std))
         # (x / 255 - mean) / std as one multiplication and one addition.
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
@@ -105,16 +101,14 @@ def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
         x_test, y_test = arrays.x_train[run.train_size :], arrays.y_train[run.train_size :]
         if not len(x_test):
             raise UserError(f"--validation: --train-size {run.train_size} leaves none of {run.data}'s images for it")
-    parts = []
+    known, parts = facts(run.data), []
     for x, y, size in ((arrays.x_train, arrays.y_train, run.train_size), (x_test, y_test, run.test_size)):
         if size is not None and size > len(x):
             raise UserError(f"{run.data} has only {len(x)} images in this split, not {size}")
         x, y = (torch.from_numpy(a[:size].copy()).to(device) for a in (x, y))
-        parts.append(Images(x, y, run.data))
-    if len(parts[0]) < run.batch_size:
-        raise UserError(f"--batch-size: {run.batch_size} is more than the {len(parts[0])} training images")
-    if run.statistics_images and run.statistics_images > len(parts[0]):
-        raise UserError(
-            f"--statistics-images: {run.statistics_images} is more than the {len(parts[0])} training images"
-        )
+        parts.append(Images(x, y, known))
+    for field in ("batch_size", "statistics_images"):
+        if (count := getattr(run, field) or 0) > len(parts[0]):
+            flag = field.replace("_", "-")
+            raise UserError(f"--{flag}: {count} is more than the {len(parts[0])} training images")
     return parts[0], parts[1]

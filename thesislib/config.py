@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from thesislib.system import own
 from thesislib.system.errors import UserError
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
@@ -22,6 +24,10 @@ REVISION = 1
 #: The same for one network alone; part of its runs' ids where it is not 1. Version 2: the thesis' initial weights, and
 #: its MobileNetV2.
 NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 2}
+
+#: The networks (`models`) and kernels (`kernels`) that come with the package.
+NETWORKS = ("mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2")
+KERNELS = ("rbf", "tanh")
 
 #: Of epochs, images, steps: more is a slip of the finger.
 LARGEST_COUNT = 10**9
@@ -42,17 +48,19 @@ def _normal(value: float) -> float:
     return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
 
 
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
+    """One of these names, or one's own."""
+
+    def check(name: str) -> str:
+        if name not in known and not re.fullmatch(own.NAME, name):
+            raise ValueError(f"input should be {', '.join(known)}, or module:name")
+        return name
+
+    return AfterValidator(check)
+
+
 Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
-
-
-#: Training and test images of the original datasets.
-_SIZES = {
-    "mnist5k": (4_000, 1_000),
-    "mnist": (60_000, 10_000),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-}
 
 
 class Run(BaseModel):
@@ -65,7 +73,10 @@ class Run(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # data, network, start
-    data: Literal["mnist5k", "mnist", "cifar10", "cifar100"] = Field("mnist5k", description="dataset")
+    data: str = Field(
+        "mnist5k", pattern=r"^[A-Za-z0-9][\w-]*$",
+        description="dataset: mnist5k, mnist, cifar10, cifar100, or the name of a data/<name>.npz of your own",
+    )  # fmt: skip
     train_size: Size | None = Field(None, description="use only the first so many training images")
     test_size: Size | None = Field(None, description="use only the first so many test images")
     validation: bool = Field(
@@ -73,8 +84,8 @@ class Run(BaseModel):
     )
     augment: bool = Field(False, description="random crop (pad 4) and flip of the training images")
     augmented_test: bool = Field(False, description="evaluate on augmented test images too, as the thesis did")
-    model: Literal["mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2"] = Field(
-        "mlp", description="network"
+    model: Annotated[str, _one_of(NETWORKS)] = Field(
+        "mlp", description=f"network: {', '.join(NETWORKS)}, or module:name"
     )
     seed: Seed = Field(0, description="seed of the initial weights and of the order of batches")
     init_seed: Seed | None = Field(None, description="another seed for the initial weights alone")
@@ -122,20 +133,18 @@ class Run(BaseModel):
     merge: Literal["recursive", "mean", "widen"] = Field(
         "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"
     )
-    kernel: Literal["rbf", "tanh"] = Field("rbf", description="shape of a hill")
+    kernel: Annotated[str, _one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
     strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
     width: Positive = Field(1e-3, description="w, an inverse squared length: larger is narrower")
     share: bool = Field(True, description="divide the strength by the number of hills")
 
     @model_validator(mode="after")
     def _fits(self) -> Run:
-        if self.model.startswith("mlp") != self.data.startswith("mnist"):
-            raise ValueError(f"model {self.model} is not for {self.data}: mlp and mlp-tiny are for MNIST only")
-        if (self.augment or self.augmented_test) and not self.data.startswith("cifar"):
-            raise ValueError(f"augment and augmented_test are for CIFAR, not for {self.data}")
+        if (self.augment or self.augmented_test) and self.data.startswith("mnist"):
+            raise ValueError(f"augment and augmented_test are for photographs, not for {self.data}")
         if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
-        if self.statistics_images and not self.convolutional:
+        if self.statistics_images and self.model.startswith("mlp"):
             raise ValueError(f"statistics_images is for networks with BatchNorm, not for {self.model}")
         if self.member_epochs and self.member_epochs > self.cycle:
             raise ValueError(f"member_epochs ({self.member_epochs}) is longer than cycle ({self.cycle})")
@@ -153,27 +162,18 @@ class Run(BaseModel):
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
         return self
 
-    def but(self, **changes: Any) -> Run:
+    def replace(self, **changes: Any) -> Run:
         """This run with some fields changed, validated anew. Raises UserError."""
         return make_run(**(self.model_dump() | changes))
 
     @property
-    def classes(self) -> int:
-        """Number of classes of the data."""
-        return 100 if self.data == "cifar100" else 10
-
-    @property
     def convolutional(self) -> bool:
-        """Whether the network has filters, and a BatchNorm behind each."""
-        return not self.model.startswith("mlp")
+        """Whether the network is known to have filters, and a BatchNorm behind each."""
+        return self.model in NETWORK_VERSIONS
 
-    @property
-    def test_images(self) -> int:
-        """Number of images that the run is evaluated on, of the original datasets."""
-        train, whole = _SIZES[self.data]
-        if self.validation:
-            whole = max(0, train - self.train_size)
-        return min(whole, self.test_size or whole)
+    def sources(self) -> dict[str, str]:
+        """Short names of the source text of what is one's own, by field. Raises UserError if it is not found."""
+        return {field: own.digest(name) for field in ("model", "kernel") if own.is_own(name := getattr(self, field))}
 
     @property
     def minimum_epochs(self) -> list[int]:
@@ -190,8 +190,11 @@ class Run(BaseModel):
         """Epochs after which the mean of a cycle's last weights is stored; none without member_epochs."""
         return list(range(self.offset + self.cycle, self.epochs + 1, self.cycle)) if self.member_epochs else []
 
-    def digest(self, fingerprint: str) -> str:
-        """The id: 12 hex digits of SHA-256 over every field (defaults too, but for LATER), the data and REVISION."""
+    def digest(self, fingerprint: str, sources: dict[str, str] | None = None) -> str:
+        """The id: 12 hex digits of SHA-256 over every field (defaults too, but for LATER), the data and REVISION.
+
+        With a network or kernel of one's own over its source text too, that of now or the one given by `sources`.
+        """
         run = self.model_dump(mode="json")
         run = {k: v for k, v in run.items() if k not in LATER or v != type(self).model_fields[k].default}
         content = {"run": run, "data": fingerprint, "revision": REVISION}
@@ -199,6 +202,8 @@ class Run(BaseModel):
             content["pulse"] = 2  # before, it had its full strength until the offset
         if self.model in NETWORK_VERSIONS:
             content["network"] = NETWORK_VERSIONS[self.model]
+        if sources := self.sources() if sources is None else sources:
+            content["sources"] = sources
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -15,6 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from thesislib.config import Run
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, folder, read_json, replacing, write_json
 
@@ -22,9 +24,25 @@ from thesislib.system.files import Broken, folder, read_json, replacing, write_j
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 
 
-#: Shape of an image and number of classes.
-SHAPES = {"mnist": ((28, 28), 10), "cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100)}
+class Facts(NamedTuple):
+    """What there is to know of a dataset: [C, H, W] of an image, classes, images, mean and std of a channel in 0..1."""
 
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+#: MNIST is normalised as in the thesis' SLS code base.
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+KNOWN = {
+    "mnist5k": Facts((1, 28, 28), 10, 4_000, 1_000, (0.5,), (0.5,)),
+    "mnist": Facts((1, 28, 28), 10, 60_000, 10_000, (0.5,), (0.5,)),
+    "cifar10": Facts((3, 32, 32), 10, 50_000, 10_000, *_CIFAR),
+    "cifar100": Facts((3, 32, 32), 100, 50_000, 10_000, *_CIFAR),
+}
 
 #: Known copies that are not quite the original, by fingerprint. Figures made from them say so. Two versions of libjpeg
 #: decode the same files to pixels that differ here and there by one.
@@ -41,7 +59,7 @@ class Note(BaseModel):
 
 
 class Arrays(NamedTuple):
-    """A dataset in memory: images uint8 [N, H, W] or [N, H, W, 3], labels uint8 [N]."""
+    """A dataset in memory: images uint8 [N, H, W] or [N, H, W, C], labels uint8 [N], int64 beyond 256 classes."""
 
     x_train: np.ndarray
     y_train: np.ndarray
@@ -70,7 +88,7 @@ def fingerprint(name: str) -> str:
         return known.sha256[:16]
     path = _npz(name)
     # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
-    stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+    stamp = _stamp(path)
     if known and known.stamp == stamp:
         return known.sha256[:16]
     digest = hashlib.sha256()
@@ -102,18 +120,62 @@ def load(name: str) -> Arrays:
             arrays = Arrays(*(file[key] for key in Arrays._fields))
     except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
-    shape, classes = SHAPES[name]
-    for x, y in ((arrays.x_train, arrays.y_train), (arrays.x_test, arrays.y_test)):
-        if x.dtype != np.uint8 or x.shape[1:] != shape or len(x) == 0:
-            raise UserError(f"{path}: images must be uint8 {['N', *shape]}, not {x.dtype} {list(x.shape)}")
-        if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
-            raise UserError(f"{path}: labels must be {len(x)} integers from 0 to {classes - 1}")
-    return arrays._replace(y_train=arrays.y_train.astype(np.uint8), y_test=arrays.y_test.astype(np.uint8))
+    known = KNOWN.get(name)
+    shape = arrays.x_train.shape[1:]
+    if known:  # [H, W] if there is one channel
+        shape = (*known.shape[1:], known.shape[0])[: 2 if known.shape[0] == 1 else 3]
+    for x in arrays[::2]:
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != shape or x.size == 0:
+            wanted = ["N", *shape] if known else "[N, H, W] or [N, H, W, C]"
+            raise UserError(f"{path}: images must be uint8 {wanted}, not {x.dtype} {list(x.shape)}")
+    for x, y in (arrays[:2], arrays[2:]):
+        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+            raise UserError(f"{path}: labels must be {len(x)} integers, not {y.dtype} {list(y.shape)}")
+    classes = known.classes if known else int(arrays.y_train.max()) + 1
+    if any(y.min() < 0 or y.max() >= classes for y in (arrays.y_train, arrays.y_test)):
+        raise UserError(f"{path}: labels must be from 0 to {classes - 1}")
+    dtype = np.uint8 if classes <= 256 else np.int64
+    return arrays._replace(y_train=arrays.y_train.astype(dtype), y_test=arrays.y_test.astype(dtype))
+
+
+def facts(name: str) -> Facts:
+    """What there is to know of a dataset; of one's own it is read off its training images. Raises UserError."""
+    return KNOWN[name] if name in KNOWN else _read_off(name, *_stamp(_npz(name)))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_off(name: str, *_stamp: int) -> Facts:
+    arrays = load(name)
+    images = arrays.x_train[..., None] if arrays.x_train.ndim == 3 else arrays.x_train
+    mean, std = [], []
+    for channel in range(images.shape[3]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        values = np.arange(256) / 255
+        mean.append(float(share @ values))
+        # A channel that is the same everywhere says nothing, and must not become a division by 0.
+        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)) or 1.0)
+    counts = (int(arrays.y_train.max()) + 1, len(arrays.x_train), len(arrays.x_test))
+    return Facts((images.shape[3], *images.shape[1:3]), *counts, tuple(mean), tuple(std))
+
+
+def test_images(run: Run) -> int:
+    """Number of images that the run is evaluated on."""
+    known = facts(run.data)
+    whole = max(0, known.train - run.train_size) if run.validation else known.test
+    return min(whole, run.test_size or whole)
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file does."""
+    return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def _npz(name: str) -> Path:
     """Path of the dataset's arrays, made on first use from torchvision's layout beside it or its download."""
     path = data_folder() / f"{name}.npz"
+    if not path.is_file() and name not in KNOWN:
+        arrays = ", ".join(Arrays._fields)
+        raise UserError(f"no dataset {name}: put {arrays} into {path}, or choose from {', '.join(KNOWN)}")
     if not path.is_file():
         arrays = _from_torchvision(name, path)
         try:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from thesislib.system.errors import UserError
+
 try:
     from thesislib.system import fast
 except ImportError:  # torch's own operations give the same up to rounding
@@ -27,10 +29,25 @@ class FlatParameters:
     def __init__(self, model: nn.Module) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
-            raise ValueError("the network has no trainable parameters")
+            raise UserError("the network has no trainable parameters")
+        for what in ("device", "dtype"):
+            if len(kinds := sorted({str(getattr(p, what)) for p in self.parameters})) > 1:
+                raise UserError(
+                    f"the network's parameters are of several {what}s: {', '.join(kinds)}; make them one first"
+                )
         self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
         for piece, p in zip(self.pieces(self.theta), self.parameters, strict=True):
             p.data = piece
+
+    def check(self) -> None:
+        """Raise UserError if the parameters are no longer views into theta: moved, cast, replaced or frozen since."""
+        storage = self.theta.untyped_storage().data_ptr()
+        for p in self.parameters:
+            if not p.requires_grad or p.dtype != self.theta.dtype or p.untyped_storage().data_ptr() != storage:
+                raise UserError(
+                    "the network was moved, cast, frozen or given other tensors after DistanceTerm was made: "
+                    "make it anew, after model.to(...), and visit() again"
+                )
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
         """Views into a vector [P], shaped as the parameters."""
@@ -72,6 +89,8 @@ class FlatParameters:
         for p in self.parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
+            elif not p.grad.is_contiguous():
+                p.grad = p.grad.contiguous()
         return [p.grad for p in self.parameters]
 
 

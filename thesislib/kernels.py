@@ -11,6 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from thesislib.system import own
+from thesislib.system.errors import UserError
+
+#: d [C] and w -> k [C] and k' [C].
+Kernel = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
 
 def rbf(d: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor]:
     """k = exp(-w d), k' = -w exp(-w d)."""
@@ -25,4 +31,33 @@ def tanh(d: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor]:
     return value, -width * value * (2 - value)
 
 
-KERNELS: dict[str, Callable[[Tensor, Tensor | float], tuple[Tensor, Tensor]]] = {"rbf": rbf, "tanh": tanh}
+KERNELS: dict[str, Kernel] = {"rbf": rbf, "tanh": tanh}
+
+
+def find(kernel: str | Callable[[Tensor, float], Tensor]) -> Kernel:
+    """One of KERNELS by name, or one's own: a function k(d, w), or "module:name" of one.
+
+    Its slope is autograd's, on as many numbers as there are hills. Raises UserError for what is no kernel.
+    """
+    if isinstance(kernel, str) and not own.is_own(kernel):
+        if kernel not in KERNELS:
+            raise UserError(f"unknown kernel {kernel!r}: choose from {', '.join(KERNELS)}, or module:name")
+        return KERNELS[kernel]
+    name, function = (
+        (kernel, own.load(kernel)) if isinstance(kernel, str) else (getattr(kernel, "__name__", ""), kernel)
+    )
+
+    def with_slope(d: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            d = d.detach().requires_grad_()
+            value = own.call(name, function, d, width)
+            if not isinstance(value, Tensor) or value.shape != d.shape or not value.requires_grad:
+                got = f"{list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise UserError(
+                    f"{name}: k(d, w) must give a value for each d, {list(d.shape)}, and depend on it: {got}"
+                )
+            (slope,) = torch.autograd.grad(value.sum(), d)
+        return value.detach(), slope
+
+    with_slope(torch.tensor([0.0, 1.0]), 1.0)  # says at once what is wrong with it
+    return with_slope

@@ -7,13 +7,14 @@ Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autog
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from thesislib.flat import add_differences, squared_distances
-from thesislib.kernels import KERNELS
+from thesislib import kernels
+from thesislib.flat import FlatParameters, add_differences, squared_distances
 
 
 class Minima:
@@ -26,17 +27,21 @@ class Minima:
 
     def __init__(
         self,
-        kernel: Literal["rbf", "tanh"],
+        kernel: str | Callable[[Tensor, float], Tensor],
         width: float,
-        mode: Literal["single", "multiple", "merge"],
+        mode: Literal["single", "multiple", "merge"] = "multiple",
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
     ) -> None:
-        self.kernel, self.width = KERNELS[kernel], width
+        self.kernel, self.width = kernels.find(kernel), width
         self.mode, self.merge, self.share = mode, merge, share
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, without a minimum."""
         self.visited: list[Tensor] = []
         self.hills: list[Tensor] = []
-        self.hill_width = width
+        self.hill_width = self.width
 
     def add(self, theta: Tensor) -> None:
         """Record `theta`, [P], as a minimum. With `single`, everything after the first is ignored."""
@@ -83,3 +88,75 @@ class Minima:
         (value, factors), gradient = self.factors(theta, strength), torch.zeros_like(theta)
         self.add_gradient(theta, factors, [gradient])
         return value, gradient
+
+
+class DistanceTerm:
+    """The distance term in any training loop: the weights of a network that were visited become hills.
+
+    Its trainable parameters are laid into one vector (`flat.FlatParameters`); the optimiser, the loss and the loop stay
+    as they are. Make it once the network is on its device. Arguments are those of `Minima`: `kernel` is "rbf", "tanh",
+    a function k(d, w) of the squared distance, or "module:name" of one; `strength` s is the height of the hills, may be
+    changed at any time, and is shared among them with `share`; `width` w is an inverse squared length (thesis,
+    "The idea"). Raises UserError if the parameters are of several devices or types, or there are none.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 2)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> term = DistanceTerm(model, kernel="rbf", strength=10, width=0.1)
+    >>> term.visit()
+    >>> for _ in range(5):
+    ...     optimizer.zero_grad()
+    ...     model(torch.ones(1, 3)).square().sum().backward()
+    ...     value = term.add_gradient()
+    ...     optimizer.step()
+    >>> term.distances()[0] > 0
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kernel: str | Callable[[Tensor, float], Tensor] = "rbf",
+        strength: float = 1.0,
+        width: float = 1e-3,
+        minima: Literal["single", "multiple", "merge"] = "multiple",
+        merge: Literal["recursive", "mean", "widen"] = "recursive",
+        share: bool = True,
+    ) -> None:
+        self.minima = Minima(kernel, width, minima, merge, share)
+        self.flat, self.strength = FlatParameters(model), strength
+
+    def visit(self) -> None:
+        """Make a hill of the present weights."""
+        self.flat.check()
+        self.minima.add(self.flat.theta)
+
+    def distances(self) -> list[float]:
+        """Squared distances of the present weights to those visited, in the order of visiting."""
+        self.flat.check()
+        return self.minima.distances(self.flat.theta)
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything to add: a hill, and a strength."""
+        return self.strength > 0 and len(self.minima.hills) > 0
+
+    def add_gradient(self) -> Tensor:
+        """Add the term's gradient to that of the parameters, after `loss.backward()`; its value, [].
+
+        Raises UserError if the network was moved, cast or frozen since: its weights are then other tensors.
+        """
+        self.flat.check()
+        value, factors = self.minima.factors(self.flat.theta, self.strength)
+        self.add(factors)
+        return value
+
+    def add(self, factors: Tensor) -> None:
+        """The same by the `factors` of `Minima.factors`, for a loop that needs them."""
+        self.minima.add_gradient(self.flat.theta, factors, self.flat.gradients)
+
+    def gradient(self, factors: Tensor) -> list[Tensor]:
+        """The term's gradient alone, a tensor a parameter, by its `factors`."""
+        push = torch.zeros_like(self.flat.theta)
+        self.minima.add_gradient(self.flat.theta, factors, [push])
+        return self.flat.pieces(push)

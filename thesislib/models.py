@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -11,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
+from thesislib.config import Run
+from thesislib.datasets import facts
+from thesislib.system import own
 from thesislib.system.errors import UserError
 
 try:
@@ -19,6 +25,9 @@ except ImportError:  # torch's own products give the same up to rounding
     fast = None
 
 Linear = fast.Linear if fast else nn.Linear
+
+#: [C, H, W] of an image.
+Shape = tuple[int, int, int]
 
 
 def mlp(*hidden: int, inputs: int = 784, classes: int = 10) -> nn.Sequential:
@@ -42,7 +51,7 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, channels // 2, channels - channels // 2))
 
 
-def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
+def cifar_resnet(blocks: int, classes: int = 10, channels: int = 3) -> nn.Module:
     """ResNet-(6 blocks + 2) for 32x32 images (He et al. 2016, section 4.2), option-A shortcuts.
 
     3 stages of 16, 32 and 64 channels; `cifar_resnet(5)` is ResNet-32 with 464,154 parameters. All weights of
@@ -51,15 +60,15 @@ def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
     from torchvision.models.resnet import BasicBlock
 
     layers: list[nn.Module] = [
-        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.Conv2d(channels, 16, 3, padding=1, bias=False),
         nn.BatchNorm2d(16),
         nn.ReLU(inplace=True),
     ]
-    for stage, channels in enumerate((16, 32, 64)):
+    for stage, width in enumerate((16, 32, 64)):
         for block in range(blocks):
             shrinks = stage > 0 and block == 0
-            before = channels // 2 if shrinks else channels
-            layers.append(BasicBlock(before, channels, 1 + shrinks, PadShortcut() if shrinks else None))
+            before = width // 2 if shrinks else width
+            layers.append(BasicBlock(before, width, 1 + shrinks, PadShortcut() if shrinks else None))
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -67,7 +76,7 @@ def cifar_resnet(blocks: int, classes: int = 10) -> nn.Module:
     return model
 
 
-def resnet34(classes: int = 10) -> nn.Module:
+def resnet34(classes: int = 10, channels: int = 3) -> nn.Module:
     """ResNet-34 (He et al. 2016) with a stem for 32x32 images: 3x3, stride 1, no pooling; 21,282,122 parameters.
 
     torchvision's network with PyTorch's default initial weights, as in the thesis.
@@ -75,7 +84,7 @@ def resnet34(classes: int = 10) -> nn.Module:
     from torchvision.models import resnet34 as imagenet_resnet34
 
     model = imagenet_resnet34(num_classes=classes)
-    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    model.conv1, model.maxpool = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.Identity()
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.reset_parameters()
@@ -112,52 +121,59 @@ class InvertedResidual(nn.Module):
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
-def mobilenet_v2(classes: int = 10) -> nn.Module:
+def mobilenet_v2(classes: int = 10, channels: int = 3) -> nn.Module:
     """MobileNetV2 for 32x32 images as in the thesis: 2,296,922 parameters, PyTorch's default initial weights."""
-    layers: list[nn.Module] = [*conv_bn(3, 32, 3), nn.ReLU(inplace=True)]
+    layers: list[nn.Module] = [*conv_bn(channels, 32, 3), nn.ReLU(inplace=True)]
     before = 32
-    for expansion, channels, blocks, first_stride in (
+    for expansion, outputs, blocks, first_stride in (
         (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
     ):  # fmt: skip
         for block in range(blocks):
-            layers.append(InvertedResidual(before, channels, expansion, 1 if block else first_stride))
-            before = channels
+            layers.append(InvertedResidual(before, outputs, expansion, 1 if block else first_stride))
+            before = outputs
     head = [*conv_bn(320, 1280), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, *head, nn.Linear(1280, classes))
 
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "mlp": lambda classes: mlp(512, 256, classes=classes),
-    "mlp-tiny": lambda classes: mlp(16, classes=classes),
-    "resnet20": lambda classes: cifar_resnet(3, classes),
-    "resnet32": lambda classes: cifar_resnet(5, classes),
-    "resnet34": resnet34,
-    "mobilenetv2": mobilenet_v2,
-}
+#: Networks by name, for images of [C, H, W] and so many classes. Read only: a name means one network, or runs of
+#: another one would be stored as its.
+MODELS: Mapping[str, Callable[[Shape, int], nn.Module]] = MappingProxyType(
+    {
+        "mlp": lambda shape, classes: mlp(512, 256, inputs=math.prod(shape), classes=classes),
+        "mlp-tiny": lambda shape, classes: mlp(16, inputs=math.prod(shape), classes=classes),
+        "resnet20": lambda shape, classes: cifar_resnet(3, classes, shape[0]),
+        "resnet32": lambda shape, classes: cifar_resnet(5, classes, shape[0]),
+        "resnet34": lambda shape, classes: resnet34(classes, shape[0]),
+        "mobilenetv2": lambda shape, classes: mobilenet_v2(classes, shape[0]),
+    }
+)
 
 
-_OURS = dict(MODELS)
+def build(name: str, seed: int, shape: Shape = (3, 32, 32), classes: int = 10) -> nn.Module:
+    """The network `name`, of MODELS or "module:name" of one's own, with initial weights drawn from `seed`.
 
-
-def check_networks() -> None:
-    """Raise UserError if a network was replaced in MODELS: a run's id names the package's own."""
-    if other := sorted(name for name in MODELS.keys() | _OURS if MODELS.get(name) is not _OURS.get(name)):
-        raise UserError(
-            f"MODELS[{other[0]!r}] was changed: its runs would be stored as those of this package's networks; "
-            "put the package's own back (restart the kernel) and train others with a loop of your own"
-        )
-
-
-def build(name: str, seed: int, classes: int = 10) -> nn.Module:
-    """The network `name` with initial weights drawn from `seed`; torch's global generator stays as it was.
-
-    Raises UserError if MODELS is not the package's own.
+    torch's global generator stays as it was. Raises UserError if one's own is no network for such images.
     """
-    check_networks()
     # torchvision takes three seconds to import: the convolutional networks ask for it themselves.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](classes)
+        if not own.is_own(name):
+            return MODELS[name](shape, classes)
+        model = own.call(name, own.load(name), shape, classes)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"{name}: {name.partition(':')[2]}(shape, classes) must return an nn.Module, not {model!r}")
+        with torch.no_grad():
+            output = own.call(name, copy.deepcopy(model).eval(), torch.zeros(2, *shape))
+        if not isinstance(output, Tensor) or output.shape != (2, classes):
+            got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
+        return model
+
+
+def network(run: Run, seed: int | None = None) -> nn.Module:
+    """The network of a run, with initial weights of its own seed or of another one."""
+    known, own_seed = facts(run.data), run.seed if run.init_seed is None else run.init_seed
+    return build(run.model, own_seed if seed is None else seed, known.shape, known.classes)
 
 
 def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:

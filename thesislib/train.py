@@ -15,9 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 from thesislib import schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import FlatParameters, MeanWeights, squared_distances
-from thesislib.minima import Minima
-from thesislib.models import build, estimate_statistics, predict
+from thesislib.flat import MeanWeights, squared_distances
+from thesislib.minima import DistanceTerm
+from thesislib.models import estimate_statistics, network, predict
 from thesislib.steplog import StepLog, norms_and_cosines
 from thesislib.system import parallel
 
@@ -34,16 +34,15 @@ class Trainer:
     def __init__(self, run: Run, device: str = "cpu", start: Arrays | None = None) -> None:
         self.run, self.device = run, torch.device(device)
         self.train_images, self.test_images = splits(run, self.device)
-        init_seed = run.seed if run.init_seed is None else run.init_seed
-        self.model = build(run.model, init_seed, run.classes).to(self.device)
+        self.model = network(run).to(self.device)
         parallel.share_batch_statistics(self.model)
-        self.flat = FlatParameters(self.model)
+        self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, run.minima, run.merge, run.share)
+        self.flat, self.minima = self.term.flat, self.term.minima
         if start is not None:
             self._set_weights(start)
         self.initial = self.flat.theta.clone()
         self.optimizer = _optimizer(run, self.flat.parameters)
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.minima = Minima(run.kernel, run.width, run.minima, run.merge, run.share)
         self.finished_epochs = 0
         self.diverged = False
         self.swa = AveragedModel(self.model) if run.swa_from else None
@@ -62,8 +61,8 @@ class Trainer:
         """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv (store.COLUMNS)."""
         begin = time.perf_counter()
         lr = schedules.learning_rate(self.run, self.finished_epochs)
-        strength = schedules.strength(self.run, self.finished_epochs)
-        means = self._steps(lr, strength)
+        self.term.strength = schedules.strength(self.run, self.finished_epochs)
+        means = self._steps(lr)
         trained = time.perf_counter()
         self.finished_epochs += 1
         if self.run.swa_from and self.finished_epochs >= self.run.swa_from:
@@ -74,7 +73,7 @@ class Trainer:
             means |= _named("running", self._score(self._logits(self.model)))
         theta = self.flat.theta
         row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
-        row |= means | {"strength": strength, "d_init": squared_distances(theta, [self.initial]).item()}
+        row |= means | {"strength": self.term.strength, "d_init": squared_distances(theta, [self.initial]).item()}
         row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
         if self.run.convolutional and self.minima.visited:
             parts = self.flat.radial_and_angular(theta, self.minima.visited[0])
@@ -87,15 +86,15 @@ class Trainer:
                 row |= {"d_0_radial": 0.0, "d_0_angular": 0.0}
         return row | {"train_seconds": trained - begin, "seconds": time.perf_counter() - begin}
 
-    def _steps(self, lr: float, strength: float) -> dict[str, float]:
+    def _steps(self, lr: float) -> dict[str, float]:
         """One pass over the training data; means over its steps. Fills `dense`."""
         run, flat, minima = self.run, self.flat, self.minima
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        steps, pushed = len(self.train_images) // run.batch_size, strength > 0 and len(minima.hills) > 0
+        steps, pushed = len(self.train_images) // run.batch_size, self.term.acts
         log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
-        gradients, term, factors = [], torch.zeros((), device=self.device), None
+        gradients, term = [], torch.zeros((), device=self.device)
         averaged = schedules.is_averaged(run, self.finished_epochs)
         batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
         for step, (images, labels) in enumerate(batches):
@@ -108,10 +107,11 @@ class Trainer:
             gradients = flat.gradients
             parallel.average(gradients)
             if pushed:
-                term, factors = minima.factors(flat.theta, strength)
-            looked = norms_and_cosines(gradients, self._push(factors), last) if log.looks_at(step) else None
+                term, factors = minima.factors(flat.theta, self.term.strength)
+            push = self.term.gradient(factors) if pushed and log.looks_at(step) else []
+            looked = norms_and_cosines(gradients, push, last) if log.looks_at(step) else None
             if pushed:
-                minima.add_gradient(flat.theta, factors, gradients)
+                self.term.add(factors)
             distance = squared_distances(flat.theta, minima.visited[-1:]) if log.is_dense(step) else None
             log.add(step, loss.detach(), term, looked, distance)
             if run.optimizer == "ngd":
@@ -128,14 +128,6 @@ class Trainer:
         """Steps since the last minimum, at so many an epoch; infinite before the first."""
         reached = [epoch for epoch in self.run.minimum_epochs if epoch <= self.finished_epochs]
         return (self.finished_epochs - reached[-1]) * steps if reached else math.inf
-
-    def _push(self, factors: torch.Tensor | None) -> list[torch.Tensor]:
-        """The distance term's gradient alone, a tensor a parameter; none of it without `factors`."""
-        if factors is None:
-            return []
-        push = torch.zeros_like(self.flat.theta)
-        self.minima.add_gradient(self.flat.theta, factors, [push])
-        return self.flat.pieces(push)
 
     def evaluate(self) -> tuple[float, float]:
         """Cross-entropy and accuracy on the test images; keeps the logits [N, C].
@@ -239,7 +231,7 @@ class Trainer:
             self.mean.count = state["mean.count"].item()
         self.losses = list(state.get("losses", ()))
         self.generator.set_state(_tensor(state["generator"]))
-        self.minima = Minima(self.run.kernel, self.run.width, self.run.minima, self.run.merge, self.run.share)
+        self.minima.forget()
         for minimum in minima:
             self.minima.add(_tensor(minimum["theta"]).to(self.device))
         self.finished_epochs = epoch

@@ -67,7 +67,7 @@ def mnist_epochs(repetitions: int) -> pd.Series:
     rows = list(torch.randn(max(HILLS), logged.flat.theta.numel()))
     cases["reading"] = lambda: _reading(rows, steps)
     images, labels = torch.from_numpy(train[0]).reshape(-1, 784).float().div(127.5).sub(1), torch.from_numpy(train[1])
-    for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0))):
+    for name, model in (("d", plain_mlp()), ("d, our product", models.build("mlp", 0, (1, 28, 28)))):
         cases[name] = lambda model=model: tensor_loop(images, labels.long(), model)
     return interleaved(cases, repetitions)
 
@@ -167,7 +167,7 @@ def _script(code: str, *arguments: str, **environment: str) -> float:
 def listing(count: int = 1000) -> dict[str, float]:
     """Row g: seconds to find, and to read, so many finished runs of 80 epochs with four minima."""
     first = Run(model="mlp-tiny", train_size=512, test_size=250, epochs=80, minima="multiple", minima_every=20)
-    runs = [first.but(seed=seed) for seed in range(count)]
+    runs = [first.replace(seed=seed) for seed in range(count)]
     with tempfile.TemporaryDirectory() as folder, _environment(THESIS_RUNS=folder):
         trained = launch.execute(first).folder
         for run in runs[1:]:

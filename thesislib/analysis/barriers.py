@@ -19,7 +19,7 @@ from thesislib.analysis.ensembles import grouped, members
 from thesislib.analysis.evaluator import Probe
 from thesislib.analysis.verdicts import FEWEST, interval
 from thesislib.config import Run
-from thesislib.models import build
+from thesislib.models import network
 from thesislib.runs import cache
 from thesislib.runs.cache import Arrays
 from thesislib.runs.results import Result, Results
@@ -133,7 +133,7 @@ def _disguises(run: Run, thetas: Tensor, images: int | None) -> Arrays:
     def between(theta: Tensor) -> tuple[float, float]:
         return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
 
-    aligned = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), build(run.model, 0, run.classes)))
+    aligned = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), network(run, 0)))
     names = ("d", "barrier", "d_aligned", "barrier_aligned")
     return {name: np.array([v]) for name, v in zip(names, (*between(last), *between(aligned)), strict=True)}
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from thesislib.analysis import ensembles
 from thesislib.analysis.verdicts import Part, margins, rounding, row
+from thesislib.datasets import test_images
 from thesislib.experiments import sections
 from thesislib.runs.results import Result, Results
 
@@ -30,7 +31,7 @@ def table(results: Results, cycle: int) -> pd.DataFrame:
         own = {label: [r for r in group if r.run.model == network] for label, group in results.items()}
         book = Book(Results(own), cycle)
         margin = margins(100 - book.accuracy("1_baseline: no term").mean())
-        noise = rounding(book.results["1_baseline: no term"][0].run.test_images)
+        noise = rounding(test_images(book.results["1_baseline: no term"][0].run))
         parts = [row(part, margin, noise) for part in _parts(book)]
         tables.append(pd.DataFrame(parts).assign(network=network))
     return pd.concat(tables, ignore_index=True)

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from thesislib.analysis import scores
+from thesislib.datasets import test_images
 from thesislib.experiments.sections import MEMBER
 from thesislib.runs import cache
 from thesislib.runs.results import Result, Results
@@ -115,7 +116,7 @@ def table(
     for label, runs in grouped(results):
         found = cache.numbers("ensemble", runs, partial(_scores, runs, **how), **how, version=2)
         front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
-        rows.append(front | {"images": runs[0].run.test_images} | found)
+        rows.append(front | {"images": test_images(runs[0].run)} | found)
     return pd.DataFrame(rows)
 
 

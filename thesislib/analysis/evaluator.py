@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
-from thesislib.models import build, estimate_statistics, predict
+from thesislib.models import estimate_statistics, network, predict
 
 
 class Point(NamedTuple):
@@ -35,7 +35,7 @@ class Probe:
         self.run, self.device, self.batch_size = run, torch.device(device), batch_size
         self.train, self.test = splits(run, self.device)
         self.counts = tuple(min(images or len(split), len(split)) for split in (self.train, self.test))
-        self.model = build(run.model, run.seed, run.classes).to(self.device)
+        self.model = network(run).to(self.device)
         self.flat = FlatParameters(self.model)
         self.has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
 

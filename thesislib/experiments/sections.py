@@ -205,7 +205,7 @@ def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
 
 def _independent(runs: list[Run], members: int) -> list[Run]:
     """Each run so many times, from other initial weights: the members of one ensemble."""
-    return [run.but(seed=run.seed + MEMBER * m) for run in runs for m in range(members)]
+    return [run.replace(seed=run.seed + MEMBER * m) for run in runs for m in range(members)]
 
 
 def cost(scale: Scale, hills: int | None = None) -> Groups:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from thesislib.runs import shared_prefix, store
 from thesislib.system import machine
 from thesislib.config import Run
+from thesislib.datasets import facts
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable
 from thesislib.runs.results import Result, Results, load, load_id
@@ -32,7 +33,6 @@ def execute(run: Run) -> Result:
 
     Under torchrun all processes call this and train it together; the first one reads and writes.
     """
-    _check_networks()
     # Several processes must agree on what there is to do: they ask the first one, once they have met.
     if not machine.under_torchrun() and store.is_done(run):
         return load(run)
@@ -93,12 +93,6 @@ def _train(run: Run) -> None:
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
 
-def _check_networks() -> None:
-    """Raise UserError if somebody replaced a network: pools train the package's own all the same, under its ids."""
-    if models := sys.modules.get("thesislib.models"):  # else nobody has had it in his hands
-        models.check_networks()
-
-
 def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list] | None:
     """Epoch, state and minima to go on from: the run's own checkpoint, or what another one reached for it.
 
@@ -147,7 +141,7 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
     """Weights and buffers that the run's start, "ID:K", names. Raises UserError if they do not fit its network."""
     identity, which = run.start.split(":")
     parent = load_id(identity)
-    if (parent.run.model, parent.run.classes) != (run.model, run.classes):
+    if (parent.run.model, facts(parent.run.data)[:2]) != (run.model, facts(run.data)[:2]):
         raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
     return parent.arrays(which)
 
@@ -174,7 +168,6 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
     (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
     stderr. `first_worker` is the first process' number among those of all pools of this machine.
     """
-    _check_networks()
     todo = missing(runs)
     if not todo:
         return

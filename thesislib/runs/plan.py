@@ -63,10 +63,10 @@ def measure(run: Run) -> Cost:
     fewer = {"train_size": STEPS * run.batch_size, "test_size": few_test, "start": None}
     if run.statistics_images:  # so that evaluating one image takes as long as in the run itself
         fewer["statistics_images"] = max(1, run.statistics_images * few_test // test)
-    few = run.but(**fewer)
+    few = run.replace(**fewer)
     trainer = Trainer(few, machine.device())
     rows = [trainer.epoch() for _ in range(3)]
     step = float(np.median([row["train_seconds"] for row in rows])) / STEPS
     tested = float(np.median([row["seconds"] - row["train_seconds"] for row in rows])) / few.test_size
-    numbers = trainer.flat.theta.numel() + test * run.classes
+    numbers = trainer.flat.theta.numel() + test * datasets.facts(run.data).classes
     return Cost(step, step * (train // run.batch_size) + tested * test, 4 * numbers)

@@ -118,7 +118,7 @@ def longer(run: Run) -> Iterator[Run]:
     if run.epochs in run.minimum_epochs and run.minima_every:
         most = min(2 * run.epochs, LARGEST_COUNT, MOST_MINIMA * run.minima_every)  # beyond, there are no runs
         for epochs in range(run.epochs + run.minima_every, most + 1, run.minima_every):
-            yield run.but(epochs=epochs)
+            yield run.replace(epochs=epochs)
 
 
 def cut(run: Run, writer: store.Writer, device: str) -> bool:
