@@ -14,8 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from thesislib.config import Run
 from thesislib.runs import launch
-from thesislib.runs.results import Results
-from thesislib.runs.store import Groups
+from thesislib.runs.results import Labelled, Results, Row, rows_of
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -78,9 +77,12 @@ def photographs(folders):
     np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
 
-def trained(groups: Groups) -> Results:
+def trained(groups: Labelled | list[Row]) -> Results:
     """`launch.results` in this process: starting a pool takes longer than training tiny runs."""
-    return Results({label: [launch.execute(run) for run in runs] for label, runs in groups.items()})
+    rows = rows_of(groups)
+    for row in rows:
+        launch.execute(row.run)
+    return Results.load(rows)
 
 
 def without_digests(folder: Path) -> None:

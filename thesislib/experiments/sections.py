@@ -2,35 +2,72 @@
 
 A section is written once, in cycles (the thesis: 150 epochs); a scale says how long a cycle is, on which data
 and networks, and with how many seeds. Runs that two sections share are the same run.
+
+An experiment of one's own is one function here and one notebook of the same name: the function takes a scale and
+whatever it lets one change, and yields labelled runs (`Row`); its annotations say which values are allowed.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
 
-from thesislib.config import Run
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from thesislib.config import NonNegative, Positive, Run, Size
 from thesislib.experiments.scales import SCALES, Scale
-from thesislib.runs.store import Groups
+from thesislib.runs import launch
+from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
-#: In front of the labels of runs that are for a table of numbers, not for curves.
-PUBLISHED = "published: "
-#: In front of the labels of section 6's runs that log the first so many steps after each minimum ...
-DENSE, DENSE_STEPS = "steps: ", 300
-#: ... and of those between whose minima it looks.
-BETWEEN = "between: "
-#: Ensembles of section 7 that are no walks through minima.
-NO_WALKS = ("FGE", "SWA", "one cosine", "two of half")
-#: Under one label, runs whose seeds are equal modulo this are the members of one ensemble of independent networks.
-MEMBER = 1000
+#: Section 6 logs so many steps after each minimum.
+DENSE_STEPS = 300
+#: Ensembles of section 7 that are no trajectory from minimum to minimum.
+NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
+#: What is tried first at a scale that takes days.
+FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
+
+Section = Callable[..., Iterable[Row]]
+SECTIONS: dict[str, Section] = {}
+
+Widths = Annotated[list[Positive], Field(min_length=1, strict=False)] | None
+Strengths = Annotated[list[NonNegative], Field(min_length=1, strict=False)] | None
+Rates = Widths
+Average = Literal["probabilities", "logits", "votes"]
+
+
+class Drawing(BaseModel):
+    """Parameters of notebooks that change what is drawn, not which runs it takes."""
+
+    model_config = ConfigDict(strict=True)
+
+    smoothing: Size = 1
+    images: Size | None = None
+    average: Average = "probabilities"
+
+
+def section(name: str) -> Callable[[Section], Section]:
+    """Make a function the section of that name."""
+
+    def add(function: Section) -> Section:
+        SECTIONS[name] = function
+        return function
+
+    return add
 
 
 def digits(value: float) -> str:
     """A number as labels show it: six digits if those are all, else every digit, so that no two are alike."""
     text = f"{value:g}"
     return text if float(text) == value else repr(value)
+
+
+def labelled(label: str, runs: Iterable[Run], role: str = "curve") -> list[Row]:
+    """Runs under one label."""
+    return [Row(run, label, role) for run in runs]
 
 
 def _single(scale: Scale, **fields: Any) -> list[Run]:
@@ -43,141 +80,153 @@ def _every_cycle(scale: Scale, **fields: Any) -> list[Run]:
     return scale.runs(**{"minima": "multiple", "minima_every": scale.cycle} | fields)
 
 
-def baseline(scale: Scale, strength: float = 1.0, width: float | None = None) -> Groups:
-    """1: with and without the distance term, constant learning rate, both kernels."""
-    fields = {"strength": strength, "width": width or scale.width}
-    kernels = {"term": _single(scale, **fields), "term, tanh": _single(scale, kernel="tanh", **fields)}
-    return {"no term": _single(scale, strength=0)} | kernels
-
-
-def _rbf_baseline(scale: Scale) -> Groups:
-    return {label: runs for label, runs in baseline(scale).items() if "tanh" not in label}
-
-
-def width(scale: Scale, widths: Iterable[float] | None = None, strength: float = 1.0) -> Groups:
-    """2.1: what does w do?"""
-    groups = {"no term": _single(scale, strength=0)}
-    for w in widths or (scale.narrow, *scale.widths):
-        groups[f"w = {digits(w)}"] = _single(scale, strength=strength, width=w)
-    return groups | _published(scale)
-
-
-def _published(scale: Scale) -> Groups:
-    """The settings whose end the thesis prints in numbers, under labels that begin with PUBLISHED."""
-    every = {"cycles": 2, "minima": "single", "minima_every": scale.cycle}
-    runs = {
-        f"w = {digits(w)}" if s else "no term": scale.runs(strength=s, width=w, **every) for s, w in scale.published
-    }
-    return _prefixed(PUBLISHED, runs)
-
-
-def strength(scale: Scale, strengths: Iterable[float] | None = None, width: float | None = None) -> Groups:
-    """2.2: what does s do?"""
-    groups = {"no term": _single(scale, strength=0)}
-    for s in strengths or scale.strengths:
-        groups[f"s = {digits(s)}"] = _single(scale, strength=s, width=width or scale.width)
-    return groups
-
-
-def interaction(
-    scale: Scale, widths: Iterable[float] | None = None, strengths: Iterable[float] | None = None
-) -> Groups:
-    """2.3: width x strength."""
-    return {
-        f"s = {digits(s)}, w = {digits(w)}": _single(scale, strength=s, width=w)
-        for s in strengths or scale.strengths
-        for w in widths or scale.widths
-    }
-
-
-def learning_rate(scale: Scale, rates: Iterable[float] | None = None) -> Groups:
-    """3.1: does the term stabilise a wrong learning rate? The thesis' rates, or the scale's own, cosine restarts."""
-    return {
-        f"lr = {digits(rate)}{', term' if s else ''}": _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
-        for rate in rates or scale.rates
-        for s in (0, 1)
-    }
-
-
-def epochs(scale: Scale) -> Groups:
-    """3.2: does longer training help? Runs of other sections, read at several lengths.
-
-    All have their first minimum at the end of the first cycle, so that distances mean the same.
-    """
-    cosine = {"lr_schedule": "cosine"}
-    return {
-        "no term": _every_cycle(scale, strength=0),
-        "term": _every_cycle(scale),
-        "cosine": _every_cycle(scale, strength=0, **cosine),
-        "cosine, term": _every_cycle(scale, **cosine),
-    }
-
-
-def multiple(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
-    """4.1: a minimum every cycle; also without L2."""
-    strengths = (0.0, *(strengths or scale.many_strengths))
-    with_l2 = {_name(s): _every_cycle(scale, strength=s) for s in strengths}
-    return with_l2 | {f"{_name(s)}, no L2": _every_cycle(scale, strength=s, weight_decay=0) for s in strengths}
-
-
 def _name(s: float) -> str:
     return f"s = {digits(s)}" if s else "no term"
 
 
-def merged(scale: Scale, strength: float | None = None, width: float | None = None) -> Groups:
+@section("0_explore")
+def explore(
+    scale: Scale,
+    strength: NonNegative = 100.0,
+    width: Positive | None = None,
+    kernel: str = "rbf",
+    minima: str = "multiple",
+    minima_every: Size | None = None,
+    share: bool = True,
+    lr_schedule: str = "constant",
+    strength_schedule: str = "constant",
+    weight_decay: NonNegative = 1e-3,
+    epochs: Size | None = None,
+    start: str | None = None,
+    **fields: Any,
+) -> Iterable[Row]:
+    """0: one run, free to change (any field of a Run), beside the baseline. It starts as a run of section 4.1."""
+    yield from labelled("baseline", _every_cycle(scale, strength=0))
+    fields |= {
+        "strength": strength, "kernel": kernel, "minima": minima, "minima_every": minima_every or scale.cycle,
+        "share": share, "lr_schedule": lr_schedule, "strength_schedule": strength_schedule,
+        "weight_decay": weight_decay, "start": start,
+    }  # fmt: skip
+    fields |= {name: value for name, value in (("width", width), ("epochs", epochs)) if value is not None}
+    yield from labelled("yours", scale.runs(**fields))
+
+
+@section("1_baseline")
+def baseline(scale: Scale, strength: NonNegative = 1.0, width: Positive | None = None) -> Iterable[Row]:
+    """1: with and without the distance term, constant learning rate, both kernels."""
+    fields = {"strength": strength, "width": width or scale.width}
+    yield from labelled("no term", _single(scale, strength=0))
+    yield from labelled("term", _single(scale, **fields))
+    yield from labelled("term, tanh", _single(scale, kernel="tanh", **fields))
+
+
+@section("2-1_width")
+def width(scale: Scale, widths: Widths = None, strength: NonNegative = 1.0) -> Iterable[Row]:
+    """2.1: what does w do? Role "published": the settings whose end the thesis prints in numbers."""
+    yield from labelled("no term", _single(scale, strength=0))
+    for w in widths or (scale.narrow, *scale.widths):
+        yield from labelled(f"w = {digits(w)}", _single(scale, strength=strength, width=w))
+    for s, w in scale.published:
+        runs = scale.runs(strength=s, width=w, cycles=2, minima="single", minima_every=scale.cycle)
+        yield from labelled(f"w = {digits(w)}" if s else "no term", runs, "published")
+
+
+@section("2-2_strength")
+def strength(scale: Scale, strengths: Strengths = None, width: Positive | None = None) -> Iterable[Row]:
+    """2.2: what does s do?"""
+    yield from labelled("no term", _single(scale, strength=0))
+    for s in strengths or scale.strengths:
+        yield from labelled(f"s = {digits(s)}", _single(scale, strength=s, width=width or scale.width))
+
+
+@section("2-3_interaction")
+def interaction(scale: Scale, widths: Widths = None, strengths: Strengths = None) -> Iterable[Row]:
+    """2.3: width x strength."""
+    for s in strengths or scale.strengths:
+        for w in widths or scale.widths:
+            yield from labelled(f"s = {digits(s)}, w = {digits(w)}", _single(scale, strength=s, width=w))
+
+
+@section("3-1_learning_rate")
+def learning_rate(scale: Scale, rates: Rates = None) -> Iterable[Row]:
+    """3.1: does the term stabilise a wrong learning rate? The thesis' rates, or the scale's own, cosine restarts."""
+    for rate in rates or scale.rates:
+        for s, term in ((0, ""), (1, ", term")):
+            runs = _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
+            yield from labelled(f"lr = {digits(rate)}{term}", runs)
+
+
+@section("3-2_epochs")
+def epochs(scale: Scale) -> Iterable[Row]:
+    """3.2: does longer training help? Runs of other sections, read at several lengths.
+
+    All have their first minimum at the end of the first cycle, so that distances mean the same.
+    """
+    yield from labelled("no term", _every_cycle(scale, strength=0))
+    yield from labelled("term", _every_cycle(scale))
+    yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine"))
+    yield from labelled("cosine, term", _every_cycle(scale, lr_schedule="cosine"))
+
+
+@section("4-1_multiple_minima")
+def multiple(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
+    """4.1: a minimum every cycle; also without L2."""
+    strengths = (0.0, *(strengths or scale.many_strengths))
+    for s in strengths:
+        yield from labelled(_name(s), _every_cycle(scale, strength=s))
+    for s in strengths:
+        yield from labelled(f"{_name(s)}, no L2", _every_cycle(scale, strength=s, weight_decay=0))
+
+
+@section("4-2_merged_minima")
+def merged(scale: Scale, strength: NonNegative | None = None, width: Positive | None = None) -> Iterable[Row]:
     """4.2: many minima merged into one hill, against as many hills."""
     fields = {"strength": scale.merged_strength if strength is None else strength, "width": width or scale.width}
-    hills = {"no term": _every_cycle(scale, strength=0), "multiple": _every_cycle(scale, **fields)}
-    return hills | {
-        how: _every_cycle(scale, minima="merge", merge=how, **fields) for how in ("recursive", "mean", "widen")
-    }
+    yield from labelled("no term", _every_cycle(scale, strength=0))
+    yield from labelled("multiple", _every_cycle(scale, **fields))
+    for how in ("recursive", "mean", "widen"):
+        yield from labelled(how, _every_cycle(scale, minima="merge", merge=how, **fields))
 
 
-def warm_restarts(scale: Scale, widths: Iterable[float] | None = None) -> Groups:
+@section("5_warm_restarts")
+def warm_restarts(scale: Scale, widths: Widths = None) -> Iterable[Row]:
     """5: schedules with and without the term, and the term as a warm restart.
 
     Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill.
     """
     cosine = {"lr_schedule": "cosine"}
-    groups = {
-        "constant": _every_cycle(scale, strength=0),
-        "step": _every_cycle(scale, strength=0, lr_schedule="step"),
-        "step, term": _every_cycle(scale, lr_schedule="step"),
-        "cosine": _every_cycle(scale, strength=0, **cosine),
-        "cosine, single": _every_cycle(scale, minima="single", **cosine),
-        "cosine, multiple": _every_cycle(scale, **cosine),
-    }
+    yield from labelled("constant", _every_cycle(scale, strength=0))
+    yield from labelled("step", _every_cycle(scale, strength=0, lr_schedule="step"))
+    yield from labelled("step, term", _every_cycle(scale, lr_schedule="step"))
+    yield from labelled("cosine", _every_cycle(scale, strength=0, **cosine))
+    yield from labelled("cosine, single", _every_cycle(scale, minima="single", **cosine))
+    yield from labelled("cosine, multiple", _every_cycle(scale, **cosine))
     for w in widths or scale.restart_widths:
-        groups[f"cosine, multiple, w = {digits(w)}"] = _every_cycle(scale, width=w, **cosine)
-    restart = {"strength": 100, "minima": "multiple"}
-    return groups | {
-        "term as restart": _every_cycle(scale, **restart, strength_schedule="pulse", pulse=scale.of(0.1)),
-        "strength on cosine": _every_cycle(scale, **restart, strength_schedule="cosine"),
-    }
+        yield from labelled(f"cosine, multiple, w = {digits(w)}", _every_cycle(scale, width=w, **cosine))
+    pulse = {"strength_schedule": "pulse", "pulse": scale.of(0.1)}
+    yield from labelled("term as restart", _every_cycle(scale, strength=100, **pulse))
+    yield from labelled("strength on cosine", _every_cycle(scale, strength=100, strength_schedule="cosine"))
 
 
-def gradients(scale: Scale) -> Groups:
+@section("6_gradients_and_valleys")
+def gradients(scale: Scale) -> Iterable[Row]:
     """6: size and direction of the gradient, on runs of other sections; step by step after minima; where minima lie.
 
-    Labels that begin with DENSE are of runs that log single steps, those with BETWEEN are section 7's.
+    Role "steps": runs that log single steps; role "between": section 7's, between whose minima it looks.
     """
-    by_epoch = _rbf_baseline(scale) | {
-        label: runs for label, runs in strength(scale).items() if label in ("s = 10", "s = 100")
-    } | {"cosine": _every_cycle(scale, strength=0, lr_schedule="cosine")}  # fmt: skip
+    yield from (row for row in baseline(scale) if row.label in ("no term", "term"))
+    yield from (row for row in strength(scale) if row.label in ("s = 10", "s = 100"))
+    yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine"))
     dense = {"cycles": 2, "dense_steps": DENSE_STEPS}
-    by_step = {
-        "no term": _every_cycle(scale, strength=0, **dense),
-        "cosine": _every_cycle(scale, strength=0, lr_schedule="cosine", **dense),
-    } | {f"s = {digits(s)}": _every_cycle(scale, strength=s, **dense) for s in scale.many_strengths}
-    walks = {label: runs for label, runs in ensembles(scale).items() if label not in NO_WALKS}
-    return by_epoch | _prefixed(DENSE, by_step) | _prefixed(BETWEEN, walks)
+    yield from labelled("no term", _every_cycle(scale, strength=0, **dense), "steps")
+    yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine", **dense), "steps")
+    for s in scale.many_strengths:
+        yield from labelled(f"s = {digits(s)}", _every_cycle(scale, strength=s, **dense), "steps")
+    yield from (replace(row, role="between") for row in ensembles(scale) if row.label not in NO_TRAJECTORY)
 
 
-def _prefixed(prefix: str, groups: Groups) -> Groups:
-    return {prefix + label: runs for label, runs in groups.items()}
-
-
-def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
+@section("7_ensembles")
+def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
     """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.
 
     SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones, where a
@@ -185,128 +234,137 @@ def ensembles(scale: Scale, strengths: Iterable[float] | None = None) -> Groups:
     `opponents` the same epochs also go into one long cosine and into two networks; SWA is then the last mean member.
     """
     runs = {"cycles": 5, "seeds": scale.ensemble_seeds, "strength": 0}
-    cosine = {"lr_schedule": "cosine"}
-    one_cycle = scale.runs(**runs | cosine | {"cycles": 1})
-    groups = {"constant": _every_cycle(scale, **runs), "cosine": _every_cycle(scale, **runs | cosine)}
+    cosine = runs | {"lr_schedule": "cosine"}
+    yield from labelled("constant", _every_cycle(scale, **runs))
+    yield from labelled("cosine", _every_cycle(scale, **cosine))
     if (short := scale.cycle // 5) >= 4:
         fge = {"cycle": short, "minima_every": short, "offset": scale.of(4)}
-        groups["FGE"] = _every_cycle(scale, **runs | cosine, **fge)
+        yield from labelled("FGE", _every_cycle(scale, **cosine, **fge))
     if scale.opponents:
-        groups["one cosine"] = scale.runs(**runs | cosine, cycle=scale.of(5))
-        half = scale.runs(**runs | cosine | {"cycles": 2.5}, cycle=scale.of(2.5))
-        groups["two of half"] = _independent(half, 2)
+        yield from labelled("one cosine", scale.runs(**cosine, cycle=scale.of(5)))
+        yield from _independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
     else:
-        groups["SWA"] = scale.runs(**runs, swa_from=scale.of(4) + 1)
-    groups["independent"] = _independent(one_cycle, 5)
+        yield from labelled("SWA", scale.runs(**runs, swa_from=scale.of(4) + 1))
+    yield from _independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
     for s in strengths or scale.many_strengths:
-        groups[f"s = {digits(s)}"] = _every_cycle(scale, **runs | {"strength": s})
-    return groups
+        yield from labelled(f"s = {digits(s)}", _every_cycle(scale, **runs | {"strength": s}))
 
 
-def _independent(runs: list[Run], members: int) -> list[Run]:
+def _independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
     """Each run so many times, from other initial weights: the members of one ensemble."""
-    return [run.replace(seed=run.seed + MEMBER * m) for run in runs for m in range(members)]
+    for run in runs:
+        for m in range(members):
+            own = run.replace(seed=run.seed + 1000 * m)
+            yield Row(own, label, member=m + 1, ensemble_seed=run.seed)
 
 
-def cost(scale: Scale, hills: int | None = None) -> Groups:
+@section("8_cost")
+def cost(scale: Scale, hills: Size | None = None) -> Iterable[Row]:
     """8: one more minimum after every second epoch: what each costs shows in the epochs after it.
 
     The first two epochs may be another run's (`shared_prefix`), and so are their seconds.
     """
-    hills = hills or scale.hills
-    fields = {"epochs": 2 * (hills + 1), "minima_every": 2}
-    return {_name(s): _every_cycle(scale, strength=s, **fields) for s in (0.0, 1.0)}
+    fields = {"epochs": 2 * ((hills or scale.hills) + 1), "minima_every": 2}
+    for s in (0.0, 1.0):
+        yield from labelled(_name(s), _every_cycle(scale, strength=s, **fields))
 
 
-def explore(scale: Scale, **fields: Any) -> Groups:
-    """0: one run, free to change, beside the baseline. It starts where notebook 0 does, with runs of section 4.1."""
-    changed = {"strength": 100, "minima": "multiple", "minima_every": scale.cycle} | fields
-    return {"baseline": _every_cycle(scale, strength=0), "yours": scale.runs(**changed)}
+#: The sections whose runs the chapter's last one reads.
+CLAIMED = (
+    "1_baseline", "2-1_width", "2-2_strength", "3-1_learning_rate", "3-2_epochs", "4-1_multiple_minima",
+    "4-2_merged_minima", "5_warm_restarts", "6_gradients_and_valleys", "7_ensembles", "8_cost",
+)  # fmt: skip
 
 
-def claims(scale: Scale) -> Groups:
+@section("9_claims")
+def claims(scale: Scale) -> Iterable[Row]:
     """9: every run of the sections that a claim is about; C1 to C14 look them up by section and label."""
-    return {
-        f"{name}: {label}": runs
-        for name, section in SECTIONS.items()
-        if section not in (claims, explore, interaction)
-        for label, runs in section(scale).items()
-    }
+    for name in CLAIMED:
+        yield from (replace(row, section=name) for row in SECTIONS[name](scale))
 
 
-SECTIONS: dict[str, Callable[..., Groups]] = {
-    "0_explore": explore,
-    "1_baseline": baseline,
-    "2-1_width": width,
-    "2-2_strength": strength,
-    "2-3_interaction": interaction,
-    "3-1_learning_rate": learning_rate,
-    "3-2_epochs": epochs,
-    "4-1_multiple_minima": multiple,
-    "4-2_merged_minima": merged,
-    "5_warm_restarts": warm_restarts,
-    "6_gradients_and_valleys": gradients,
-    "7_ensembles": ensembles,
-    "8_cost": cost,
-    "9_claims": claims,
-}
-
-
-def groups(section: str, scale: str, **parameters: Any) -> Groups:
-    """The labelled runs of a section. Parameters that are None keep the section's default.
+def rows(section: str, scale: str, **parameters: Any) -> list[Row]:
+    """The labelled runs of a section, each once. Parameters that are None keep the section's default.
 
     Raises UserError for an unknown section, scale or parameter, or a value that does not fit.
     """
-    for name, kind, known in ((section, "section", SECTIONS), (scale, "scale", SCALES)):
-        if name not in known:
-            raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+    if scale not in SCALES:
+        raise UserError(f"unknown scale {scale!r}: choose from {', '.join(SCALES)}")
     given = {name: value for name, value in parameters.items() if value is not None}
-    unknown = given.keys() - parameter_names(section)
-    if unknown:
-        raise UserError(f"section {section} has no parameter {', '.join(sorted(unknown))}")
-    for name, value in given.items():
-        _check(name, value, inspect.signature(SECTIONS[section]).parameters.get(name))
-    groups = SECTIONS[section](SCALES[scale], **given)
-    for label, runs in groups.items():
-        for run in runs:
-            _check_hill(label, run)
-    return groups
+    values = _checked(section, _arguments(section), given)
+    found = SECTIONS[section](SCALES[scale], **values)
+    found = dict.fromkeys(row if row.section else replace(row, section=section) for row in found)
+    for row in found:
+        _check_hill(row)
+    return list(found)
 
 
-def _check_hill(label: str, run: Run) -> None:
+def results(section: str, scale: str, **parameters: Any) -> Results:
+    """The results of a section's `rows`; runs that are missing are trained first."""
+    return launch.results(rows(section, scale, **parameters), scale=scale, section=section)
+
+
+def parameters(section: str) -> dict[str, Any]:
+    """Names and defaults of the parameters that a section's function has of its own: those of its notebook."""
+    return {name: p.default for name, p in _signature(section).items() if p.kind is not p.VAR_KEYWORD}
+
+
+def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a notebook's values that decide which runs it asks for, to be given to `rows`.
+
+    Raises UserError, one line, if one of these, or of `Drawing`, does not fit. Other names are the notebook's own.
+    """
+    _checked(section, Drawing, {name: value for name, value in values.items() if name in Drawing.model_fields})
+    known = _arguments(section)
+    return _checked(section, known, {name: value for name, value in values.items() if name in known.model_fields})
+
+
+def _signature(section: str) -> dict[str, inspect.Parameter]:
+    if section not in SECTIONS:
+        raise UserError(f"unknown section {section!r}: choose from {', '.join(SECTIONS)}")
+    parameters = inspect.signature(SECTIONS[section]).parameters
+    return {name: parameter for name, parameter in parameters.items() if name != "scale"}
+
+
+@cache
+def _arguments(section: str) -> type[BaseModel]:
+    """A section's parameters as a model, made of its function's signature; further ones (**) are fields of a Run."""
+    signature, fields = _signature(section), {}
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
+        # Seeds are the scale's.
+        fields = {name: (field.annotation, field) for name, field in Run.model_fields.items() if name != "seed"}
+    hints = get_type_hints(SECTIONS[section], include_extras=True)
+    fields |= {name: (hints[name], default) for name, default in parameters(section).items()}
+    return create_model(section, __config__=ConfigDict(strict=True, extra="forbid"), **fields)
+
+
+def _checked(section: str, model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the model reads them."""
+    try:
+        return model(**values).model_dump(include=set(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+    name, reason = first["loc"][0], first["msg"]
+    if first["type"] == "extra_forbidden":
+        raise UserError(f"section {section} has no parameter {name}")
+    raise UserError(f"parameter {name}: {reason[0].lower()}{reason[1:]}, not {first['input']!r}")
+
+
+def _check_hill(row: Row) -> None:
     """Raise UserError if a run has a distance term but no hill within its epochs: it would be the baseline again."""
+    run = row.run
     if run.strength and not any(epoch < run.epochs for epoch in run.minimum_epochs):
         first = f"the first minimum comes after epoch {run.minima_every}" if run.minima_every else "no minimum comes"
         more = "give a smaller minima_every, more epochs, or strength 0"
-        raise UserError(f"{label}: {first}, the run ends after {run.epochs}, so there is no hill: {more}")
+        raise UserError(f"{row.label}: {first}, the run ends after {run.epochs}, so there is no hill: {more}")
 
 
-def _check(name: str, value: Any, parameter: inspect.Parameter | None) -> None:
-    """Raise UserError if a parameter that takes several numbers, or a count, is given anything else."""
-    if parameter is not None and parameter.annotation == "int | None" and (type(value) is not int or value < 1):
-        raise UserError(f"parameter {name} must be a whole number from 1, not {value!r}")
-    if parameter is not None and "Iterable" in parameter.annotation:
-        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
-        if not numbers or not value:
-            raise UserError(f"parameter {name} must be a list of numbers such as [1, 10], not {value!r}")
-
-
-#: What to train first at a scale that takes days.
-_FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
-
-
-def in_order(groups: Mapping[str, Groups]) -> list[Run]:
+def in_order(rows: Iterable[Row]) -> list[Run]:
     """The runs of some sections, each once, seed by seed: at any moment the first seeds are complete.
 
-    Within a seed the sections of _FIRST come before the rest.
+    Within a seed the sections of FIRST come before the rest.
     """
-    names = sorted(groups, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    runs = dict.fromkeys(run for name in names for group in groups[name].values() for run in group)
-    return sorted(runs, key=lambda run: run.seed % MEMBER)
-
-
-def parameter_names(section: str) -> set[str]:
-    """Names of the parameters that change which runs a section asks for."""
-    names = set(inspect.signature(SECTIONS[section]).parameters) - {"scale"}
-    # Seeds are the scale's.
-    return (names - {"fields"}) | set(Run.model_fields) - {"seed"} if "fields" in names else names
+    seeds: dict[Run, int] = {}
+    for row in sorted(rows, key=lambda row: FIRST.index(row.section) if row.section in FIRST else len(FIRST)):
+        seeds.setdefault(row.run, row.seed)
+    return sorted(seeds, key=seeds.__getitem__)

@@ -9,19 +9,20 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from thesislib.runs import store
 from thesislib.system import machine
 from thesislib.system.files import Broken, read_arrays, write_arrays
-from thesislib.runs.results import Result
 
 Arrays = dict[str, np.ndarray]
+#: Columns, or numbers, which become columns of length one.
+Computed = Mapping[str, np.ndarray | float]
 
 #: Nobody writes on one file for so many seconds.
 ABANDONED_SECONDS = 3600.0
@@ -30,37 +31,52 @@ ABANDONED_SECONDS = 3600.0
 POOL_SECONDS = 15.0
 
 
-def arrays(name: str, results: Sequence[Result], compute: Callable[[], Arrays], **parameters: Any) -> Arrays:
+class Stored(Protocol):
+    """A finished run, as far as it matters here (`results.Result`)."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+
+
+def arrays(name: str, runs: Sequence[Stored], compute: Callable[[], Computed], **parameters: Any) -> Arrays:
     """What `compute` returns for these runs, from disk if it was asked before with the same parameters.
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
     """
-    path = _path(name, results, parameters)
+    path = _path(name, runs, parameters)
     store.sweep(path.parent, ABANDONED_SECONDS)
     with contextlib.suppress(Broken):  # it is computed again
         if path.is_file():
             return dict(sorted(read_arrays(path).items()))
-    computed = dict(sorted(compute().items()))  # the order in which they will be read back
+    # In the order in which they will be read back.
+    computed = {key: np.atleast_1d(value) for key, value in sorted(compute().items())}
     with contextlib.suppress(OSError):  # a folder that may only be read costs time, not correctness
         write_arrays(path, computed)
     return computed
 
 
-def _path(name: str, results: Sequence[Result], parameters: dict[str, Any]) -> Path:
-    key = json.dumps([[result.id for result in results], parameters], sort_keys=True)
+def _path(name: str, runs: Sequence[Stored], parameters: dict[str, Any]) -> Path:
+    key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    return results[0].folder / f"derived-{name}-{digest}.safetensors"
+    return runs[0].folder / f"derived-{name}-{digest}.safetensors"
 
 
 def many(
-    name: str, groups: Sequence[Sequence[Result]], compute: Callable[[Sequence[Result]], Arrays], **parameters: Any
+    name: str, groups: Sequence[Sequence[Stored]], function: Callable[..., Computed], version: int, **parameters: Any
 ) -> list[Arrays]:
-    """`arrays` of several groups of runs, what is missing by as many processes as there are cores if it takes long.
+    """`arrays` of `function(runs, **parameters)` for several groups of runs.
 
-    `compute` takes a group; other processes must be able to import it.
+    What is missing is shared out among as many processes as there are cores if it takes long; they must be able to
+    import the function.
     """
-    one = partial(_of_group, name, compute, parameters)
-    missing = [k for k, runs in enumerate(groups) if not _path(name, runs, parameters).is_file()]
+    one = partial(_of_group, name, function, version, parameters)
+    keyed = parameters | {"version": version}
+    missing = [k for k, runs in enumerate(groups) if not _path(name, runs, keyed).is_file()]
     begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
     rest = missing[1:]
     if len(rest) > 1 and (time.perf_counter() - begin) * len(rest) > POOL_SECONDS:
@@ -70,14 +86,6 @@ def many(
 
 
 def _of_group(
-    name: str, compute: Callable[[Sequence[Result]], Arrays], parameters: dict[str, Any], runs: Sequence[Result]
+    name: str, function: Callable[..., Computed], version: int, parameters: dict[str, Any], runs: Sequence[Stored]
 ) -> Arrays:
-    return arrays(name, runs, partial(compute, runs), **parameters)
-
-
-def numbers(
-    name: str, results: Sequence[Result], compute: Callable[[], dict[str, float]], **parameters: Any
-) -> dict[str, float]:
-    """The same for plain numbers."""
-    stored = arrays(name, results, lambda: {k: np.array([v]) for k, v in compute().items()}, **parameters)
-    return {key: value.item() for key, value in stored.items()}
+    return arrays(name, runs, partial(function, runs, **parameters), version=version, **parameters)

@@ -22,7 +22,7 @@ from thesislib.config import Run
 from thesislib.datasets import facts
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable
-from thesislib.runs.results import Result, Results, load, load_id
+from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
@@ -207,10 +207,16 @@ def _reason(error: BaseException) -> tuple[str, str]:
     return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
-def results(groups: store.Groups, workers: int | None = None) -> Results:
-    """The results of labelled runs; those that are missing are trained first."""
-    train_missing([run for runs in groups.values() for run in runs], workers)
-    return Results.load(groups)
+def results(
+    runs: Iterable[Row] | Iterable[Run] | Labelled,
+    workers: int | None = None,
+    scale: str = "own",
+    section: str = "",
+) -> Results:
+    """The results of rows or of labelled runs; those that are missing are trained first."""
+    rows = rows_of(runs)
+    train_missing([row.run for row in rows], workers)
+    return Results.load(rows, scale, section)
 
 
 class _Queue:

@@ -1,10 +1,9 @@
-"""Finished runs: one read from its folder, or many under the labels of a section, as tables."""
+"""Finished runs: one read from its folder, or many as one tidy table."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from thesislib.config import Run
+from thesislib.runs import cache
+from thesislib.runs.schema import Config, Summary
+from thesislib.runs.store import COLUMNS, STEPS, is_record, run_id, runs_folder
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, read_arrays, read_json, read_metrics, read_table
-from thesislib.runs.schema import Config, Summary
-from thesislib.runs.store import COLUMNS, STEPS, Groups, columns, is_record, run_id, runs_folder
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,7 @@ class Result:
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
         path = self.folder / "metrics.csv"
-        table = read_metrics(path, COLUMNS, self._done.epochs, self._done.digests.get(path.name))
-        if not self._done.digests and (problem := self._problem(table)):
-            raise Broken(path, problem)
-        return table
-
-    def _problem(self, table: pd.DataFrame) -> str:
-        """What in metrics.csv cannot be, for this run and its summary; empty if all can."""
-        done, run, known = self._done, self.run, columns(self.run)
-        if set(table) != set(known):
-            return f"its columns are not {', '.join(known)}"
-        # The last epoch of a run that diverged has whatever its numbers came to.
-        sound = slice(len(table) - self.diverged)
-        numbers = {name: table[name].to_numpy() for name in known}
-        distances = [numbers[f"d_{k}"] for k in range(len(run.minimum_epochs))]
-        end = [_or_none(numbers[name][-1]) for name in ("accuracy", "test_loss")]
-        problems = {
-            f"{done.epochs} epochs of {run.epochs}": done.epochs > run.epochs
-            or (done.epochs < run.epochs and not self.diverged),
-            "an accuracy is not between 0 and 1": not ((numbers["accuracy"] >= 0) & (numbers["accuracy"] <= 1)).all(),
-            "a number is missing": not all(np.isfinite(numbers[name][sound]).all() for name in _FINITE),
-            "a distance is missing": any(
-                not np.array_equal(np.isnan(d[sound]), numbers["epoch"][sound] < epoch)
-                for d, epoch in zip(distances, run.minimum_epochs, strict=True)
-            ),
-            "done.json says otherwise": end != [done.accuracy, done.nll]
-            or done.squared_distances != [_or_none(d[-1]) for d in distances if not np.isnan(d[-1])]
-            or not math.isclose(done.seconds, numbers["seconds"].sum()),
-        }
-        return next((text for text, found in problems.items() if found), "")
+        return read_metrics(path, COLUMNS, self._done.epochs, self._done.digests.get(path.name))
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -137,22 +109,12 @@ class Result:
 
     def check(self) -> None:
         """Read all that others need to draw this run (`archive`). Raises Broken for the first file that is broken."""
-        if problem := self._problem(self.history):
-            raise Broken(self.folder / "metrics.csv", problem)
-        _ = self.steps, self.step_losses
+        _ = self.history, self.steps, self.step_losses
         for path in sorted(self.folder.glob("derived-*.safetensors")):
             try:
                 read_arrays(path)
             except Broken as error:
                 raise Broken(path, error.why, "delete it, and draw its figure again") from None
-
-
-#: Columns of metrics.csv that are numbers in every epoch of a run that did not diverge.
-_FINITE = ("train_loss", "term", "lr", "strength", "train_seconds", "seconds", "d_init")
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def load(run: Run) -> Result:
@@ -193,50 +155,169 @@ def spread(values: pd.Series, mean: str, deviation: str) -> str:
     return f"{numbers.mean():{mean}} ± {numbers.std(ddof=1):{deviation}}"
 
 
-class Results(dict[str, list[Result]]):
-    """Finished runs under their labels."""
+#: The columns that say which run a line of a table is of.
+FRONT = ("section", "label", "role", "network", "seed", "member", "id")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run and what it is for: a line of the tidy table `Results`.
+
+    `label` is the setting's name in figures. `role` says what the run is for: "curve", or a section's own word. The
+    `member`s 1 to K of an ensemble of independent networks have the ensemble's seed in common, each run has its own.
+    """
+
+    run: Run
+    label: str
+    role: str = "curve"
+    member: int | None = None
+    ensemble_seed: int | None = None
+    section: str = ""
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self.run.model
+
+    @property
+    def seed(self) -> int:
+        """The seed that a comparison is paired by: the run's, or that of its ensemble."""
+        return self.run.seed if self.ensemble_seed is None else self.ensemble_seed
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.result.id
+
+    @cached_property
+    def result(self) -> Result:
+        """What came out. Raises UserError if the run is not finished."""
+        return load(self.run)
+
+
+Labelled = Mapping[str, Iterable[Run]]
+
+
+def rows_of(runs: Iterable[Row] | Iterable[Run] | Labelled) -> list[Row]:
+    """Rows of runs under labels; runs without labels are named by the fields in which they differ, but for the seed."""
+    if isinstance(runs, Mapping):
+        return [Row(run, label) for label, group in runs.items() for run in group]
+    runs = list(runs)
+    fields = [run.model_dump(exclude={"seed"}) for run in runs if isinstance(run, Run)]
+    varied = [name for name in fields[0] if any(f[name] != fields[0][name] for f in fields)] if fields else []
+    return [
+        run if isinstance(run, Row) else Row(run, ", ".join(f"{n} = {getattr(run, n)}" for n in varied) or "run")
+        for run in runs
+    ]
+
+
+class Results(Sequence[Row]):
+    """Finished runs as one tidy table: a sequence of `Row`, with the columns FRONT.
+
+    `scale` and `section` say what was asked for; runs of one's own are of scale "own".
+    """
+
+    def __init__(self, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> None:
+        self.rows, self.scale, self.section = tuple(rows_of(rows)), scale, section
 
     @classmethod
-    def load(cls, groups: Groups) -> Results:
-        """The results of finished runs. Raises UserError if one is not finished."""
-        return cls({label: [load(run) for run in runs] for label, runs in groups.items()})
+    def load(cls, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> Results:
+        """The same. Raises UserError if a run is not finished."""
+        results = cls(rows, scale, section)
+        for row in results:
+            _ = row.result
+        return results
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    @property
+    def labels(self) -> list[str]:
+        """The distinct labels, in their order."""
+        return list(dict.fromkeys(row.label for row in self))
+
+    def where(self, **wanted: Any) -> Results:
+        """The rows whose columns have these values, or one of several: `where(role="curve", seed=[0, 1])`."""
+        values = {name: value if isinstance(value, list | tuple) else [value] for name, value in wanted.items()}
+        return self._of(row for row in self if all(getattr(row, name) in some for name, some in values.items()))
 
     def only(self, *labels: str) -> Results:
-        """Those under these labels."""
-        return Results({label: self[label] for label in labels})
+        """The rows under these labels, in the order of the labels. Raises UserError if there are none under one."""
+        if unknown := [label for label in labels if label not in self.labels]:
+            raise UserError(f"no runs are labelled {', '.join(unknown)}: choose from {', '.join(self.labels)}")
+        return self._of(row for label in labels for row in self if row.label == label)
 
-    def split(self, prefix: str) -> tuple[Results, Results]:
-        """The results whose labels do not begin with `prefix`, and those that do, without it."""
-        chosen = {label.removeprefix(prefix): group for label, group in self.items() if label.startswith(prefix)}
-        return Results({k: v for k, v in self.items() if not k.startswith(prefix)}), Results(chosen)
+    def _of(self, rows: Iterable[Row]) -> Results:
+        return Results(rows, self.scale, self.section)
+
+    @property
+    def ensembles(self) -> list[list[Row]]:
+        """The rows in groups: a run, whose snapshots are members, alone; members 1 to K of an ensemble together."""
+        groups: dict[Any, list[Row]] = {}
+        for row in self:
+            together = (row.section, row.role, row.label, row.network, row.seed)
+            groups.setdefault(row if row.member is None else together, []).append(row)
+        return list(groups.values())
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """All rows of all runs, with the columns label, model, seed and id."""
+        """All rows of all runs' metrics.csv, with the columns FRONT."""
         return self._together(lambda result: result.history)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        """All rows of the runs' steps.csv, with the same columns."""
+        """All rows of the runs' steps.csv, with the columns FRONT."""
         return self._together(lambda result: result.steps)
 
     def _together(self, read: Callable[[Result], pd.DataFrame]) -> pd.DataFrame:
-        return pd.concat(
-            [
-                read(result).assign(label=label, model=result.run.model, seed=result.run.seed, id=result.id)
-                for label, group in self.items()
-                for result in group
-            ],
-            ignore_index=True,
-        )
+        def front(row: Row) -> dict[str, Any]:
+            return {name: getattr(row, name) for name in FRONT} | ({"member": np.nan} if row.member is None else {})
+
+        return pd.concat([read(row.result).assign(**front(row)) for row in self], ignore_index=True)
 
     @property
     def final(self) -> pd.DataFrame:
         """The last row of each run."""
-        return self.history.groupby(["label", "id"], sort=False).tail(1).reset_index(drop=True)
+        return self.history.groupby(["section", "role", "label", "id"], sort=False).tail(1).reset_index(drop=True)
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that tell settings apart: label and network, section and role only where there are several."""
+        several = [name for name in ("section", "role") if len({getattr(row, name) for row in self}) > 1]
+        return [*several, "label", "network"]
 
     def table(self, *columns: str) -> pd.DataFrame:
-        """Final numbers as "mean ± std", one row a label (and network), with the number of runs n."""
-        groups = self.final.groupby(["label", "model"], sort=False)
+        """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n."""
+        groups = self.final.groupby(self.keys, sort=False)
         shown = {c: groups[c].agg(lambda v: spread(v, ".4g", ".2g")) for c in columns}
         return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+    def map(self, function: Callable[..., cache.Computed], name: str, version: int, **parameters: Any) -> pd.DataFrame:
+        """`function(results, **parameters)` of each of the `ensembles`, as rows behind `keys` and seed.
+
+        The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length (empty:
+        no rows). What it returns is kept beside the runs (`cache`) under `name`, and computed again for other parameters
+        or another `version`: raise that when the function changes. What takes long is shared out among processes, which
+        must be able to import the function.
+        """
+        groups = [[row.result for row in rows] for rows in self.ensembles]
+        found = cache.many(name, groups, function, version=version, **parameters)
+        tables = []
+        for (first, *_), arrays in zip(self.ensembles, found, strict=True):
+            table = pd.DataFrame(arrays)
+            front = {column: getattr(first, column) for column in (*self.keys, "seed")}
+            tables.append(pd.DataFrame(front, index=table.index).join(table))
+        return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+    def for_csv(self) -> pd.DataFrame:
+        """`final` as the section's CSV has it: roles before the labels, a member's own seed, nothing that is constant."""
+        final, rows = self.final, {(row.role, row.label, row.id): row for row in self}
+        own = [rows[key].run.seed for key in zip(final["role"], final["label"], final["id"], strict=True)]
+        label = final["label"].where(final["role"] == "curve", final["role"] + ": " + final["label"])
+        return final.assign(label=label, seed=own).drop(columns=["section", "role", "member"])

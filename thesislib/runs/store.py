@@ -74,9 +74,6 @@ _OURS = (
 )
 _ABANDONED = re.compile(rf"\.(?:{_OURS})\.{files.ABANDONED}")
 
-#: Runs under the label that figures give them: one setting with its seeds (and networks).
-Groups = dict[str, list[Run]]
-
 
 def runs_folder() -> Path:
     """Where runs live: $THESIS_RUNS, else runs/ beside the package."""
