@@ -1,7 +1,9 @@
-"""Does the walk follow valleys or jump, and are its minima different networks? Section 6, measured on finished runs.
+"""Does the trajectory follow a valley or jump, and are its minima different networks? Section 6, on finished runs.
 
 Everything is computed once and kept beside the runs (`cache`); loss is cross-entropy in nats. Between two minima:
-the *barrier* of the straight line, and the *rise* of the loss along the walk itself.
+the *barrier* of the straight line (Frankle et al. 2020), and the *rise* of the loss along the trajectory itself. All
+functions that take `images` measure on that many of each split; None is the scale's own number, for runs of one's own
+all images.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import torch
 from torch import Tensor
 
 from thesislib.analysis import alignment, landscape
-from thesislib.analysis.ensembles import grouped, members
-from thesislib.analysis.evaluator import Probe
+from thesislib.analysis.ensembles import members
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.analysis.verdicts import FEWEST, interval
 from thesislib.config import Run
+from thesislib.experiments.scales import SCALES
 from thesislib.models import network
-from thesislib.runs import cache
-from thesislib.runs.cache import Arrays
+from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
 from thesislib.system.errors import UserError
@@ -31,34 +33,109 @@ from thesislib.system.errors import UserError
 JUMP = 0.05 * np.log(10)
 
 
-def lines(results: Results, images: int | None = 2000, points: int = 11) -> pd.DataFrame:
+def lines(results: Results, images: int | None = None, points: int = 11) -> pd.DataFrame:
     """Loss and accuracy on the straight lines between consecutive members of every ensemble (see `ensembles`).
 
-    One row a point: label, model, seed, pair, t, and the fields of probe.Point.
+    One row a point: label, network, seed, pair, t, and the fields of evaluator.Point.
     """
+    return _map(results, _lines, "lines", version=2, images=images, points=points)
 
-    return _table(results, "lines", _lines, version=2, images=images, points=points)
 
-
-def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> Arrays:
-    probe = Probe(run, images, machine.device())
+def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> pd.DataFrame:
+    evaluator = Evaluator(run, images, machine.device())
     pairs = enumerate(zip(thetas[:-1], thetas[1:], strict=True))
-    return _arrays(pd.concat([landscape.line(probe, a, b, points).assign(pair=k) for k, (a, b) in pairs]))
+    return pd.concat([landscape.line(evaluator, a, b, points).assign(pair=k) for k, (a, b) in pairs])
+
+
+def bezier_curves(results: Results, images: int | None = None, epochs: int = 5, points: int = 21) -> pd.DataFrame:
+    """The line and a trained quadratic Bezier curve between the first two members of each label's first ensemble.
+
+    Garipov et al. (2018). One row a point: label, network, seed, t, and the training loss on both, `line` and `curve`.
+    """
+    first = {(rows[0].label, rows[0].network): rows for rows in reversed(results.ensembles)}
+    chosen = [row for row in results if row in first[row.label, row.network]]
+    # "bent": the name of its files, as archives have them.
+    few = Results(chosen, results.scale, results.section)
+    return _map(few, _bezier_curve, "bent", version=3, images=images, epochs=epochs, points=points)
+
+
+def _bezier_curve(run: Run, thetas: Tensor, images: int | None, epochs: int, points: int) -> pd.DataFrame:
+    evaluator, (a, b) = Evaluator(run, images, machine.device()), thetas[:2]
+    middle = landscape.connect(evaluator, a, b, epochs, run.seed, run.lr)
+    line, curve = landscape.line(evaluator, a, b, points), landscape.curve(evaluator, [a, middle, b], points)
+    return line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"])
+
+
+def aligned(results: Results, images: int | None = None) -> pd.DataFrame:
+    """The first and the last member of every ensemble, as they are and with hidden units aligned (`alignment`).
+
+    One row an ensemble: label, network, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
+    """
+    # "disguises": the name of its files, as archives have them.
+    return _map(results, _aligned, "disguises", version=2, images=images)
+
+
+def _aligned(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:
+    evaluator, first, last = Evaluator(run, images, machine.device()), thetas[0], thetas[-1]
+    moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), network(run, 0)))
+    row = {}
+    for name, theta in (("", last), ("_aligned", moved)):
+        row[f"d{name}"] = (theta - first).square().sum().item()
+        row[f"barrier{name}"] = landscape.barrier(landscape.line(evaluator, first, theta, 11))
+    return pd.DataFrame([row])
+
+
+def _map(
+    results: Results,
+    measure: Callable[..., pd.DataFrame],
+    name: str,
+    version: int,
+    images: int | None,
+    **parameters: object,
+) -> pd.DataFrame:
+    """`measure(run, thetas, images, **parameters)` of every ensemble's members [K, P], as rows behind its label.
+
+    Ensembles of which less than two members are left have no rows. Raises UserError if all are such.
+    """
+    images = images_of(results, images)
+    found = results.map(partial(_of_members, measure), name, version, images=images, **parameters)
+    if found.empty:
+        raise UserError("no run has two minima to look between")
+    return found
+
+
+def images_of(results: Results, images: int | None) -> int | None:
+    """Number of images of each split to measure on: `images`, else the scale's own, else all (None)."""
+    return SCALES[results.scale].landscape_images if images is None and results.scale in SCALES else images
+
+
+def _of_members(measure: Callable[..., pd.DataFrame], runs: list[Result], **parameters: object) -> Computed:
+    """`measure` of one ensemble, without members that diverged; nothing if less than two are left."""
+    machine.make_repeatable()
+    finished = [run for run in runs if not run.diverged]
+    if len(runs) > 1 and len(finished) < 2:
+        return {}
+    thetas = members(finished if len(runs) > 1 else runs, what="theta")
+    if len(thetas) < 2:
+        return {}
+    table = measure(runs[0].run, torch.from_numpy(thetas), **parameters)
+    return {str(name): np.ascontiguousarray(column) for name, column in table.items()}
 
 
 def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
-    """Means over the pairs of `lines`: label, model, seed, barrier, barrier_test, and rise along the walk.
+    """Means over the pairs of `lines`: label, network, seed, barrier, barrier_test, and rise along the trajectory.
 
-    Independent networks have no walk between them: their rise is NaN.
+    Independent networks have no trajectory between them: their rise is NaN.
     """
     rows = []
-    walks = {(label, runs[0].run.model, runs[0].run.seed): runs for label, runs in grouped(results)}
-    for key, table in along.groupby(["label", "model", "seed"], sort=False):
+    ensembles = {(first.label, first.network, first.seed): (first, *rest) for first, *rest in results.ensembles}
+    for key, table in along.groupby(["label", "network", "seed"], sort=False):
         pairs = [pair for _, pair in table.groupby("pair")]
-        row = dict(zip(("label", "model", "seed"), key, strict=True))
+        row = dict(zip(("label", "network", "seed"), key, strict=True))
         row["barrier"] = np.mean([landscape.barrier(pair) for pair in pairs])
         row["barrier_test"] = np.mean([landscape.barrier(pair, "test_loss") for pair in pairs])
-        rows.append(row | {"rise": rise(walks[key][0]) if len(walks[key]) == 1 else np.nan})
+        first, *others = ensembles[key]
+        rows.append(row | {"rise": np.nan if others else rise(first.result)})
     return pd.DataFrame(rows)
 
 
@@ -87,8 +164,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         return "jump" if low > JUMP else "valley" if high < JUMP else "undecided"
 
     rows = []
-    for (label, model), some in table.groupby(["label", "model"], sort=False):
-        row: dict[str, object] = {"label": label, "network": model, "n": len(some)}
+    for (label, network), some in table.groupby(["label", "network"], sort=False):
+        row: dict[str, object] = {"label": label, "network": network, "n": len(some)}
         for name in ("barrier", "rise"):
             values = some.loc[np.isfinite(some[name]), name].to_numpy()
             low, high = interval(values)
@@ -96,77 +173,3 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             row[f"{name}_says"] = outcome(values) if len(values) else "-"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def bent(results: Results, images: int | None = 2000, epochs: int = 5, points: int = 21) -> pd.DataFrame:
-    """The line and a trained quadratic Bezier curve between the first two members of each label's first ensemble.
-
-    One row a point: label, model, seed, t, and the training loss on both, `line` and `curve`.
-    """
-    first: dict[tuple[str, str], list[Result]] = {}
-    for label, runs in grouped(results):
-        first.setdefault((label, runs[0].run.model), runs)
-    chosen = Results({label: [] for label, _ in first})
-    for (label, _), runs in first.items():
-        chosen[label] += runs
-    return _table(chosen, "bent", _bent, version=3, images=images, epochs=epochs, points=points)
-
-
-def _bent(run: Run, thetas: Tensor, images: int | None, epochs: int, points: int) -> Arrays:
-    probe, (a, b) = Probe(run, images, machine.device()), thetas[:2]
-    middle = landscape.connect(probe, a, b, epochs, run.seed, run.lr)
-    line, curve = landscape.line(probe, a, b, points), landscape.curve(probe, [a, middle, b], points)
-    return _arrays(line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"]))
-
-
-def disguises(results: Results, images: int | None = 2000) -> pd.DataFrame:
-    """The first and the last member of every ensemble, as they are and aligned (`alignment`).
-
-    One row an ensemble: label, model, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
-    """
-    return _table(results, "disguises", _disguises, version=2, images=images)
-
-
-def _disguises(run: Run, thetas: Tensor, images: int | None) -> Arrays:
-    probe, first, last = Probe(run, images, machine.device()), thetas[0], thetas[-1]
-
-    def between(theta: Tensor) -> tuple[float, float]:
-        return (theta - first).square().sum().item(), landscape.barrier(landscape.line(probe, first, theta, 11))
-
-    aligned = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), network(run, 0)))
-    names = ("d", "barrier", "d_aligned", "barrier_aligned")
-    return {name: np.array([v]) for name, v in zip(names, (*between(last), *between(aligned)), strict=True)}
-
-
-def _table(
-    results: Results, name: str, compute: Callable[..., Arrays], version: int, **parameters: object
-) -> pd.DataFrame:
-    """`compute(run, thetas, **parameters)` of every ensemble, its members [K, P], as rows behind label, model and seed.
-
-    Ensembles of which less than two members are left have no rows. Raise `version` when what is computed changes.
-    """
-    labels, groups = zip(*grouped(results), strict=True)
-    of_members = partial(_of_members, compute, parameters)
-    tables = []
-    found = cache.many(name, groups, of_members, version=version, **parameters)
-    for label, runs, arrays in zip(labels, groups, found, strict=True):
-        table = pd.DataFrame(arrays)
-        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
-        tables.append(pd.DataFrame(front, index=table.index).join(table))
-    if all(table.empty for table in tables):
-        raise UserError("no run has two minima to look between")
-    return pd.concat([table for table in tables if not table.empty], ignore_index=True)
-
-
-def _of_members(compute: Callable[..., Arrays], parameters: dict[str, object], runs: list[Result]) -> Arrays:
-    """`compute` of one ensemble, without members that diverged; nothing if less than two are left."""
-    machine.make_repeatable()
-    finished = [run for run in runs if not run.diverged]
-    if len(runs) > 1 and len(finished) < 2:
-        return {}
-    thetas = members(finished if len(runs) > 1 else runs, what="theta")
-    return compute(runs[0].run, torch.from_numpy(thetas), **parameters) if len(thetas) > 1 else {}
-
-
-def _arrays(table: pd.DataFrame) -> Arrays:
-    return {str(name): np.ascontiguousarray(column) for name, column in table.items()}

@@ -1,9 +1,13 @@
-"""Several networks as one predictor: the snapshots of a run, or independent runs."""
+"""Several networks as one predictor: the snapshots of a run, or independent runs; and which of them is the better one.
+
+Ensembles of equal budget are compared by scores after temperature scaling, and by the number of independent networks
+that they are worth (Ashukha et al. 2020). Section 7.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,15 +15,21 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from thesislib.analysis import scores
+from thesislib.analysis.verdicts import FEWEST, interval, rounding
 from thesislib.datasets import test_images
-from thesislib.experiments.sections import MEMBER
-from thesislib.runs import cache
-from thesislib.runs.results import Result, Results
+from thesislib.experiments.sections import Average
+from thesislib.runs.cache import Computed
+from thesislib.runs.results import Result, Results, spread
 from thesislib.system.errors import UserError
 
-Average = Literal["probabilities", "logits", "votes"]
-
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
+
+#: What `summary` shows, and its headings.
+SHOWN = {
+    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
+    "brier_ensemble_scaled": "Brier", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
+    "disagreement": "two disagree", "mutual_information": "mutual information", "equivalent": "equivalent",
+}  # fmt: skip
 
 
 def snapshots(result: Result, what: Literal["logits", "theta"] = "logits", live: bool = True) -> np.ndarray:
@@ -35,18 +45,8 @@ def snapshots(result: Result, what: Literal["logits", "theta"] = "logits", live:
     return np.stack(stored)
 
 
-def grouped(results: Results) -> Iterator[tuple[str, list[Result]]]:
-    """Every ensemble with its label: a run whose snapshots are the members, or one run a member (MEMBER)."""
-    for label, group in results.items():
-        ensembles: dict[tuple[str, int], list[Result]] = {}
-        for result in group:
-            ensembles.setdefault((result.run.model, result.run.seed % MEMBER), []).append(result)
-        for runs in ensembles.values():
-            yield label, runs
-
-
 def members(
-    runs: list[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits", live: bool = True
+    runs: Sequence[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits", live: bool = True
 ) -> np.ndarray:
     """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
     if len(runs) > 1:
@@ -54,19 +54,19 @@ def members(
     return snapshots(runs[0], what, live)[-last if last else None :]
 
 
-def check(average: object) -> None:
-    """Raise UserError unless it is one of the ways to combine members."""
-    if average not in get_args(Average):
-        raise UserError(f"average must be one of {', '.join(get_args(Average))}, not {average!r}")
+def labels_of(result: Result) -> np.ndarray:
+    """True classes [N] of the test images that the run's logits are of."""
+    return result.arrays("final", "labels")["labels"]
 
 
 def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarray:
     """Log-probabilities [N, C] of an ensemble of K members with logits [K, N, C].
 
     "votes" is the share of members that choose a class; the mean probability counts as one more voter, so that it
-    breaks ties and nothing else.
+    breaks ties and nothing else. Raises UserError for another `average`.
     """
-    check(average)
+    if average not in get_args(Average):
+        raise UserError(f"average must be one of {', '.join(get_args(Average))}, not {average!r}")
     # Thesis: averages logits, which lets one overconfident member outvote the others.
     if average == "logits":
         return scores.log_softmax(logits.astype(np.float64).mean(0))
@@ -78,7 +78,7 @@ def combine(logits: np.ndarray, average: Average = "probabilities") -> np.ndarra
     return np.log(np.maximum(votes + np.exp(mean), 1e-300) / (len(logits) + 1))
 
 
-def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabilities") -> dict[str, float]:
+def score(logits: np.ndarray, labels: np.ndarray, average: Average = "probabilities") -> dict[str, float]:
     """Scores of an ensemble with logits [K, N, C] on labels [N].
 
     Each of SCORES for the last member, the members' mean and the ensemble (`accuracy_last`, ..., `nll_ensemble`), all
@@ -89,13 +89,13 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
     out = {"members": float(len(logits))}
     # One fit of the temperatures serves all scores.
     each_scaled, whole_scaled = [scores.calibrated(x, labels) for x in each], scores.calibrated(whole, labels)
-    for name, score in SCORES.items():
-        of_each = [score(member, labels) for member in each]
+    for name, score_of in SCORES.items():
+        of_each = [score_of(member, labels) for member in each]
         out |= {f"{name}_last": of_each[-1], f"{name}_mean": float(np.mean(of_each))}
-        out[f"{name}_ensemble"] = score(whole, labels)
+        out[f"{name}_ensemble"] = score_of(whole, labels)
         if name != "accuracy":
-            out[f"{name}_mean_scaled"] = float(np.mean([score(x, labels) for splits in each_scaled for x in splits]))
-            out[f"{name}_ensemble_scaled"] = float(np.mean([score(x, labels) for x in whole_scaled]))
+            out[f"{name}_mean_scaled"] = float(np.mean([score_of(x, labels) for split in each_scaled for x in split]))
+            out[f"{name}_ensemble_scaled"] = float(np.mean([score_of(x, labels) for x in whole_scaled]))
     classes = each.argmax(-1)
     diversity = {
         "agreement": scores.agreement(classes),
@@ -108,36 +108,30 @@ def scores(logits: np.ndarray, labels: np.ndarray, average: Average = "probabili
 def table(
     results: Results, average: Average = "probabilities", last: int | None = None, live: bool = True
 ) -> pd.DataFrame:
-    """`scores` of every ensemble, one row each, with label, model, seed and number of test images.
+    """`score` of every ensemble, one row each, behind label, network, seed and number of test images.
 
     The members are the `last` snapshots of a run (None: all), or of its minima alone if its end is no member (`live`).
     """
-    how, rows = {"average": average, "last": last} | ({} if live else {"live": live}), []
-    for label, runs in grouped(results):
-        found = cache.numbers("ensemble", runs, partial(_scores, runs, **how), **how, version=2)
-        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
-        rows.append(front | {"images": test_images(runs[0].run)} | found)
-    return pd.DataFrame(rows)
+    how = {"average": average, "last": last} | ({} if live else {"live": live})
+    found = results.map(_score, "ensemble", version=2, **how)
+    images = [test_images(first.run) for first, *_ in results.ensembles]
+    found.insert(found.columns.get_loc("seed") + 1, "images", images)
+    return found
 
 
-def _scores(runs: list[Result], average: Average, last: int | None, live: bool = True) -> dict[str, float]:
-    return scores(members(runs, last, live=live), labels_of(runs[0]), average)
+def _score(runs: list[Result], average: Average, last: int | None, live: bool = True) -> Computed:
+    return score(members(runs, last, live=live), labels_of(runs[0]), average)
 
 
 def each(results: Results, last: int | None = None) -> pd.DataFrame:
-    """SCORES of every member of every ensemble, raw and temperature-scaled: label, model, seed, member, scores."""
-    tables = []
-    for label, runs in grouped(results):
-        found = pd.DataFrame(cache.arrays("each", runs, partial(_each, runs, last), last=last, version=1))
-        front = {"label": label, "model": runs[0].run.model, "seed": runs[0].run.seed}
-        tables.append(pd.DataFrame(front, index=found.index).join(found))
-    return pd.concat(tables, ignore_index=True)
+    """SCORES of every member of every ensemble, raw and temperature-scaled: label, network, seed, member, scores."""
+    return results.map(_each, "each", version=1, last=last)
 
 
-def _each(runs: list[Result], last: int | None) -> cache.Arrays:
+def _each(runs: list[Result], last: int | None) -> Computed:
     logits, labels = scores.log_softmax(members(runs, last)), labels_of(runs[0])
     found = {"member": np.arange(1, len(logits) + 1)}
-    found |= {name: np.array([score(x, labels) for x in logits]) for name, score in SCORES.items()}
+    found |= {name: np.array([score_of(x, labels) for x in logits]) for name, score_of in SCORES.items()}
     calibrated = [scores.calibrated(x, labels) for x in logits]
     for name in ("nll", "brier", "ece"):
         scaled = [np.mean([SCORES[name](split, labels) for split in splits]) for splits in calibrated]
@@ -147,15 +141,10 @@ def _each(runs: list[Result], last: int | None) -> cache.Arrays:
 
 def growth(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
     """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    tables = []
-    for label, runs in grouped(results):
-        compute = partial(_growth, runs, average, last)
-        found = pd.DataFrame(cache.arrays("growth", runs, compute, average=average, last=last, version=1))
-        tables.append(found.assign(label=label, model=runs[0].run.model, seed=runs[0].run.seed))
-    return pd.concat(tables, ignore_index=True)
+    return results.map(_growth, "growth", version=1, average=average, last=last)
 
 
-def _growth(runs: list[Result], average: Average, last: int | None) -> cache.Arrays:
+def _growth(runs: list[Result], average: Average, last: int | None) -> Computed:
     logits, labels = members(runs, last), labels_of(runs[0])
     whole = [combine(logits[:k], average) for k in range(1, len(logits) + 1)]
     return {
@@ -165,6 +154,71 @@ def _growth(runs: list[Result], average: Average, last: int | None) -> cache.Arr
     }
 
 
-def labels_of(result: Result) -> np.ndarray:
-    """True classes [N] of the test images that the run's logits are of."""
-    return result.arrays("final", "labels")["labels"]
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
+    groups = table.groupby(["label", "network"], sort=False)
+    shown = {title: groups[c].agg(lambda v: spread(v, ".4f", ".4f")) for c, title in SHOWN.items()}
+    return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
+def compared(
+    table: pd.DataFrame, reference: str, columns: Iterable[str] = ("accuracy_ensemble", "nll_ensemble_scaled")
+) -> pd.DataFrame:
+    """Each label against a reference one in some scores, paired by seed: mean difference, 95 % interval, n, verdict.
+
+    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better), ties, or, with
+    fewer than FEWEST seeds, undecided. One row a score, label and network.
+    """
+    rows, noise = [], table.groupby("network")["images"].first().map(rounding) / 100
+    for column in columns:
+        sign = 1 if column.startswith("accuracy") else -1
+        wide = table.pivot(index=["network", "seed"], columns="label", values=column)
+        for label in dict.fromkeys(table["label"]):
+            differences = (wide[label] - wide[reference]).dropna()
+            for network, values in differences.groupby(level="network") if label != reference else ():
+                low, high = interval(values.to_numpy(), noise[network] if sign > 0 else 0.0)
+                least, most = sorted((sign * low, sign * high))
+                verdict = "wins" if least > 0 else "loses" if most < 0 else "ties"
+                if len(values) < FEWEST:
+                    verdict = "undecided"
+                row = {"score": column, "label": label, "network": network, "against": reference}
+                row |= {"difference": values.mean(), "low": low, "high": high, "n": len(values)}
+                rows.append(row | {"verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def equivalents(table: pd.DataFrame, independent: Results, average: Average = "probabilities") -> pd.DataFrame:
+    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
+
+    Both sides are combined by the same `average`. One row an ensemble: label, network, seed, equivalent.
+    """
+    how = {} if average == "probabilities" else {"average": average}
+    found = independent.map(_subsets, "subsets", version=2, **how)
+    curves = {key: curve.to_numpy() for key, curve in found.groupby(["network", "seed"])["nll_scaled"]}
+    rows = table[["label", "network", "seed"]].copy()
+    rows["equivalent"] = [
+        equivalent(row.nll_ensemble_scaled, curves[row.network, row.seed]) for row in table.itertuples()
+    ]
+    return rows
+
+
+def _subsets(runs: list[Result], average: Average = "probabilities") -> Computed:
+    """Scaled NLL of ensembles of 1 to K of these K runs, each the mean over all choices of them."""
+    logits, labels = members(runs), labels_of(runs[0])
+
+    def mean_nll(size: int) -> float:
+        choices = itertools.combinations(range(len(logits)), size)
+        return np.mean([scores.scaled(scores.nll, combine(logits[[*some]], average), labels) for some in choices])
+
+    return {"nll_scaled": np.array([mean_nll(size) for size in range(1, len(logits) + 1)])}
+
+
+def equivalent(nll: float, independent: np.ndarray) -> float:
+    """Number of independent networks whose ensemble has this NLL, from the NLLs [K] of 1 to K of them.
+
+    The deep-ensemble equivalent of Ashukha et al. (2020), on temperature-scaled NLLs, linear between whole numbers;
+    1 if not even one is as bad, K (to be read as "K or more") if not even K are as good.
+    """
+    # NLL falls with the number of members; where noise makes it rise, the best so far counts.
+    falling = np.minimum.accumulate(independent)
+    return float(np.interp(-nll, -falling, np.arange(1, len(falling) + 1)))

@@ -24,7 +24,7 @@ class Point(NamedTuple):
     test_accuracy: float
 
 
-class Probe:
+class Evaluator:
     """A run's network and data, without augmentation; weights are vectors theta [P].
 
     BatchNorm's statistics belong to the weights they were collected at: at any other weights they are collected anew,

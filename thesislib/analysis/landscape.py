@@ -1,4 +1,4 @@
-"""Between minima: straight lines and their barriers, trained curves, planes with the walk projected onto them."""
+"""Between minima: straight lines and their barriers, trained curves, and planes through three of them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesislib.analysis.evaluator import Probe
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
 from thesislib.kernels import KERNELS
 from thesislib.models import predict
 
 
-def line(probe: Probe, a: Tensor, b: Tensor, points: int = 21) -> pd.DataFrame:
-    """Loss and accuracy along (1 - t) a + t b; one row a point: t and the fields of probe.Point."""
-    return curve(probe, [a, b], points)
+def line(evaluator: Evaluator, a: Tensor, b: Tensor, points: int = 21) -> pd.DataFrame:
+    """Loss and accuracy along (1 - t) a + t b; one row a point: t and the fields of evaluator.Point."""
+    return curve(evaluator, [a, b], points)
 
 
-def curve(probe: Probe, control: Sequence[Tensor], points: int = 21) -> pd.DataFrame:
+def curve(evaluator: Evaluator, control: Sequence[Tensor], points: int = 21) -> pd.DataFrame:
     """Loss and accuracy along the Bezier curve of 2 (a line) or 3 (a quadratic) control points."""
     times = np.linspace(0, 1, points)
-    return pd.DataFrame([{"t": t} | probe.at(bezier(control, t))._asdict() for t in times])
+    return pd.DataFrame([{"t": t} | evaluator.at(bezier(control, t))._asdict() for t in times])
 
 
 def bezier(control: Sequence[Tensor], t: float) -> Tensor:
@@ -41,25 +41,27 @@ def barrier(along: pd.DataFrame, column: str = "train_loss") -> float:
     return float((loss - ((1 - t) * loss[0] + t * loss[-1])).max())
 
 
-def connect(probe: Probe, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: float = 0.05) -> Tensor:
+def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: float = 0.05) -> Tensor:
     """The middle control point [P] of a quadratic Bezier curve of low loss from a to b (Garipov et al. 2018).
 
     Trained by SGD on the loss at uniformly drawn t, one a step, from the middle of the straight line; the ends stay.
     """
     generator = torch.Generator().manual_seed(seed)
-    a, b = a.to(probe.device), b.to(probe.device)
+    a, b = a.to(evaluator.device), b.to(evaluator.device)
     middle = torch.lerp(a, b, 0.5)
     velocity = torch.zeros_like(middle)
-    run = probe.run
+    run = evaluator.run
     for epoch in range(epochs):
         rate = lr * (1 - epoch / epochs)
-        for images, labels in probe.train.shuffled(run.batch_size, generator, run.augment):
+        for images, labels in evaluator.train.shuffled(run.batch_size, generator, run.augment):
             t = torch.rand((), generator=generator).item()
-            probe.flat.theta.copy_(bezier([a, middle, b], t))
-            probe.model.train()
-            probe.flat.clear_gradients()
-            F.cross_entropy(predict(probe.model, images, run.precision), labels).backward()
-            gradient = torch.cat([g.flatten() for g in probe.flat.gradients]) + run.weight_decay * probe.flat.theta
+            evaluator.flat.theta.copy_(bezier([a, middle, b], t))
+            evaluator.model.train()
+            evaluator.flat.clear_gradients()
+            F.cross_entropy(predict(evaluator.model, images, run.precision), labels).backward()
+            gradient = (
+                torch.cat([g.flatten() for g in evaluator.flat.gradients]) + run.weight_decay * evaluator.flat.theta
+            )
             velocity.mul_(0.9).add_(gradient, alpha=2 * t * (1 - t))  # d theta / d middle
             middle.sub_(velocity, alpha=rate)
     return middle.cpu()
@@ -97,9 +99,9 @@ class Plane:
         return (self.origin + x * self.u + y * self.v).float()
 
 
-def surface(probe: Probe, plane: Plane, xs: np.ndarray, ys: np.ndarray) -> pd.DataFrame:
-    """Loss and accuracy on a grid of the plane; one row a point: x, y and the fields of probe.Point."""
-    return pd.DataFrame([{"x": x, "y": y} | probe.at(plane.at(x, y))._asdict() for y in ys for x in xs])
+def surface(evaluator: Evaluator, plane: Plane, xs: np.ndarray, ys: np.ndarray) -> pd.DataFrame:
+    """Loss and accuracy on a grid of the plane; one row a point: x, y and the fields of evaluator.Point."""
+    return pd.DataFrame([{"x": x, "y": y} | evaluator.at(plane.at(x, y))._asdict() for y in ys for x in xs])
 
 
 def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:

@@ -1,27 +1,23 @@
-"""The plane through the minima of the strongest walk, with its path and the hills that push it on. Section 6."""
+"""The plane through the minima of the trajectory with the highest hills, its path, and the hills. Section 6."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from thesislib.analysis import landscape
+from thesislib.analysis.barriers import images_of
 from thesislib.analysis.ensembles import members
-from thesislib.analysis.evaluator import Probe
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.analysis.landscape import Plane
-from thesislib.runs import cache, launch
+from thesislib.experiments.scales import SCALES
+from thesislib.runs import cache, trajectory
 from thesislib.runs.cache import Arrays
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
 from thesislib.system.errors import UserError
-from thesislib.train import Trainer
-
-#: Seconds that it may have taken to train a run which is trained once more for its path.
-LONGEST_WALK = 900.0
 
 
 def strongest(results: Results) -> Results:
@@ -29,29 +25,25 @@ def strongest(results: Results) -> Results:
 
     Raises UserError if there is none.
     """
-    walks = [
-        (label, run)
-        for label, group in results.items()
-        for run in group
-        if len(run.minimum_epochs) >= 3 and not run.run.minimum_at_start
-    ]
-    if not walks:
+    rows = [row for row in results if len(row.result.minimum_epochs) >= 3 and not row.run.minimum_at_start]
+    if not rows:
         raise UserError("no run has three minima, which a plane takes")
-    label, run = max(walks, key=lambda walk: walk[1].run.strength)
-    return Results({label: [run]})
+    return Results([max(rows, key=lambda row: row.run.strength)], results.scale, results.section)
 
 
-def plane(results: Results, images: int | None = 2000, points: int = 21, margin: float = 0.25) -> Arrays:
-    """The plane through the first three minima of the one run in `results`, with the walk projected onto it.
+def plane(results: Results, images: int | None = None, points: int | None = None, margin: float = 0.25) -> Arrays:
+    """The plane through the first three minima of the one run in `results`, with its trajectory projected onto it.
 
     xs [X], ys [Y]; train_loss, test_loss and the distance term on the way to the third minimum, `hills`, [Y, X];
-    minima [3, 2]; path [E, 3]: x, y and the distance from the plane after each epoch, from training the run once more.
-    The path is empty if that takes longer than LONGEST_WALK, or here leads elsewhere: other processors round
-    differently.
+    minima [3, 2]; path [E, 3]: x, y and the distance from the plane after each epoch (`trajectory`). The path is empty
+    if training once more takes too long, or here leads elsewhere. `images` and `points` to a side: the scale's own if
+    None.
     """
-    ((result,),) = results.values()
-    compute = partial(_plane, result, images, points, margin)
-    return cache.arrays("plane", [result], compute, images=images, points=points, margin=margin, version=3)
+    (row,) = results
+    images = images_of(results, images)
+    points = points or (SCALES[results.scale].plane_points if results.scale in SCALES else 21)
+    compute = partial(_plane, row.result, images, points, margin)
+    return cache.arrays("plane", [row.result], compute, images=images, points=points, margin=margin, version=3)
 
 
 def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
@@ -60,12 +52,14 @@ def _plane(result: Result, images: int | None, points: int, margin: float) -> Ar
     through = Plane(*three)
     minima = np.array([through.coordinates(theta) for theta in three])
     low, high = minima.min(0), minima.max(0)
-    path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in _walk(result)]).reshape(-1, 3)
     room = margin * (high - low).max()
-    if len(path) and not np.allclose(path[np.array(result.minimum_epochs[:3]) - 1, :2], minima, atol=room / 25):
+    epochs = result.minimum_epochs[:3]
+    thetas = trajectory.weights(result, epochs[2])
+    path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in thetas]).reshape(-1, 3)
+    if len(path) and not np.allclose(path[np.array(epochs) - 1, :2], minima, atol=room / 25):
         path = path[:0]
     xs, ys = (_grid(low[k] - room, high[k] + room, points, minima[k + 1, k]) for k in (0, 1))
-    table = landscape.surface(Probe(result.run, images, machine.device()), through, xs, ys)
+    table = landscape.surface(Evaluator(result.run, images, machine.device()), through, xs, ys)
     grids = {name: table[name].to_numpy().reshape(len(ys), len(xs)) for name in ("train_loss", "test_loss")}
     hills = landscape.hills(through, list(three[:2]), xs, ys, result.run)
     return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids
@@ -78,16 +72,3 @@ def _grid(low: float, high: float, points: int, through: float) -> np.ndarray:
         return np.linspace(low, high, points)
     step = through / steps
     return step * np.arange(np.ceil(low / step), np.floor(high / step) + 1)
-
-
-def _walk(result: Result) -> Iterator[Tensor]:
-    """The weights [P] after each epoch up to the third minimum, trained once more: to the bit on the same machine."""
-    last = result.minimum_epochs[2]
-    if result.history["seconds"][:last].sum() > LONGEST_WALK:
-        return
-    start = launch.start_arrays(result.run) if result.run.start else None
-    trainer = Trainer(result.run, machine.device(), start)
-    for _ in range(last):
-        with machine.without_denormals():  # as it was trained
-            trainer.epoch()
-        yield trainer.flat.theta.cpu().clone()

@@ -17,8 +17,8 @@ MARGINS = {"points": 1.0, "factor": np.log(1.1), "percent": 1.0}
 FEWEST = 3
 
 
-class Part(NamedTuple):
-    """One testable statement: effects [n] over seeds, in `unit`, expected to be `kind`.
+class Statement(NamedTuple):
+    """One testable statement of a claim: effects [n] over seeds, in `unit`, expected to be `kind`.
 
     If a premise does not hold, its claim cannot be tested.
     """
@@ -63,46 +63,48 @@ def margins(error: float) -> dict[str, float]:
     return MARGINS | {"points": min(MARGINS["points"], error / 4)}
 
 
-def verdict(part: Part, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0) -> str:
+def verdict(statement: Statement, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0) -> str:
     """ "reproduced", "not reproduced" or "undecided", from where the interval lies; of < FEWEST seeds undecided.
 
     `rounding` is that of accuracies.
     """
-    if np.isfinite(part.effects).sum() < FEWEST:
+    if np.isfinite(statement.effects).sum() < FEWEST:
         return "undecided"
-    low, high = _interval(part, rounding)
-    margin = margins[part.unit]
+    low, high = _interval(statement, rounding)
+    margin = margins[statement.unit]
     holds, fails = {
         "more": (low > 0, high <= 0),
         "less": (high < 0, low >= 0),
         "same": (low >= -margin and high <= margin, low > margin or high < -margin),
         "not more": (high <= margin, low > margin),
-    }[part.kind]
+    }[statement.kind]
     return "reproduced" if holds else "not reproduced" if fails else "undecided"
 
 
-def _interval(part: Part, rounding: float) -> tuple[float, float]:
-    return interval(part.effects, rounding if part.unit == "points" else 0.0)
+def _interval(statement: Statement, rounding: float) -> tuple[float, float]:
+    return interval(statement.effects, rounding if statement.unit == "points" else 0.0)
 
 
-def row(part: Part, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0) -> dict[str, object]:
-    """A part as a row of the claims table. Factors are shown as such (1 is no effect), interval and margin alike."""
-    finite = part.effects[np.isfinite(part.effects)]
+def statement_row(
+    statement: Statement, margins: Mapping[str, float] = MARGINS, rounding: float = 0.0
+) -> dict[str, object]:
+    """A row of the claims table. Factors are shown as such (1 is no effect), with their interval and margin."""
+    finite = statement.effects[np.isfinite(statement.effects)]
     mean = finite.mean() if len(finite) else np.nan
-    values = np.array([mean, *_interval(part, rounding), margins[part.unit]])
-    effect, low, high, margin = np.exp(values) if part.unit == "factor" else values
+    values = np.array([mean, *_interval(statement, rounding), margins[statement.unit]])
+    effect, low, high, margin = np.exp(values) if statement.unit == "factor" else values
     return {
-        "claim": part.claim, "says": part.says, "expected": part.kind, "premise": part.premise,
-        "verdict": verdict(part, margins, rounding), "effect": effect, "low": low, "high": high, "margin": margin,
-        "unit": part.unit, "n": len(finite),
+        "claim": statement.claim, "says": statement.says, "expected": statement.kind, "premise": statement.premise,
+        "verdict": verdict(statement, margins, rounding), "effect": effect, "low": low, "high": high, "margin": margin,
+        "unit": statement.unit, "n": len(finite),
     }  # fmt: skip
 
 
-def summary(parts: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim and network: verdict, number of parts, how many of them are reproduced, n.
+def summary(statements: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim and network: verdict, number of statements, how many of them are reproduced, n.
 
-    A claim is not reproduced if a part is contradicted, reproduced if all parts are, and undecided otherwise, or
-    if a premise is not met.
+    A claim is not reproduced if a statement is contradicted, reproduced if all statements are, and undecided otherwise,
+    or if a premise is not met.
     """
 
     def claim(rows: pd.DataFrame) -> pd.Series:
@@ -114,6 +116,6 @@ def summary(parts: pd.DataFrame) -> pd.DataFrame:
         else:
             outcome = "reproduced" if (verdicts == "reproduced").all() else "undecided"
         reproduced = (verdicts == "reproduced").sum()
-        return pd.Series({"verdict": outcome, "parts": len(rows), "reproduced": reproduced, "n": rows["n"].min()})
+        return pd.Series({"verdict": outcome, "statements": len(rows), "reproduced": reproduced, "n": rows["n"].min()})
 
-    return parts.groupby(["network", "claim"], sort=False).apply(claim).reset_index()
+    return statements.groupby(["network", "claim"], sort=False).apply(claim).reset_index()

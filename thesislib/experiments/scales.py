@@ -31,7 +31,7 @@ class Scale:
     restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
     merged_strength: float = 10.0  # of the runs whose minima are merged
     hills: int = 10  # of the cost's runs
-    probe_images: int = 2000  # of each split, on which the landscape between minima is measured
+    landscape_images: int = 2000  # of each split, on which the landscape between minima is measured
     plane_points: int = 21  # to a side, of the plane through three minima
     #: ensembles of equal budget that the thesis does not have: one cosine over all of it, two networks of half of it
     opponents: bool = False
@@ -107,7 +107,7 @@ SCALES = {
         restart_widths=(),
         opponents=True,
         hills=2,
-        probe_images=500,
+        landscape_images=500,
         plane_points=11,
     ),
     "thesis": Scale(

@@ -1,4 +1,4 @@
-"""Courses: results or tables against epochs, steps or anything else, as lines with their spread over seeds."""
+"""Curves: results or tables against epochs, steps or anything else, as lines with their spread over seeds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from thesislib.plots.style import FARTHEST, LABELS, Look, error_bars, grid, legend_below, looks_of, styled
+from thesislib.plots.style import FARTHEST, LABELS, LineStyle, error_bars, grid, legend_below, line_styles, styled
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
 
 @styled()
-def over_epochs(
+def curves(
     results: Results,
     columns: Sequence[str] = ("accuracy", "d_0"),
     smoothing: int = 1,
@@ -61,7 +61,7 @@ def against(
     `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; one row a
     network.
     """
-    figure, looks = _start(table, columns, height)
+    figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
@@ -69,7 +69,7 @@ def against(
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
             axis.xaxis.set_minor_formatter(NullFormatter())
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, looks[label])
+            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles[label])
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
@@ -78,19 +78,19 @@ def against(
     return figure
 
 
-def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, Look]]:
-    """A figure with one row of panels a network and one column of them a column, and the looks of the labels."""
-    figure, _ = grid(table["model"].nunique(), len(columns), height)
-    return figure, looks_of(list(table["label"].unique()))
+def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
+    """A figure with one row of panels a network and one column of them a column, and the styles of the labels."""
+    figure, _ = grid(table["network"].nunique(), len(columns), height)
+    return figure, line_styles(list(table["label"].unique()))
 
 
 def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iterator[tuple[Axes, pd.DataFrame, str]]:
     """Every panel of such a figure with the network's rows and its column; writes the networks' names above theirs."""
-    models = list(table["model"].unique())
-    for axis, (model, name) in zip(figure.axes, itertools.product(models, columns), strict=True):
-        if len(models) > 1 and name == columns[0]:
-            axis.set_title(model)
-        yield axis, table[table["model"] == model], name
+    networks = list(table["network"].unique())
+    for axis, (network, name) in zip(figure.axes, itertools.product(networks, columns), strict=True):
+        if len(networks) > 1 and name == columns[0]:
+            axis.set_title(network)
+        yield axis, table[table["network"] == network], name
 
 
 @styled()
@@ -103,7 +103,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
     table = table.assign(bin=np.digitize(table["step"], edges))
-    table = table.groupby(["label", "model", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
+    table = table.groupby(["label", "network", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
     return against(table, "step", columns, log=["step"], height=height)
 
 
@@ -115,8 +115,8 @@ def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.D
     return rows[(rows[name] > 0) & (worst <= FARTHEST)]
 
 
-def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, look: Look) -> None:
-    rows, line = rows.dropna(subset=[name]), look._asdict() | {"label": label}
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, style: LineStyle) -> None:
+    rows, line = rows.dropna(subset=[name]), style._asdict() | {"label": label}
     if rows.empty:  # for the legend alone; `plot` would set the limits of an axis that has none yet
         axis.add_line(Line2D([], [], **line))
     else:
@@ -145,9 +145,9 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
 
 
 def _mark_minima(axis: Axes, results: Results) -> None:
-    for epoch in sorted({e for group in results.values() for result in group for e in result.run.minimum_epochs}):
+    for epoch in sorted({epoch for row in results for epoch in row.run.minimum_epochs}):
         axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
-    axis.set_xlim(0, 1.02 * max(result.run.epochs for group in results.values() for result in group))
+    axis.set_xlim(0, 1.02 * max(row.run.epochs for row in results))
 
 
 @styled()
@@ -156,14 +156,14 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
     history = results.history
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
-    looks = looks_of([_ordinal(name) for name in names])
-    panels, several = list(history.groupby(["label", "model"], sort=False)), history["model"].nunique() > 1
+    styles = line_styles([_ordinal(name) for name in names])
+    panels, several = list(history.groupby(["label", "network"], sort=False)), history["network"].nunique() > 1
     figure, axes = grid(-(-len(panels) // columns), columns, height)
-    for axis, ((label, model), rows) in zip(axes.flat, panels, strict=False):
+    for axis, ((label, network), rows) in zip(axes.flat, panels, strict=False):
         for name in names:
-            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), looks[_ordinal(name)])
-        _mark_minima(axis, {label: results[label]})
-        axis.set(title=f"{label}, {model}" if several else label, xlabel="epoch", ylabel="squared distance")
+            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), styles[_ordinal(name)])
+        _mark_minima(axis, results.only(label))
+        axis.set(title=f"{label}, {network}" if several else label, xlabel="epoch", ylabel="squared distance")
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     legend_below(figure, axes[0, 0])
@@ -175,11 +175,18 @@ def _ordinal(column: str) -> str:
 
 
 @styled()
-def lengths(results: Results, cycle: int, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
+def lengths(
+    results: Results,
+    columns: Sequence[str] = ("accuracy", "d_0"),
+    cycle: int | None = None,
+    height: float = 2.3,
+) -> Figure:
     """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
 
-    Settings stand side by side, or their error bars would hide each other.
+    The cycle is the first run's if none is given. Settings stand side by side, or their error bars would hide each
+    other.
     """
+    cycle = cycle or results[0].run.cycle
     table, log = results.history, [name for name in columns if name.startswith("d_")]
     return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
 
@@ -194,13 +201,13 @@ def _error_lines(
     table: pd.DataFrame, x: str, columns: Sequence[str], height: float, log: Sequence[str] = (), apart: float = 0.0
 ) -> Figure:
     """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
-    figure, looks = _start(table, columns, height)
+    figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         axis.set_yscale("log" if name in log else "linear")
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
             at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
-            where = at.index + apart * (k - (len(looks) - 1) / 2)
-            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **looks[label]._asdict())
+            where = at.index + apart * (k - (len(styles) - 1) / 2)
+            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **styles[label]._asdict())
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
     legend_below(figure, figure.axes[0])
     return figure

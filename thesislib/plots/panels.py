@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thesislib.experiments.sections import digits
-from thesislib.plots.style import FARTHEST, LABELS, error_bars, grid, legend_below, looks_of, styled
+from thesislib.plots.style import FARTHEST, LABELS, error_bars, grid, legend_below, line_styles, styled
 from thesislib.runs.results import Results
 
 
@@ -23,11 +23,11 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     final = _final(results)
     figure, axes = grid(1, len(columns), height)
     for axis, name in zip(axes.flat, columns, strict=True):
-        for colour, (model, rows) in zip(sns.color_palette("colorblind"), final.groupby("model"), strict=False):
+        for colour, (network, rows) in zip(sns.color_palette("colorblind"), final.groupby("network"), strict=False):
             term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
-            error_bars(axis, term.index, term["mean"], term["std"], fmt="o-", color=colour, label=model)
+            error_bars(axis, term.index, term["mean"], term["std"], fmt="o-", color=colour, label=network)
             base = rows[rows["strength"] == 0][name].mean()
-            axis.axhline(base, color=colour, linestyle="--", label=f"{model}, no term", linewidth=1)
+            axis.axhline(base, color=colour, linestyle="--", label=f"{network}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
         if name.startswith("d_"):
             axis.set_yscale("log")
@@ -37,26 +37,25 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
 
 def _final(results: Results) -> pd.DataFrame:
     """The last rows, with width and strength as the runs were asked for; a run that stands under two labels once."""
-    runs = {result.id: result.run for group in results.values() for result in group}
-    asked = pd.DataFrame([{"id": i, "width": run.width, "strength": run.strength} for i, run in runs.items()])
-    return results.final.drop(columns="strength").drop_duplicates("id").merge(asked, on="id")
+    asked = {row.id: {"width": row.run.width, "strength": row.run.strength} for row in results}
+    return results.final.drop(columns="strength").drop_duplicates("id").join(pd.DataFrame(asked).T, on="id")
 
 
 @styled()
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
     """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
     final = _final(results)
-    models = list(final["model"].unique())
-    figure, axes = grid(len(models), len(columns), height)
-    for (row, model), (column, name) in itertools.product(enumerate(models), enumerate(columns)):
-        axis, shown = axes[row, column], final[final["model"] == model]
+    networks = list(final["network"].unique())
+    figure, axes = grid(len(networks), len(columns), height)
+    for axis, (network, name) in zip(axes.flat, itertools.product(networks, columns), strict=True):
+        shown = final[final["network"] == network]
         table = shown.pivot_table(index="strength", columns="width", values=name, sort=True)
         colour, written = table, table.map("{:.3f}".format)
         if name.startswith("d_"):  # a network that exploded is as bright as FARTHEST, or all others would be alike
             colour = np.log10(table.clip(upper=FARTHEST))
             written = table.map(lambda d: f"{d:.0f}" if d < FARTHEST else f"{d:.0e}")
         sns.heatmap(colour, annot=written, fmt="", cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
-        title = LABELS[name] if len(models) == 1 else f"{LABELS[name]}, {model}"
+        title = LABELS[name] if len(networks) == 1 else f"{LABELS[name]}, {network}"
         axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
         axis.set_xticklabels([digits(w) for w in table.columns], rotation=0)
         axis.set_yticklabels([digits(s) for s in table.index], rotation=0)
@@ -75,18 +74,18 @@ def points(
 
     Panels that are `alike` have the same axis; `limits` are drawn as dashed lines.
     """
-    several = table["model"].nunique() > 1
-    groups = list(table.groupby(["label", "model"], sort=False))
+    several = table["network"].nunique() > 1
+    groups = list(table.groupby(["label", "network"], sort=False))
     figure, axes = grid(1, len(columns), max(height, 0.2 * len(groups) + 0.7))
-    looks = looks_of(list(table["label"].unique()))
-    names = [f"{label}, {model}" if several else label for (label, model), _ in groups]
+    styles = line_styles(list(table["label"].unique()))
+    names = [f"{label}, {network}" if several else label for (label, network), _ in groups]
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
         for place, ((label, _), rows) in enumerate(groups):
             values = rows[name].dropna()
             if values.empty:
                 continue
-            axis.plot(values, np.full(len(values), place), "o", color=looks[label].color, alpha=0.6)
-            axis.plot(values.mean(), place, "|", color=looks[label].color, markersize=14, markeredgewidth=2)
+            axis.plot(values, np.full(len(values), place), "o", color=styles[label].color, alpha=0.6)
+            axis.plot(values.mean(), place, "|", color=styles[label].color, markersize=14, markeredgewidth=2)
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
         if limits and name in limits:
@@ -102,20 +101,20 @@ def points(
 @styled()
 def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A dot an ensemble, coloured by label; one row a network."""
-    models = list(table["model"].unique())
-    figure, axes = grid(len(models), 1, height)
-    looks = looks_of(list(table["label"].unique()))
-    for axis, model in zip(axes.flat, models, strict=True):
-        for label, rows in table[table["model"] == model].dropna(subset=[x, y]).groupby("label", sort=False):
-            axis.plot(rows[x], rows[y], "o", color=looks[label].color, label=label, alpha=0.7)
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=model if len(models) > 1 else "")
+    networks = list(table["network"].unique())
+    figure, axes = grid(len(networks), 1, height)
+    styles = line_styles(list(table["label"].unique()))
+    for axis, network in zip(axes.flat, networks, strict=True):
+        for label, rows in table[table["network"] == network].dropna(subset=[x, y]).groupby("label", sort=False):
+            axis.plot(rows[x], rows[y], "o", color=styles[label].color, label=label, alpha=0.7)
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
     legend_below(figure, axes[0, 0])
     return figure
 
 
 @styled()
 def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
-    """A plane through three minima (stars): training loss and distance term as shades, the projected walk as a line.
+    """A plane through three minima (stars): training loss and distance term as shades, the projected trajectory as a line.
 
     `arrays` are those of `planes.plane`; axes in units of weight space. The colours of the loss are logarithmic.
     """
@@ -144,17 +143,16 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
     """
     figure, axes = grid(1, 2, height)
     own, measured = axes[0]
-    looks = looks_of(list(results))
-    every = next(iter(results.values()))[0].run.minima_every
+    styles, every = line_styles(results.labels), results[0].run.minima_every
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
-    base = history[history["strength"] == 0].groupby("model")["train_seconds"].median()
-    history = history.assign(cost=history["train_seconds"] / history["model"].map(base))
-    for number, (model, some) in enumerate(history.groupby("model", sort=False)):
+    base = history[history["strength"] == 0].groupby("network")["train_seconds"].median()
+    history = history.assign(cost=history["train_seconds"] / history["network"].map(base))
+    for number, (network, some) in enumerate(history.groupby("network", sort=False)):
         for label, rows in some.groupby("label", sort=False):
-            name = label if len(base) == 1 else f"{label}, {model}"
+            name = label if len(base) == 1 else f"{label}, {network}"
             sns.lineplot(
-                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=looks[label].color,
+                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=styles[label].color,
                 linestyle="-:"[number % 2], label=name, ax=own, legend=False,
             )  # fmt: skip
     hills = np.array(sorted(history["minima"].unique()))
@@ -174,35 +172,35 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
 
 
 @styled()
-def forest(parts: pd.DataFrame) -> Figure:
-    """Effects and intervals of the claims' parts, a row a unit, a column a network; grey is what counts as the same."""
+def forest(statements: pd.DataFrame) -> Figure:
+    """Effects and intervals of the claims' statements, a row a unit, a column a network; grey is what counts as the same."""
     shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
     units = {
         "factor": "factor of squared distance",
         "points": "percentage points",
         "percent": "percent of an epoch",
     }
-    parts = parts.assign(statement=parts["claim"] + " " + parts["says"])
-    networks = list(parts["network"].unique())
-    statements = {unit: list(parts[parts["unit"] == unit]["statement"].unique()) for unit in units}
-    counts = [max(1, len(some)) for some in statements.values()]
+    table = statements.assign(statement=statements["claim"] + " " + statements["says"])
+    networks = list(table["network"].unique())
+    listed = {unit: list(table[table["unit"] == unit]["statement"].unique()) for unit in units}
+    counts = [max(1, len(some)) for some in listed.values()]
     height = (0.15 * sum(counts) + 1.6) / len(units)
     figure, axes = grid(len(units), len(networks), height, gridspec_kw={"height_ratios": counts})
     for axis, (unit, network) in zip(axes.flat, itertools.product(units, networks), strict=True):
-        rows = parts[(parts["unit"] == unit) & (parts["network"] == network)]
-        rows = rows.assign(place=[statements[unit].index(statement) for statement in rows["statement"]])
+        rows = table[(table["unit"] == unit) & (table["network"] == network)]
+        rows = rows.assign(place=[listed[unit].index(statement) for statement in rows["statement"]])
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, label=outcome)
-        margin, end = rows["margin"].max(), max(1, len(statements[unit])) - 0.5
+        margin, end = rows["margin"].max(), max(1, len(listed[unit])) - 0.5
         # In data coordinates: matplot2tikz misplaces what axvspan draws.
         low = 1 / margin if unit == "factor" else -margin
         axis.fill_betweenx([-0.5, end], low, margin, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=units[unit], ylim=(end, -0.5), xscale="log" if unit == "factor" else "linear")
         _few_ticks(axis)
         first = network == networks[0]
-        axis.set_yticks(range(len(statements[unit])), statements[unit] if first else [" "] * len(statements[unit]))
+        axis.set_yticks(range(len(listed[unit])), listed[unit] if first else [" "] * len(listed[unit]))
         axis.tick_params(axis="y", labelsize=7)
         if len(networks) > 1 and unit == "factor":
             axis.set_title(network)
