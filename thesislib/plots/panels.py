@@ -114,7 +114,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
 
 @styled()
 def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
-    """A plane through three minima (stars): training loss and distance term as shades, the projected trajectory as a line.
+    """A plane through three minima (stars): training loss and distance term as shades, the trajectory as a line.
 
     `arrays` are those of `planes.plane`; axes in units of weight space. The colours of the loss are logarithmic.
     """
@@ -173,7 +173,7 @@ def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
 
 @styled()
 def forest(statements: pd.DataFrame) -> Figure:
-    """Effects and intervals of the claims' statements, a row a unit, a column a network; grey is what counts as the same."""
+    """Effects and intervals of statements, a row a unit, a column a network; grey is what counts as the same."""
     shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
     units = {
         "factor": "factor of squared distance",
