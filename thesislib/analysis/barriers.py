@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from thesislib import models
 from thesislib.analysis import alignment, landscape
 from thesislib.analysis.ensembles import members
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.analysis.verdicts import FEWEST, interval
 from thesislib.config import Run
 from thesislib.experiments.scales import SCALES
-from thesislib.models import network
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
@@ -77,7 +77,7 @@ def aligned(results: Results, images: int | None = None) -> pd.DataFrame:
 
 def _aligned(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:
     evaluator, first, last = Evaluator(run, images, machine.device()), thetas[0], thetas[-1]
-    moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), network(run, 0)))
+    moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), models.network(run, 0)))
     row = {}
     for name, theta in (("", last), ("_aligned", moved)):
         row[f"d{name}"] = (theta - first).square().sum().item()
