@@ -4,14 +4,19 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import trained
 from scipy import stats
 
 from thesislib.analysis import claims
-from thesislib.analysis.verdicts import Part, interval, margins, rounding, row, summary, verdict
+from thesislib.analysis.verdicts import Statement, interval, margins, rounding, statement_row, summary, verdict
+from thesislib.config import Run
+from thesislib.experiments import sections
+from thesislib.experiments.scales import SCALES
+from thesislib.runs.results import Results
 
 
-def part(kind, unit, effects):
-    return Part("C0", "says", kind, unit, np.array(effects, float))
+def statement(kind, unit, effects):
+    return Statement("C0", "says", kind, unit, np.array(effects, float))
 
 
 @pytest.mark.parametrize(
@@ -34,23 +39,23 @@ def part(kind, unit, effects):
     ],
 )
 def test_verdicts(kind, unit, effects, expected):
-    assert verdict(part(kind, unit, effects), rounding=rounding(1000)) == expected
+    assert verdict(statement(kind, unit, effects), rounding=rounding(1000)) == expected
 
 
-def test_many_images_tell_smaller_differences_apart():
+def test_many_images_tell_smaller_differences_astatement():
     """0.05 points are half a step of an accuracy on 1,000 images, and five steps of one on 10,000."""
-    gained = part("more", "points", [0.05, 0.05, 0.05])
+    gained = statement("more", "points", [0.05, 0.05, 0.05])
     assert [verdict(gained, rounding=rounding(n)) for n in (1_000, 10_000)] == ["undecided", "reproduced"]
-    narrow, wide = (row(gained, rounding=rounding(n)) for n in (10_000, 1_000))
+    narrow, wide = (statement_row(gained, rounding=rounding(n)) for n in (10_000, 1_000))
     assert 10 * (narrow["high"] - narrow["effect"]) == pytest.approx(wide["high"] - wide["effect"])
 
 
 def test_the_same_is_less_for_who_makes_few_errors():
-    lost = part("same", "points", [-0.8, -0.7, -0.75])
+    lost = statement("same", "points", [-0.8, -0.7, -0.75])
     assert verdict(lost, margins(20.0)) == verdict(lost) == "reproduced", "at most the thesis' noise, a point"
     assert verdict(lost, margins(2.0)) == "not reproduced", "a third more errors are not the same"
-    assert row(lost, margins(2.0))["margin"] == 0.5
-    assert row(part("same", "factor", [0.0, 0.0, 0.0]))["margin"] == pytest.approx(1.1)
+    assert statement_row(lost, margins(2.0))["margin"] == 0.5
+    assert statement_row(statement("same", "factor", [0.0, 0.0, 0.0]))["margin"] == pytest.approx(1.1)
 
 
 def test_interval_covers_the_mean_of_few_seeds():
@@ -77,56 +82,68 @@ def test_interval_is_students_where_that_is_wider():
         (([-1.0, -1.1, -0.9], [-1.0, -1.1, -0.9]), "undecided"),
     ],
 )
-def test_a_claim_is_all_its_parts_and_needs_its_premise(effects, expected):
-    premise = part("more", "factor", effects[0])._replace(premise=True)
-    rows = pd.DataFrame([row(premise), row(part("more", "factor", effects[1]))]).assign(network="mlp")
+def test_a_claim_is_all_its_statements_and_needs_its_premise(effects, expected):
+    premise = statement("more", "factor", effects[0])._replace(premise=True)
+    rows = pd.DataFrame([statement_row(premise), statement_row(statement("more", "factor", effects[1]))]).assign(
+        network="mlp"
+    )
     assert list(summary(rows)["verdict"]) == [expected]
 
 
 def test_factors_are_shown_as_factors():
-    shown = row(part("more", "factor", np.log([2.0, 2.0, 2.0])))
+    shown = statement_row(statement("more", "factor", np.log([2.0, 2.0, 2.0])))
     assert (shown["effect"], shown["low"], shown["high"]) == pytest.approx((2, 2, 2))
 
 
 def test_a_hill_costs_a_share_of_the_epoch_without():
     """Made-up seconds: 2 an epoch without hills, 0.3 more for each, one epoch disturbed."""
 
-    def timed(strength):
+    def timed(label, strength):
         hills = np.arange(12) // 2
         seconds = 2 + 0.3 * hills * (strength > 0)
         seconds[7] += 5
-        run = SimpleNamespace(strength=strength, model="mlp", seed=0, minima_every=2)
-        return SimpleNamespace(run=run, history=pd.DataFrame({"train_seconds": seconds}))
+        run, result = Run(strength=strength, minima_every=2), SimpleNamespace()
+        result.history = pd.DataFrame({"train_seconds": seconds})
+        return SimpleNamespace(label=label, network="mlp", seed=0, run=run, result=result)
 
-    cost = claims.cost_per_minimum({"no term": [timed(0)], "s = 1": [timed(1)]}).set_index("label")
+    cost = claims.cost_per_minimum([timed("no term", 0), timed("s = 1", 1)]).set_index("label")
     assert cost.loc["s = 1", "percent"] == pytest.approx(15)
     assert cost.loc["s = 1", "seconds"] == pytest.approx(0.3)
     assert cost.loc["no term", "percent"] == pytest.approx(0)
 
 
-def test_every_claim_is_answered(chapter, monkeypatch):
-    """From the smoke chapter's real runs: one seed, so nothing may be decided."""
-    from thesislib.experiments import sections
-    from thesislib.runs.results import Results
-
+@pytest.fixture
+def results(chapter, monkeypatch):
+    """The smoke chapter's real runs."""
     for name, folder in chapter.environment.items():
         monkeypatch.setenv(name, folder)
-    parts = claims.table(Results.load(sections.groups("9_claims", "smoke")), sections.SCALES["smoke"].cycle)
-    claimed = summary(parts)
+    return Results.load(sections.rows("9_claims", "smoke"), "smoke", "9_claims")
+
+
+def test_every_claim_is_answered(results):
+    """One seed, so nothing may be decided."""
+    claimed = summary(claims.table(results))
     assert list(claimed["claim"]) == [f"C{k}" for k in range(1, 15)]
     assert set(claimed["verdict"]) == {"undecided"}
 
 
-def test_networks_are_judged_apart(chapter, monkeypatch):
-    from thesislib.experiments import sections
-    from thesislib.runs.results import Results
-
-    for name, folder in chapter.environment.items():
-        monkeypatch.setenv(name, folder)
-    results = Results.load(sections.groups("9_claims", "smoke"))
-    once = claims.table(results, 2)
-    for group in results.values():
-        group.extend([replace(result, run=result.run.model_copy(update={"model": "other"})) for result in group])
-    twice = claims.table(results, 2)
+def test_networks_are_judged_apart(results):
+    once, others = claims.table(results), []
+    for row in results:
+        others.append(replace(row, run=row.run.model_copy(update={"model": "other"})))
+        others[-1].__dict__["result"] = row.result
+    twice = claims.table(Results([*results, *others], "smoke", "9_claims"))
     assert list(twice["network"].unique()) == ["mlp-tiny", "other"]
     assert list(twice["effect"]) == pytest.approx([*once["effect"], *once["effect"]], nan_ok=True)
+
+
+def test_the_thesis_printed_numbers_stand_beside_ours(tiny, monkeypatch):
+    published = {(0.0, 0.1): (".981", 19.0), (1.0, 0.1): (".983", 69.0)}
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], published=published))
+    rows = trained(sections.rows("2-1_width", "smoke")).where(role="published")
+    table = claims.published_values(Results(rows, "smoke"))
+    assert list(table["setting"]) == ["no term", "w = 0.1"]
+    assert list(table["d, thesis"]) == [19.0, 69.0]
+    ours = [row.result.summary["squared_distances"][0] for row in rows]
+    assert list(table["ratio"]) == pytest.approx([ours[0] / 19, ours[1] / 69], abs=1e-3)
+    assert claims.published_values(Results([], "laptop")).empty

@@ -1,9 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import trained
 
 from thesislib.analysis import ensembles, scores
+from thesislib.experiments.sections import independent
 from thesislib.runs import launch
+from thesislib.runs.results import Row
 from thesislib.system.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -50,10 +53,10 @@ def test_members_are_the_minima_and_the_end_once(tiny):
     past = launch.execute(tiny.replace(epochs=7))
     logits = ensembles.snapshots(past)
     assert len(logits) == 4
-    scores = ensembles.scores(logits, past.arrays("final", "labels")["labels"])
-    assert scores["accuracy_last"] == pytest.approx(past.summary["accuracy"])
-    assert scores["nll_last"] == pytest.approx(past.summary["nll"], rel=1e-5)
-    assert scores["nll_ensemble"] <= scores["nll_mean"], "Jensen: averaging probabilities never hurts the mean NLL"
+    found = ensembles.score(logits, past.arrays("final", "labels")["labels"])
+    assert found["accuracy_last"] == pytest.approx(past.summary["accuracy"])
+    assert found["nll_last"] == pytest.approx(past.summary["nll"], rel=1e-5)
+    assert found["nll_ensemble"] <= found["nll_mean"], "Jensen: averaging probabilities never hurts the mean NLL"
 
 
 def test_growth_ends_in_the_whole_ensemble(tiny):
@@ -64,22 +67,23 @@ def test_growth_ends_in_the_whole_ensemble(tiny):
 
 
 def test_scores_of_identical_members_are_the_members():
-    scores = ensembles.scores(np.stack([LOGITS] * 3), LABELS)
+    found = ensembles.score(np.stack([LOGITS] * 3), LABELS)
     for name in ensembles.SCORES:
-        assert scores[f"{name}_ensemble"] == pytest.approx(scores[f"{name}_last"]) == scores[f"{name}_mean"]
-    assert (scores["members"], scores["agreement"], scores["disagreement"]) == (3, 1, 0)
-    assert scores["nll_ensemble_scaled"] < scores["nll_ensemble"], "logits without meaning are overconfident"
+        assert found[f"{name}_ensemble"] == pytest.approx(found[f"{name}_last"]) == found[f"{name}_mean"]
+    assert (found["members"], found["agreement"], found["disagreement"]) == (3, 1, 0)
+    assert found["nll_ensemble_scaled"] < found["nll_ensemble"], "logits without meaning are overconfident"
 
 
 def test_independent_runs_are_members_of_one_ensemble(tiny):
     short = tiny.replace(epochs=1, minima_every=None)
-    results = trained({"independent": [short.replace(seed=s + 1000 * m) for s in (0, 1) for m in (0, 1, 2)]})
+    results = trained(independent("independent", [short, short.replace(seed=1)], 3))
     table = ensembles.table(results)
     assert list(table["members"]) == [3, 3]
     assert list(table["seed"]) == [0, 1]
-    finals = [r.arrays("final", "logits")["logits"] for r in results["independent"][:3]]
-    logits = ensembles.members(next(ensembles.grouped(results))[1])
-    assert np.array_equal(logits, np.stack(finals))
+    for rows in results.ensembles:
+        assert [row.member for row in rows] == [1, 2, 3]
+        finals = [row.result.arrays("final", "logits")["logits"] for row in rows]
+        assert np.array_equal(ensembles.members([row.result for row in rows]), np.stack(finals))
 
 
 def test_the_end_is_a_member_or_not(tiny):
@@ -88,9 +92,9 @@ def test_the_end_is_a_member_or_not(tiny):
     assert ensembles.table(results)["members"].item() == 3
     minima = ensembles.table(results, live=False)
     assert minima["members"].item() == 2
-    ((result,),) = results.values()
+    result = results[0].result
     logits, labels = ensembles.snapshots(result), result.arrays("final", "labels")["labels"]
-    assert minima["nll_ensemble"].item() == ensembles.scores(logits[:2], labels)["nll_ensemble"]
+    assert minima["nll_ensemble"].item() == ensembles.score(logits[:2], labels)["nll_ensemble"]
 
 
 def test_every_member_has_its_scores(tiny):
@@ -110,3 +114,90 @@ def test_only_the_last_snapshots(tiny):
     result = launch.execute(tiny)
     logits = ensembles.members([result], last=2)
     assert np.array_equal(logits, ensembles.snapshots(result)[-2:])
+
+
+def test_one_network_has_no_diversity_to_show(tiny):
+    """SWA is one network: its cells are empty, not nan."""
+    table = ensembles.table(trained({"a": [tiny], "one": [tiny.replace(minima_every=None)]}))
+    shown = ensembles.summary(table.assign(equivalent=1.0))
+    assert shown["all agree"].iloc[0] != ""
+    assert shown["all agree"].iloc[1] == ""
+
+
+def test_comparisons_are_paired_by_seed():
+    table = pd.DataFrame(
+        [
+            {
+                "label": label,
+                "network": "mlp",
+                "seed": seed,
+                "accuracy_ensemble": 0.9 + 0.01 * seed + gain,
+                "nll_ensemble": 1 - gain,
+                "images": 1000,
+            }
+            for label, gain in (("plain", 0.0), ("better", 0.002), ("same", 0.0))
+            for seed in range(5)
+        ]
+    )
+    table.loc[table["label"] == "same", "accuracy_ensemble"] += [0.001, -0.001, 0.001, -0.001, 0.0]
+    for column in ("accuracy_ensemble", "nll_ensemble"):
+        rows = ensembles.compared(table, "plain", [column]).set_index("label")
+        assert rows.loc["better", "verdict"] == "wins"
+        assert rows.loc["same", "verdict"] == "ties"
+        assert rows.loc["better", "n"] == 5
+        against = ensembles.compared(table, "better", [column]).set_index("label")
+        assert against.loc["plain", "verdict"] == "loses"
+
+
+def test_two_seeds_carry_no_verdict():
+    """However well they agree; and images are whole: agreement to the image is not certainty."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "accuracy_ensemble": 0.9 + gain, "images": 1000}
+        for label, gain in (("plain", 0.0), ("better", 0.0005))
+        for seed in range(2)
+    ]
+    table = pd.DataFrame(rows)
+    (row,) = ensembles.compared(table, "plain", ["accuracy_ensemble"]).to_dict("records")
+    assert (row["verdict"], row["n"]) == ("undecided", 2)
+    more = pd.concat([table, table.assign(seed=table["seed"] + 2)])
+    (row,) = ensembles.compared(more, "plain", ["accuracy_ensemble"]).to_dict("records")
+    assert row["low"] < row["difference"] < row["high"]
+
+
+@pytest.mark.parametrize("average", ["logits", "votes"])
+def test_independent_networks_are_worth_themselves_by_any_average(tiny, average):
+    short = tiny.replace(epochs=1, minima_every=None)
+    results = trained(independent("independent", [short], 3))
+    found = ensembles.equivalents(ensembles.table(results, average), results.only("independent"), average)
+    best = found["equivalent"].item()
+    curve = ensembles._subsets([row.result for row in results], average)["nll_scaled"]
+    assert best == pytest.approx(1 + curve.argmin()), "as many as it takes for the lowest NLL"
+
+
+def test_independent_networks_are_worth_themselves(tiny):
+    short = tiny.replace(epochs=1, minima_every=None)
+    results = trained([*independent("independent", [short], 3), Row(short, "one")])
+    rows = ensembles.equivalents(ensembles.table(results), results.only("independent")).set_index("label")["equivalent"]
+    assert rows["independent"] == pytest.approx(3)
+    # One of the three, so not far from the mean of the three.
+    assert 1 <= rows["one"] < 2
+
+
+def test_deep_ensemble_equivalent():
+    independent = np.array([0.5, 0.4, 0.35, 0.36])
+    assert ensembles.equivalent(0.4, independent) == 2
+    assert ensembles.equivalent(0.45, independent) == pytest.approx(1.5)
+    assert ensembles.equivalent(0.9, independent) == 1
+    assert ensembles.equivalent(0.1, independent) == 4
+
+
+def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
+    """Not "± nan", and not "nan ± nan" where a run has no value, in any table of means."""
+    few = trained({"no term": [tiny.replace(minima_every=None, strength=0)], "s = 1": [tiny, tiny.replace(seed=1)]})
+    shown = few.table("accuracy", "d_0").set_index("label")
+    assert shown.loc["no term", "accuracy"] == f"{few[0].result.summary['accuracy']:.4g}"
+    assert shown.loc["no term", "d_0"] == ""
+    assert " ± " in shown.loc["s = 1", "accuracy"]
+    scores = ensembles.table(few.only("s = 1")).assign(equivalent=1.0)
+    assert "±" in ensembles.summary(scores).loc[0, "ensemble"]
+    assert ensembles.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4f}"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from thesislib.analysis import landscape
-from thesislib.analysis.evaluator import Point, Probe
+from thesislib.analysis.evaluator import Evaluator, Point
 from thesislib.analysis.landscape import Plane
 from thesislib.config import Run
 from thesislib.minima import Minima
@@ -14,12 +14,12 @@ from thesislib.train import Trainer
 
 @pytest.fixture(scope="module")
 def trained():
-    """A probe and three minima of a tiny run."""
+    """An evaluator and three minima of a tiny run."""
     run = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, minima_every=2, minima="multiple", strength=5)
     trainer = Trainer(run)
     for _ in range(6):
         trainer.epoch()
-    return Probe(run), [row.clone() for row in trainer.minima.visited]
+    return Evaluator(run), [row.clone() for row in trainer.minima.visited]
 
 
 class Bowl:
@@ -30,24 +30,24 @@ class Bowl:
         return Point(loss, 0.0, loss, 0.0)
 
 
-def test_the_probe_measures_what_training_does(trained):
-    probe, _ = trained
-    trainer = Trainer(probe.run)
+def test_the_evaluator_measures_what_training_does(trained):
+    evaluator, _ = trained
+    trainer = Trainer(evaluator.run)
     row = trainer.epoch()
-    point = probe.at(trainer.flat.theta)
+    point = evaluator.at(trainer.flat.theta)
     assert point.test_loss == pytest.approx(row["test_loss"], rel=1e-5)
     assert point.test_accuracy == row["accuracy"]
-    assert np.allclose(probe.logits(trainer.flat.theta), trainer.logits, atol=1e-5)
+    assert np.allclose(evaluator.logits(trainer.flat.theta), trainer.logits, atol=1e-5)
 
 
 def test_statistics_are_collected_anew(photographs):
     """At weights a factor larger BatchNorm's old statistics would give another network; new ones give the same."""
-    probe = Probe(Run(data="cifar10", model="resnet20", batch_size=16), batch_size=32)
-    theta = probe.flat.theta.clone()
-    first = probe.logits(theta)
+    evaluator = Evaluator(Run(data="cifar10", model="resnet20", batch_size=16), batch_size=32)
+    theta = evaluator.flat.theta.clone()
+    first = evaluator.logits(theta)
     scaled = theta.clone()
     scaled[: 16 * 3 * 9] *= 3  # the stem, whose output BatchNorm scales back
-    assert np.allclose(probe.logits(scaled), first, atol=1e-3)
+    assert np.allclose(evaluator.logits(scaled), first, atol=1e-3)
 
 
 def test_statistics_are_those_of_training_in_the_limit(photographs):
@@ -69,9 +69,9 @@ def test_statistics_are_those_of_training_in_the_limit(photographs):
     trainer = Trainer(run)
     for _ in range(steps):
         trainer.epoch()
-    probe = Probe(run, batch_size=32)
-    probe.at(trainer.flat.theta)
-    left, norms = 0.9**steps, [m for m in probe.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    evaluator = Evaluator(run, batch_size=32)
+    evaluator.at(trainer.flat.theta)
+    left, norms = 0.9**steps, [m for m in evaluator.model.modules() if isinstance(m, nn.BatchNorm2d)]
     theirs = [m for m in trainer.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == len(theirs) == 19
     for ours, trained in zip(norms, theirs, strict=True):
@@ -80,17 +80,17 @@ def test_statistics_are_those_of_training_in_the_limit(photographs):
 
 
 def test_a_line_from_a_network_to_itself_is_flat(trained):
-    probe, (a, *_) = trained
-    along = landscape.line(probe, a, a, points=5)
+    evaluator, (a, *_) = trained
+    along = landscape.line(evaluator, a, a, points=5)
     assert along["train_loss"].max() - along["train_loss"].min() < 1e-6
     assert landscape.barrier(along) < 1e-6
 
 
 def test_a_line_ends_where_its_ends_are(trained):
-    probe, (a, b, _) = trained
-    along = landscape.line(probe, a, b, points=5)
-    assert along.iloc[0, 1:].tolist() == pytest.approx(list(probe.at(a)))
-    assert along.iloc[-1, 1:].tolist() == pytest.approx(list(probe.at(b)))
+    evaluator, (a, b, _) = trained
+    along = landscape.line(evaluator, a, b, points=5)
+    assert along.iloc[0, 1:].tolist() == pytest.approx(list(evaluator.at(a)))
+    assert along.iloc[-1, 1:].tolist() == pytest.approx(list(evaluator.at(b)))
     assert along["t"].tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
@@ -105,9 +105,9 @@ def test_a_barrier_by_hand():
 
 
 def test_a_curve_whose_middle_lies_on_the_line_is_the_line(trained):
-    probe, (a, b, _) = trained
-    straight, bent = landscape.line(probe, a, b, 5), landscape.curve(probe, [a, torch.lerp(a, b, 0.5), b], 5)
-    assert np.allclose(straight, bent, atol=1e-5)
+    evaluator, (a, b, _) = trained
+    straight, curved = landscape.line(evaluator, a, b, 5), landscape.curve(evaluator, [a, torch.lerp(a, b, 0.5), b], 5)
+    assert np.allclose(straight, curved, atol=1e-5)
 
 
 def test_bezier_is_the_polynomial():
@@ -118,12 +118,12 @@ def test_bezier_is_the_polynomial():
 
 
 def test_a_trained_curve_is_lower_than_the_line(trained):
-    probe, (a, _, c) = trained
+    evaluator, (a, _, c) = trained
     far = a + 3 * (c - a)  # a barrier to go round
-    middle = landscape.connect(probe, a, far, epochs=10)
-    line, curve = landscape.line(probe, a, far, 9), landscape.curve(probe, [a, middle, far], 9)
+    middle = landscape.connect(evaluator, a, far, epochs=10)
+    line, curve = landscape.line(evaluator, a, far, 9), landscape.curve(evaluator, [a, middle, far], 9)
     assert curve["train_loss"].mean() < line["train_loss"].mean()
-    assert torch.equal(landscape.connect(probe, a, far, epochs=1), landscape.connect(probe, a, far, epochs=1))
+    assert torch.equal(landscape.connect(evaluator, a, far, epochs=1), landscape.connect(evaluator, a, far, epochs=1))
 
 
 def test_the_three_minima_lie_in_their_plane(trained):
@@ -141,13 +141,13 @@ def test_the_three_minima_lie_in_their_plane(trained):
 
 
 def test_hills_are_the_distance_term(trained):
-    probe, minima = trained
-    plane, term = Plane(*minima), Minima(probe.run.kernel, probe.run.width, "multiple")
+    evaluator, minima = trained
+    plane, term = Plane(*minima), Minima(evaluator.run.kernel, evaluator.run.width, "multiple")
     off = minima[0] + torch.randn_like(minima[0])  # not in the plane
     for minimum in (*minima, off):
         term.add(minimum)
     xs, ys = np.array([-1.0, 0.5]), np.array([0.0, 2.0])
-    drawn = landscape.hills(plane, [*minima, off], xs, ys, probe.run)
+    drawn = landscape.hills(plane, [*minima, off], xs, ys, evaluator.run)
     for (j, y), (i, x) in ((p, q) for p in enumerate(ys) for q in enumerate(xs)):
-        expected, _ = term.gradient(plane.at(x, y), probe.run.strength)
+        expected, _ = term.gradient(plane.at(x, y), evaluator.run.strength)
         assert drawn[j, i] == pytest.approx(expected.item(), rel=1e-4)

@@ -4,17 +4,16 @@ import torch
 from conftest import trained
 
 from thesislib.analysis import planes
-from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
 
 @pytest.fixture
-def walk(tiny):
+def strong(tiny):
     return trained({"s = 5": [tiny.replace(strength=5)]})
 
 
-def test_the_walk_in_the_plane_passes_through_the_minima(walk):
-    arrays = planes.plane(walk, images=100, points=9)
+def test_the_trajectory_in_the_plane_passes_through_the_minima(strong):
+    arrays = planes.plane(strong, images=100, points=9)
     assert arrays["path"].shape == (6, 3)
     for minimum, epoch in zip(arrays["minima"], (2, 4, 6), strict=True):
         assert arrays["path"][epoch - 1, :2] == pytest.approx(minimum, abs=1e-4)
@@ -33,20 +32,20 @@ def test_the_walk_in_the_plane_passes_through_the_minima(walk):
         assert np.allclose(np.diff(grid), grid[1] - grid[0])
 
 
-def test_the_strongest_walk(tiny):
-    results = trained({f"s = {s}": [tiny.replace(strength=s)] for s in (1, 7, 3)})
-    results |= trained({"short": [tiny.replace(strength=9, epochs=4)]})
-    assert list(planes.strongest(results)) == ["s = 7"]
+def test_the_strongest_trajectory(tiny):
+    runs = {f"s = {s}": [tiny.replace(strength=s)] for s in (1, 7, 3)}
+    results = trained(runs | {"short": [tiny.replace(strength=9, epochs=4)]})
+    assert planes.strongest(results).labels == ["s = 7"]
     with pytest.raises(UserError, match="three minima"):
-        planes.strongest(Results({"short": results["short"]}))
+        planes.strongest(results.only("short"))
 
 
-def test_a_walk_that_leads_elsewhere_here_is_not_drawn(walk, monkeypatch):
-    monkeypatch.setattr(planes, "_walk", lambda result: iter([torch.zeros(12730)] * 6))
-    assert planes.plane(walk, images=100, points=3)["path"].shape == (0, 3)
+def test_a_trajectory_that_leads_elsewhere_here_is_not_drawn(strong, monkeypatch):
+    monkeypatch.setattr(planes.trajectory, "weights", lambda result, epochs: iter([torch.zeros(12730)] * epochs))
+    assert planes.plane(strong, images=100, points=3)["path"].shape == (0, 3)
     monkeypatch.undo()
-    monkeypatch.setattr(planes, "LONGEST_WALK", 0)
-    assert planes.plane(walk, images=100, points=2)["path"].shape == (0, 3)
+    monkeypatch.setattr(planes.trajectory, "LONGEST", 0)
+    assert planes.plane(strong, images=100, points=2)["path"].shape == (0, 3)
 
 
 def test_a_grid_stays_as_large_as_asked_for():

@@ -14,7 +14,7 @@ BEGIN |= {"statistics_images": 4}
 
 def begun(scale):
     """Every setting of a scale, cut down to its first two steps with a hill from the start."""
-    runs = (r for s in sections.SECTIONS for group in sections.groups(s, scale).values() for r in group)
+    runs = (row.run for section in sections.SECTIONS for row in sections.rows(section, scale))
     averaged = {"minimum_at_start": False, "swa_from": 1}  # averaged weights are no minima
     return list(
         dict.fromkeys(run.replace(**BEGIN | (averaged if run.swa_from else {}), init_seed=None) for run in runs)
@@ -37,5 +37,5 @@ def test_every_setting_takes_two_steps(scale, photographs):
 
 
 def test_the_notes_runs():
-    runs = sections.groups("5_warm_restarts", "thesis-resnet34")["step"]
+    runs = [row.run for row in sections.rows("5_warm_restarts", "thesis-resnet34") if row.label == "step"]
     assert {(r.model, r.lr, r.lr_step, r.epochs) for r in runs} == {("resnet34", 0.001, 50, 400)}

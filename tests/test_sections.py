@@ -7,37 +7,48 @@ from thesislib.system.errors import UserError
 DATA = "0" * 16
 
 
-def ids(groups):
-    return {run.digest(DATA) for runs in groups.values() for run in runs}
+def ids(rows):
+    return {row.run.digest(DATA) for row in rows}
+
+
+def runs_of(rows, label):
+    return [row.run for row in rows if row.label == label]
 
 
 @pytest.mark.parametrize("scale", sections.SCALES)
 @pytest.mark.parametrize("section", sections.SECTIONS)
 def test_every_section_at_every_scale(scale, section):
-    groups, size = sections.groups(section, scale), sections.SCALES[scale]
-    for label, runs in groups.items():
-        of_ensembles = section == "7_ensembles" or "7_ensembles: " in label or sections.BETWEEN in label
+    size, settings = sections.SCALES[scale], {}
+    for row in sections.rows(section, scale):
+        settings.setdefault((row.section, row.role, row.label, row.network), []).append(row)
+    for (origin, role, label, _), rows in settings.items():
+        of_ensembles = origin == "7_ensembles" or role == "between"
         seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
-        count = 5 if label.endswith("independent") else 2 if label.endswith("two of half") else 1
-        members = [sections.MEMBER * m for m in range(count)]
-        assert [run.seed for run in runs] == [seed + m for seed in seeds for m in members] * len(size.networks)
+        members = {"independent": 5, "two of half": 2}.get(label, 0)
+        assert [(row.seed, row.member) for row in rows] == [
+            (seed, m) for seed in seeds for m in (range(1, members + 1) if members else [None])
+        ]
+        assert len({row.run for row in rows}) == len(rows), "members have seeds of their own"
+        assert all(row.run.seed == row.seed for row in rows if row.member in (None, 1))
+    assert {network for *_, network in settings} == {fields["model"] for fields in size.networks}
 
 
 def test_ensembles_cost_the_same():
     """Five members for five cycles, whoever they are; FGE's and SWA's come from the last one."""
-    groups = sections.groups("7_ensembles", "mnist")
-    assert {label: sum(run.epochs for run in runs) for label, runs in groups.items()} == dict.fromkeys(groups, 5 * 100)
-    assert groups["FGE"][0].minimum_epochs[-5:] == [84, 88, 92, 96, 100]
-    assert groups["FGE"][0].offset == 80
-    assert groups["SWA"][0].swa_from == 81
+    rows = sections.rows("7_ensembles", "mnist")
+    assert {sum(run.epochs for run in runs_of(rows, row.label)) for row in rows} == {5 * 100}
+    (fge, *_), (swa, *_) = runs_of(rows, "FGE"), runs_of(rows, "SWA")
+    assert fge.minimum_epochs[-5:] == [84, 88, 92, 96, 100]
+    assert fge.offset == 80
+    assert swa.swa_from == 81
 
 
 @pytest.mark.parametrize("scale", sections.SCALES)
 def test_fge_is_there_where_its_rate_can_fall(scale):
     """Five members of the last cycle, each after a short cycle in which the learning rate falls."""
-    groups, cycle = sections.groups("7_ensembles", scale), sections.SCALES[scale].cycle
-    assert ("FGE" in groups) == (cycle >= 20)
-    for run in groups.get("FGE", []):
+    runs, cycle = runs_of(sections.rows("7_ensembles", scale), "FGE"), sections.SCALES[scale].cycle
+    assert bool(runs) == (cycle >= 20)
+    for run in runs:
         assert all(epoch > 4 * cycle for epoch in run.minimum_epochs[-5:])
         last = [schedules.learning_rate(run, epoch) for epoch in range(5 * cycle - run.cycle, 5 * cycle)]
         assert last[0] == run.lr
@@ -47,68 +58,118 @@ def test_fge_is_there_where_its_rate_can_fall(scale):
 def test_runs_of_different_length_measure_the_same_distance():
     """3.2 compares distances to the first minimum: it is of the same epoch everywhere."""
     for scale in sections.SCALES:
-        groups = sections.groups("3-2_epochs", scale)
-        assert len({run.minimum_epochs[0] for group in groups.values() for run in group}) == 1
+        assert len({row.run.minimum_epochs[0] for row in sections.rows("3-2_epochs", scale)}) == 1
 
 
 def test_the_thesis_settings():
     """THESIS.md, results structure: 600 epochs, cycles of 150, one minimum at epoch 100, five members."""
-    base = sections.groups("1_baseline", "thesis")["term"][0]
+
+    def first(section, label, scale="thesis"):
+        return runs_of(sections.rows(section, scale), label)[0]
+
+    base = first("1_baseline", "term")
     assert (base.epochs, base.minimum_epochs, base.strength, base.width, base.lr) == (600, [100], 1, 1e-3, 1e-2)
     assert (base.batch_size, base.momentum, base.weight_decay, base.augment) == (128, 0.9, 1e-3, True)
-    many = sections.groups("4-1_multiple_minima", "thesis")["s = 10"][0]
+    many = first("4-1_multiple_minima", "s = 10")
     assert many.minimum_epochs == [150, 300, 450, 600]
-    assert sections.groups("7_ensembles", "thesis")["cosine"][0].minimum_epochs == [150, 300, 450, 600, 750]
-    step = sections.groups("5_warm_restarts", "thesis")["step"][0]
+    assert first("7_ensembles", "cosine").minimum_epochs == [150, 300, 450, 600, 750]
+    step = first("5_warm_restarts", "step")
     assert (step.cycle, step.lr_step) == (150, 50)
-    laptop = sections.groups("5_warm_restarts", "laptop")["step"][0]
+    laptop = first("5_warm_restarts", "step", "laptop")
     assert (laptop.cycle, laptop.lr_step) == (10, 4), "two drops a cycle, as in the thesis"
-    assert {run.model for run in sections.groups("1_baseline", "thesis")["term"]} == {"mobilenetv2", "resnet32"}
+    assert {row.network for row in sections.rows("1_baseline", "thesis")} == {"mobilenetv2", "resnet32"}
 
 
 def test_sections_share_runs():
-    baseline = ids({k: v for k, v in sections.groups("1_baseline", "laptop").items() if k in ("no term", "term")})
-    assert baseline <= ids(sections.groups("2-1_width", "laptop"))
-    assert baseline <= ids(sections.groups("2-2_strength", "laptop"))
-    everything = ids(sections.groups("9_claims", "laptop"))
+    baseline = ids(row for row in sections.rows("1_baseline", "laptop") if row.label in ("no term", "term"))
+    assert baseline <= ids(sections.rows("2-1_width", "laptop"))
+    assert baseline <= ids(sections.rows("2-2_strength", "laptop"))
+    everything = ids(sections.rows("9_claims", "laptop"))
     without = ("0_explore", "2-3_interaction", "9_claims")
-    others = [ids(sections.groups(s, "laptop")) for s in sections.SECTIONS if s not in without]
+    others = [ids(sections.rows(s, "laptop")) for s in sections.SECTIONS if s not in without]
     assert everything == set().union(*others)
     assert len(everything) < sum(map(len, others))
 
 
 def test_parameters():
-    assert "w = 0.5" in sections.groups("2-1_width", "smoke", widths=[0.5], strength=None)
-    assert sections.groups("0_explore", "smoke", kernel="tanh")["yours"][0].kernel == "tanh"
+    assert runs_of(sections.rows("2-1_width", "smoke", widths=[0.5], strength=None), "w = 0.5")
+    assert runs_of(sections.rows("0_explore", "smoke", kernel="tanh"), "yours")[0].kernel == "tanh"
     for arguments, words in (
         (("2-1", "smoke"), "unknown section '2-1': choose from"),
         (("1_baseline", "huge"), "unknown scale 'huge': choose from smoke"),
     ):
         with pytest.raises(UserError, match=words):
-            sections.groups(*arguments)
-    with pytest.raises(UserError, match="no parameter depth"):
-        sections.groups("1_baseline", "smoke", depth=3)
-    with pytest.raises(UserError, match="--width"):
-        sections.groups("1_baseline", "smoke", width=-1)
-    for hills in ("many", 0, 2.5, True):
-        with pytest.raises(UserError, match="parameter hills must be a whole number from 1"):
-            sections.groups("8_cost", "smoke", hills=hills)
+            sections.rows(*arguments)
+    for section in ("1_baseline", "0_explore"):
+        with pytest.raises(UserError, match=f"section {section} has no parameter depth"):
+            sections.rows(section, "smoke", depth=3)
+    with pytest.raises(UserError, match="--kernel: input should be .*, not 'cube'"):
+        sections.rows("0_explore", "smoke", kernel="cube")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("1_baseline", {"width": -1}, "parameter width: input should be greater than 0, not -1"),
+        ("1_baseline", {"strength": "1"}, "parameter strength: input should be a valid number, not '1'"),
+        ("1_baseline", {"strength": float("nan")}, "parameter strength: input should be"),
+        ("2-1_width", {"widths": 0.1}, "parameter widths: input should be a valid list, not 0.1"),
+        ("2-1_width", {"widths": [1, True]}, "parameter widths: input should be a valid number, not True"),
+        ("2-1_width", {"widths": []}, "parameter widths: list should have at least 1 item"),
+        ("8_cost", {"hills": "many"}, "parameter hills: input should be a valid integer, not 'many'"),
+        ("8_cost", {"hills": 0}, "parameter hills: input should be greater than or equal to 1, not 0"),
+        ("8_cost", {"hills": 2.5}, "parameter hills: input should be a valid integer, not 2.5"),
+        ("8_cost", {"hills": True}, "parameter hills: input should be a valid integer, not True"),
+        ("0_explore", {"epochs": 10**10}, "parameter epochs: input should be less than or equal to 1000000000"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(section, values, words):
+    for asked in (lambda: sections.rows(section, "smoke", **values), lambda: sections.check(section, values)):
+        with pytest.raises(UserError) as error:
+            asked()
+        assert str(error.value).startswith(words)
+        assert "\n" not in str(error.value)
+
+
+def test_a_notebooks_values_are_checked_and_those_that_decide_the_runs_chosen():
+    own = {"widths": (0.1, 1), "smoothing": 3, "images": None, "average": "votes", "further": "x"}
+    assert sections.check("2-1_width", own) == {"widths": [0.1, 1.0]}
+    assert sections.check("0_explore", {"train_size": 100, "smoothing": 1}) == {"train_size": 100}
+    assert sections.parameters("2-1_width") == {"widths": None, "strength": 1.0}
+    for name, value in {"smoothing": 0, "images": True, "average": "mean", "strength": None}.items():
+        with pytest.raises(UserError, match=f"parameter {name}: input should be"):
+            sections.check("2-1_width", {name: value})
+
+
+def test_an_experiment_of_ones_own_is_one_function(monkeypatch):
+    monkeypatch.setattr(sections, "SECTIONS", dict(sections.SECTIONS))
+
+    @sections.section("own")
+    def momentum(scale, momenta: list[float] = [0.0, 0.9]):  # noqa: B006
+        for value in momenta:
+            yield from sections.labelled(f"momentum = {value}", scale.runs(momentum=value, strength=0))
+
+    rows = sections.rows("own", "smoke", momenta=[0.5])
+    assert [(row.section, row.label, row.role, row.run.momentum) for row in rows] == [
+        ("own", "momentum = 0.5", "curve", 0.5)
+    ]
+    with pytest.raises(UserError, match="parameter momenta: input should be a valid list, not 1"):
+        sections.rows("own", "smoke", momenta=1)
 
 
 def test_seed_by_seed_the_most_important_first():
-    groups = {name: sections.groups(name, "cifar") for name in sections.SECTIONS}
-    runs = sections.in_order(groups)
-    assert len(runs) == len(set(runs)) == len({r for some in groups.values() for g in some.values() for r in g})
-    seeds = [run.seed % sections.MEMBER for run in runs]
-    assert seeds == sorted(seeds)
-    first = [run for run in runs if run.seed % sections.MEMBER == 0]
-    assert first[:2] == [groups["1_baseline"]["no term"][0], groups["1_baseline"]["term"][0]]
-    assert set(first[-2:]) == {group[0] for group in groups["8_cost"].values()}
+    rows = [row for name in sections.SECTIONS for row in sections.rows(name, "cifar")]
+    runs, seed = sections.in_order(rows), {row.run: row.seed for row in rows}
+    assert len(runs) == len(set(runs)) == len(seed)
+    assert [seed[run] for run in runs] == sorted(seed.values())
+    first = [run for run in runs if seed[run] == 0]
+    assert first[:2] == [runs_of(rows, "no term")[0], runs_of(rows, "term")[0]]
+    assert set(first[-2:]) == {row.run for row in sections.rows("8_cost", "cifar") if row.seed == 0}
 
 
 def test_every_hill_of_cifar_is_left_within_a_cycle():
     """N = 4 s w lr / (1 - momentum) times the steps of a cycle; the spike is there to have no effect."""
-    runs = [r for name in sections.SECTIONS for g in sections.groups(name, "cifar").values() for r in g]
+    runs = [row.run for name in sections.SECTIONS for row in sections.rows(name, "cifar")]
     scale = sections.SCALES["cifar"]
     n = {}
     for run in runs:
@@ -121,14 +182,14 @@ def test_every_hill_of_cifar_is_left_within_a_cycle():
 
 def test_cifar_stores_at_once_what_later_analysis_needs():
     for name in sections.SECTIONS:
-        for run in (r for g in sections.groups(name, "cifar").values() for r in g):
+        for run in (row.run for row in sections.rows(name, "cifar")):
             assert (run.member_epochs, run.statistics_images, run.step_losses) == (4, 2_000, True)
             assert run.minimum_epochs[:1] in ([8], [], [2]), "after the first cycle, but in section 8"
-    labels = sections.groups("7_ensembles", "cifar")
-    assert {"one cosine", "two of half"} < labels.keys()
-    budget = {label: sum(run.epochs for run in runs if run.seed % 1000 == 0) for label, runs in labels.items()}
-    assert set(budget.values()) == {40}, "equal budget"
-    assert not {"FGE", "SWA"} & labels.keys()
+    rows = [row for row in sections.rows("7_ensembles", "cifar") if row.seed == 0]
+    labels = {row.label for row in rows}
+    assert {"one cosine", "two of half"} < labels
+    assert {sum(run.epochs for run in runs_of(rows, label)) for label in labels} == {40}, "equal budget"
+    assert not {"FGE", "SWA"} & labels
 
 
 @pytest.mark.parametrize(
@@ -138,16 +199,16 @@ def test_cifar_stores_at_once_what_later_analysis_needs():
      ("5_warm_restarts", "widths"), ("7_ensembles", "strengths")],
 )  # fmt: skip
 def test_settings_that_differ_in_the_seventh_digit_are_two(section, name):
-    one, two = (sections.groups(section, "smoke", **{name: [value]}) for value in (0.1234567, 0.1234568))
-    both = sections.groups(section, "smoke", **{name: [0.1234567, 0.1234568]})
+    one, two = (sections.rows(section, "smoke", **{name: [value]}) for value in (0.1234567, 0.1234568))
+    both = sections.rows(section, "smoke", **{name: [0.1234567, 0.1234568]})
     assert ids(both) == ids(one) | ids(two) != ids(one)
-    assert any("0.1234568" in label for label in both)
+    assert any("0.1234568" in row.label for row in both)
 
 
 @pytest.mark.parametrize("fields", [{"minima_every": 99}, {"minima_every": 8}, {"epochs": 1}])
 def test_a_hill_that_never_comes_is_refused(fields):
     """The run would be the baseline's over again, under another name."""
     with pytest.raises(UserError, match=r"yours: the first minimum comes after epoch \d+, the run ends after \d"):
-        sections.groups("0_explore", "smoke", **fields)
-    assert sections.groups("0_explore", "smoke", strength=0, **fields)
-    assert sections.groups("0_explore", "smoke", minimum_at_start=True, **fields)
+        sections.rows("0_explore", "smoke", **fields)
+    assert sections.rows("0_explore", "smoke", strength=0, **fields)
+    assert sections.rows("0_explore", "smoke", minimum_at_start=True, **fields)

@@ -242,15 +242,15 @@ def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
         yield from labelled("FGE", _every_cycle(scale, **cosine, **fge))
     if scale.opponents:
         yield from labelled("one cosine", scale.runs(**cosine, cycle=scale.of(5)))
-        yield from _independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
+        yield from independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
     else:
         yield from labelled("SWA", scale.runs(**runs, swa_from=scale.of(4) + 1))
-    yield from _independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
+    yield from independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
     for s in strengths or scale.many_strengths:
         yield from labelled(f"s = {digits(s)}", _every_cycle(scale, **runs | {"strength": s}))
 
 
-def _independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
+def independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
     """Each run so many times, from other initial weights: the members of one ensemble."""
     for run in runs:
         for m in range(members):
