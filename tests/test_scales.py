@@ -9,31 +9,46 @@ from thesislib.experiments import sections
 from thesislib.train import Trainer
 
 BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}
-BEGIN |= {"statistics_images": 4}
 
 
 def begun(scale):
     """Every setting of a scale, cut down to its first two steps with a hill from the start."""
-    runs = (row.run for section in sections.SECTIONS for row in sections.rows(section, scale))
+    runs = [row.run for section in sections.SECTIONS for row in sections.rows(section, scale)]
     averaged = {"minimum_at_start": False, "swa_from": 1}  # averaged weights are no minima
     return list(
-        dict.fromkeys(run.replace(**BEGIN | (averaged if run.swa_from else {}), init_seed=None) for run in runs)
+        dict.fromkeys(
+            run.replace(
+                **BEGIN | (averaged if run.swa_from else {}),
+                init_seed=None,
+                statistics_images=run.statistics_images and 4,
+            )
+            for run in runs
+        )
     )
+
+
+def two_steps(run):
+    trainer = Trainer(run)
+    before = trainer.flat.theta.clone()
+    row = trainer.epoch()
+    assert math.isfinite(row["train_loss"]), run
+    assert not torch.equal(trainer.flat.theta, before), run
+    assert run.swa_from or row["d_0"] > 0
+    assert (row["term"] > 0) == (run.strength > 0)
 
 
 @pytest.mark.parametrize("scale", ["thesis", "thesis-resnet34", "cifar"])
 def test_every_setting_takes_two_steps(scale, photographs):
+    """All of them with a small network; the scale's own, which take seconds each, with every kind of hill."""
     runs = begun(scale)
-    networks = {run.model for run in runs}
-    assert len(runs) > (30 if scale == "cifar" else 45) * len(networks)
-    for run in runs:
-        trainer = Trainer(run)
-        before = trainer.flat.theta.clone()
-        row = trainer.epoch()
-        assert math.isfinite(row["train_loss"]), run
-        assert not torch.equal(trainer.flat.theta, before), run
-        assert run.swa_from or row["d_0"] > 0
-        assert (row["term"] > 0) == (run.strength > 0)
+    settings = dict.fromkeys(run.replace(model="resnet20") for run in runs)
+    assert len(settings) > (30 if scale == "cifar" else 45)
+    for run in settings:
+        two_steps(run)
+    kinds = {(run.model, run.minima, run.strength > 0, run.swa_from): run for run in runs}
+    assert len(kinds) >= 4 * len(sections.SCALES[scale].networks)
+    for run in kinds.values():
+        two_steps(run)
 
 
 def test_the_notes_runs():
