@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Imports go one way, from later to earlier ones; "" is the core, the modules beside the packages.
 PACKAGES = ("system", "", "runs", "experiments", "analysis", "plots", "app")
 #: Inside the core too.
-CORE = ("config", "datasets", "schedules", "batches", "flat", "models", "kernels", "minima", "steplog", "train")
+CORE = ("config", "datasets", "schedules", "batches", "flat", "models", "kernels", "minima", "train")
 
 
 def name_of(path):

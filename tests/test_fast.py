@@ -7,10 +7,9 @@ import pytest
 import torch
 from conftest import TINY, on_mounts
 
-from thesislib import flat
-from thesislib.flat import add_differences, inner_products, squared_distances
 from thesislib.minima import Minima
-from thesislib.system import fast
+from thesislib.system import fast, vectors
+from thesislib.system.vectors import add_differences, inner_products, squared_distances
 
 SIZES = (1, 5, 128, 129, 100_003)
 
@@ -105,7 +104,7 @@ def test_both_paths_agree(monkeypatch):
     for row in rows:
         minima.add(row)
     fused = minima.gradient(theta, 3.0)
-    monkeypatch.setattr(flat, "fast", None)
+    monkeypatch.setattr(vectors, "fast", None)
     plain = minima.gradient(theta, 3.0)
     for a, b in zip(fused, plain, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-9)

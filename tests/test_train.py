@@ -9,6 +9,7 @@ from thesislib.analysis.evaluator import Probe
 from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
+from thesislib.system.vectors import radial_and_angular
 from thesislib.train import Trainer
 
 TIMES = {"seconds", "train_seconds"}
@@ -142,7 +143,7 @@ def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_m
     for x, y in trainer.train_images.shuffled(run.batch_size, generator):
         gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
         norms.append(torch.cat([g.flatten() for g in gradient]).norm().item())
-    monkeypatch.setattr("thesislib.steplog.MEASURED_STEPS", at_most)
+    monkeypatch.setattr("thesislib.system.steplog.MEASURED_STEPS", at_most)
     assert trainer.epoch()["grad_norm"] == pytest.approx(np.mean([norms[k] for k in measured]), rel=1e-5)
 
 
@@ -350,15 +351,17 @@ def test_filters_that_change_length_and_filters_that_turn(photographs):
     stem = flat.pieces(b)[0]
     stem *= 3
     norms = flat.pieces(a)[0].flatten(1).norm(dim=1)
-    assert flat.radial_and_angular(b, a) == pytest.approx(((4 * norms**2).sum().item(), 0), rel=1e-5, abs=1e-4)
+    assert radial_and_angular(flat.pieces(b), flat.pieces(a)) == pytest.approx(
+        ((4 * norms**2).sum().item(), 0), rel=1e-5, abs=1e-4
+    )
     stem.copy_(flat.pieces(a)[0].flip(1))  # another direction, the same length
     total = (b - a).double().square().sum().item()
-    assert flat.radial_and_angular(b, a) == pytest.approx((0, total), rel=1e-5, abs=1e-6)
+    assert radial_and_angular(flat.pieces(b), flat.pieces(a)) == pytest.approx((0, total), rel=1e-5, abs=1e-6)
     c = torch.randn_like(a)
     filters = sum(
         (x - y).double().square().sum() for x, y in zip(flat.pieces(a), flat.pieces(c), strict=True) if x.ndim == 4
     )
-    assert sum(flat.radial_and_angular(a, c)) == pytest.approx(filters.item(), rel=1e-6)
+    assert sum(radial_and_angular(flat.pieces(a), flat.pieces(c))) == pytest.approx(filters.item(), rel=1e-6)
 
 
 def test_rows_know_the_parts_of_the_distance(photographs):

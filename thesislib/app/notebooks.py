@@ -21,7 +21,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from thesislib.analysis import ensembles
-from thesislib.config import LARGEST_COUNT
 from thesislib.experiments import sections
 from thesislib.plots import save
 from thesislib.runs import launch
@@ -29,6 +28,7 @@ from thesislib.runs.results import Results
 from thesislib.runs.store import Groups
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
+from thesislib.system.fields import LARGEST_COUNT
 from thesislib.system.files import ABANDONED, FULL, ROOT, settle_folders, write
 
 #: The chapter's values of those parameters that the sections' functions have no defaults for.

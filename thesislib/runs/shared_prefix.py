@@ -20,7 +20,8 @@ import numpy as np
 
 from thesislib import schedules
 from thesislib.runs import store
-from thesislib.config import LARGEST_COUNT, MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
+from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
+from thesislib.system.fields import LARGEST_COUNT
 from thesislib.system.errors import UserError
 from thesislib.datasets import fingerprint
 from thesislib.system.files import Broken, read_arrays, write_arrays
