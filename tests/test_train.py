@@ -255,7 +255,7 @@ def test_swa_resumes_to_the_bit(tiny):
 
 
 def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
-    run = Run(data="cifar10", model="resnet20", batch_size=32, swa_from=1, epochs=2)
+    run = Run(data="cifar10", model="networks:small", batch_size=32, swa_from=1, epochs=2)
     trainer = Trainer(run)
     rows_of(trainer, 2)
     probe = Probe(run, batch_size=32)
@@ -263,7 +263,7 @@ def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
 
 
 PHOTOGRAPHS = {
-    "data": "cifar10", "model": "resnet20", "train_size": 48, "test_size": 16, "batch_size": 8, "augment": True,
+    "data": "cifar10", "model": "networks:small", "train_size": 48, "test_size": 16, "batch_size": 8, "augment": True,
     "lr": 0.1, "cycle": 2, "epochs": 4, "minima_every": 2, "minima": "multiple", "strength": 5, "width": 0.1,
 }  # fmt: skip
 STORED = {"statistics_images": 24, "member_epochs": 1, "step_losses": True, "dense_steps": 4}
@@ -346,7 +346,7 @@ def test_all_of_it_resumes_to_the_bit(photographs, epoch):
 
 
 def test_filters_that_change_length_and_filters_that_turn(photographs):
-    flat = Trainer(Run(**PHOTOGRAPHS)).flat
+    flat = Trainer(Run(**PHOTOGRAPHS | {"model": "resnet20"})).flat
     a, b = flat.theta.clone(), flat.theta.clone()
     stem = flat.pieces(b)[0]
     stem *= 3
@@ -365,7 +365,7 @@ def test_filters_that_change_length_and_filters_that_turn(photographs):
 
 
 def test_rows_know_the_parts_of_the_distance(photographs):
-    trainer = Trainer(Run(**PHOTOGRAPHS))
+    trainer = Trainer(Run(**PHOTOGRAPHS | {"model": "resnet20"}))
     rows = [trainer.epoch() for _ in range(3)]
     assert "d_0_radial" not in rows[0]
     assert rows[1]["d_0_radial"] == rows[1]["d_0_angular"] == 0
