@@ -21,7 +21,7 @@ from thesislib import datasets
 from thesislib.config import Run
 from thesislib.runs import store
 from thesislib.runs.results import Result, load, read_config
-from thesislib.system import files
+from thesislib.system import datafiles, files
 from thesislib.system.errors import UserError
 
 #: What of a run's folder is archived.
@@ -140,7 +140,7 @@ def _extract(path: Path, scratch: Path) -> tuple[list[Path], dict[str, str]]:
 
 def _agree_on_data(fingerprints: dict[str, str]) -> None:
     """Note which datasets the runs saw where there are none; raise UserError where there are others."""
-    folder = datasets.data_folder()
+    folder = datafiles.data_folder()
     absent = {}
     for name, theirs in fingerprints.items():
         note = folder / f"{name}.sha256.json"

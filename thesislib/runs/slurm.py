@@ -45,8 +45,8 @@ _FOR_EVER = 100_000.0  # hours
 class Resources:
     """What is asked for; the defaults fit small runs on a CPU."""
 
-    tasks: int | None = None  # size of the array; local: processes of `cpus` runs each; None: up to 64, or all cores
-    cpus: int = 1
+    tasks: int | None = None  # size of the array (None: up to 64); of a local task, processes (None: one a core)
+    cpus: int = 1  # of a task, so runs at a time
     gpus: int = 0  # of Slurm's; local processes take turns at those that are visible
     hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
@@ -160,8 +160,8 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, 
     else:
         # One task, whose processes share a queue: separate ones would each train the prefix that their runs share.
         # Nobody shares this machine's queue, and submitit would start a task six times at most.
-        processes = resources.tasks or max(1, machine.cores() // resources.cpus)
-        count, workers, hours = 1, processes * resources.cpus, _FOR_EVER
+        workers = resources.tasks * resources.cpus if resources.tasks else machine.cores()
+        count, hours = 1, _FOR_EVER
     # The longest runs come first, dealt out in turn: tasks take about the same time.
     shares = [[run for family in families[k::count] for run in family] for k in range(count)]
     files.settle_folders()

@@ -212,8 +212,9 @@ class Writer:
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        config = Config.of(self.run).model_dump(mode="json", exclude=None if self.run.sources() else {"sources"})
-        files.write(self.folder / "config.json", json.dumps(config, indent=1).encode())
+        config = Config.of(self.run)
+        described = config.model_dump(mode="json", exclude=None if config.sources else {"sources"})
+        files.write(self.folder / "config.json", json.dumps(described, indent=1).encode())
         sweep(self.folder, older=0)
         epoch, state, minima = 0, {}, []
         if (path := self.folder / "checkpoint.safetensors").is_file():
