@@ -178,7 +178,7 @@ def test_a_full_disk_is_named_and_nothing_half_stays(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "path, content = pathlib.Path(sys.argv[1]), np.zeros(5000)\n"
         "ways = (lambda p, c: files.write(p, c.tobytes()), lambda p, c: files.write_arrays(p, {'x': c}),\n"
-        "        lambda p, c: files.append(p, 'x' * 5000))\n"
+        "        lambda p, c: files.append(p, b'x' * 5000))\n"
         "for how in ways:\n"
         "    try: how(path, content)\n"
         "    except OSError as error: print(error.filename, error.strerror)\n"

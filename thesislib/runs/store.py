@@ -23,7 +23,9 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,11 +186,7 @@ def writing(run: Run) -> Iterator[Writer]:
     folder = runs_folder() / run_id(run)
     files.make_writable(folder, "runs", "THESIS_RUNS")
     with files.lock(folder / "lock"):
-        writer = Writer(run, folder)
-        try:
-            yield writer
-        finally:
-            writer.close()
+        yield Writer(run, folder)
 
 
 class Writer:
@@ -200,7 +198,6 @@ class Writer:
         #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
         self._tables = {name: [",".join(of) + "\n"] for name, of in self._columns.items()}
         self._digests: dict[str, str] = {}
-        self._board: Any = None
 
     @property
     def done(self) -> bool:
@@ -224,10 +221,9 @@ class Writer:
             stored = {k: files.read_arrays(self._path(k), (), digest) for k, digest in self._digests.items()}
             minima = [stored[f"minimum-{k}"] for k in range(sum(e <= epoch for e in self.run.minimum_epochs))]
         self._write_tables()
-        # Imported here: it costs more than a second, and only writers need it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.folder), purge_step=epoch + 1)
+        self._events = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._tell_tensorboard(epoch + 1, file_version="brain.Event:2")
+        self._tell_tensorboard(epoch + 1, session_log={"status": "START"})  # what others logged from there on is void
         return epoch, state, minima
 
     def _path(self, name: str) -> Path:
@@ -244,13 +240,23 @@ class Writer:
         lines = io.StringIO()
         csv.DictWriter(lines, self._columns[name], lineterminator="\n").writerows(rows)
         self._tables[name].append(lines.getvalue())
-        files.append(self.folder / name, lines.getvalue())
+        files.append(self.folder / name, lines.getvalue().encode())
+
+    def _tell_tensorboard(self, step: int, **event: Any) -> None:
+        # Imported here: only writers need it. torch's SummaryWriter takes a second more, and has a thread of its own,
+        # for which a process that is told to stop waits up to two minutes.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), step=step, **event).SerializeToString())
+        files.append(self._events, record.getvalue())
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
         self._append("metrics.csv", [values])
-        for name in values.keys() - {"epoch"}:
-            self._board.add_scalar(name, values[name], values["epoch"])
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if name != "epoch"]
+        self._tell_tensorboard(values["epoch"], summary={"value": scalars})
 
     def steps(self, rows: list[dict[str, float]]) -> None:
         """Log steps just after a minimum."""
@@ -268,7 +274,6 @@ class Writer:
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
-        self._board.flush()
         written = json.dumps([self._tables, self._digests]).encode()
         further = {"epoch": np.array([epoch]), "written": np.frombuffer(written, np.uint8)}
         files.write_arrays(self._path("checkpoint"), state | further)
@@ -291,15 +296,8 @@ class Writer:
             versions=versions,
             digests=self._digests | {name: files.digest(self._text(name)) for name in self._tables},
         )
-        self.close()
         files.write_json(self.folder / "done.json", summary.model_dump(mode="json"))
         self._path("checkpoint").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of TensorBoard's file, which a thread of its own writes."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
 
 
 def _number(value: float) -> float | None:

@@ -136,10 +136,10 @@ def write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def append(path: Path, text: str) -> None:
-    """Add lines to a file. Raises OSError, which names it, if the disk is full."""
-    with _naming(path), path.open("a", newline="") as file:
-        file.write(text)
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file. Raises OSError, which names it, if the disk is full."""
+    with _naming(path), path.open("ab") as file:
+        file.write(content)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
