@@ -15,8 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
-from thesislib.runs.results import Result, Results, load
-from thesislib.runs.store import Groups
+from thesislib.runs.results import Result, load
 from thesislib.system import files
 from thesislib.train import Trainer
 
@@ -72,18 +71,17 @@ def tiny() -> Run:
     return TINY
 
 
-@pytest.fixture
-def photographs(folders):
+def write_photographs(folder: Path) -> None:
     """Coloured noise in CIFAR-10's form: what is trained does not matter where it is used."""
-    rng, folder = np.random.default_rng(0), folders / "data"
-    folder.mkdir()
+    rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
     np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
 
-def trained(groups: Groups) -> Results:
-    """`launch.results` in this process: starting a pool takes longer than training tiny runs."""
-    return Results({label: [launch.execute(run) for run in runs] for label, runs in groups.items()})
+@pytest.fixture
+def photographs(folders):
+    (folders / "data").mkdir()
+    write_photographs(folders / "data")
 
 
 @pytest.fixture(scope="session")
