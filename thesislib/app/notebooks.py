@@ -139,7 +139,7 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     trained = time.perf_counter()
     # Runs are there: a notebook only reads and draws, in its own kernel.
     ready = [section for section in chosen if section not in errors]
-    with machine.pool_of(machine.cores()) as pool, machine.stopped_by_interrupt(pool):
+    with machine.pool_of(machine.cores()) as pool:
         futures = {
             pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in ready
         }

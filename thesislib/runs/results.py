@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,8 @@ import pandas as pd
 
 from thesislib.config import Run
 from thesislib.system.errors import UserError
-from thesislib.system.files import Broken, read_arrays, read_json, read_metrics, read_table
-from thesislib.runs.schema import Config, Summary
-from thesislib.runs.store import COLUMNS, STEPS, Groups, columns, is_record, run_id, runs_folder
+from thesislib.system.files import Broken, read_arrays, read_json, read_table
+from thesislib.runs.store import STEPS, Config, Groups, Summary, columns, is_archived, run_id, runs_folder
 
 
 @dataclass(frozen=True)
@@ -49,35 +47,7 @@ class Result:
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
         path = self.folder / "metrics.csv"
-        table = read_metrics(path, COLUMNS, self._done.epochs, self._done.digests.get(path.name))
-        if not self._done.digests and (problem := self._problem(table)):
-            raise Broken(path, problem)
-        return table
-
-    def _problem(self, table: pd.DataFrame) -> str:
-        """What in metrics.csv cannot be, for this run and its summary; empty if all can."""
-        done, run, known = self._done, self.run, columns(self.run)
-        if set(table) != set(known):
-            return f"its columns are not {', '.join(known)}"
-        # The last epoch of a run that diverged has whatever its numbers came to.
-        sound = slice(len(table) - self.diverged)
-        numbers = {name: table[name].to_numpy() for name in known}
-        distances = [numbers[f"d_{k}"] for k in range(len(run.minimum_epochs))]
-        end = [_or_none(numbers[name][-1]) for name in ("accuracy", "test_loss")]
-        problems = {
-            f"{done.epochs} epochs of {run.epochs}": done.epochs > run.epochs
-            or (done.epochs < run.epochs and not self.diverged),
-            "an accuracy is not between 0 and 1": not ((numbers["accuracy"] >= 0) & (numbers["accuracy"] <= 1)).all(),
-            "a number is missing": not all(np.isfinite(numbers[name][sound]).all() for name in _FINITE),
-            "a distance is missing": any(
-                not np.array_equal(np.isnan(d[sound]), numbers["epoch"][sound] < epoch)
-                for d, epoch in zip(distances, run.minimum_epochs, strict=True)
-            ),
-            "done.json says otherwise": end != [done.accuracy, done.nll]
-            or done.squared_distances != [_or_none(d[-1]) for d in distances if not np.isnan(d[-1])]
-            or not math.isclose(done.seconds, numbers["seconds"].sum()),
-        }
-        return next((text for text, found in problems.items() if found), "")
+        return read_table(path, columns(self.run), self._done.digests.get(path.name))
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -85,10 +55,7 @@ class Result:
         path = self.folder / "steps.csv"
         if not self.run.dense_steps:
             return pd.DataFrame(columns=list(STEPS))
-        table = read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
-        if not table["epoch"].between(1, self._done.epochs).all():
-            raise Broken(path, f"expected the epochs 1 to {self._done.epochs}")
-        return table
+        return read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, of the end for "final", or of the mean member
@@ -98,16 +65,15 @@ class Result:
 
         Raises UserError if there is no such minimum, or the run came without weights (`archive`).
         """
-        if self.is_record:
+        if self.is_archived:
             raise UserError(
                 f"run {self.id} came without its weights, which are asked for here: "
                 "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
             )
         name = which if isinstance(which, str) and not which.isdigit() else f"minimum-{which}"
-        path, digests = self.folder / f"{name}.safetensors", self._done.digests
-        if not (name in digests if digests else path.is_file()):
+        if name not in self._done.digests:
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return read_arrays(path, names, digests.get(name))
+        return read_arrays(self.folder / f"{name}.safetensors", names, self._done.digests[name])
 
     @property
     def step_losses(self) -> np.ndarray:
@@ -115,10 +81,7 @@ class Result:
         if not self.run.step_losses:
             return np.zeros((0, 0), np.float32)
         path = self.folder / "losses.safetensors"
-        losses = read_arrays(path, ["train_loss"], self._done.digests.get("losses"))["train_loss"]
-        if len(losses) != self._done.epochs:
-            raise Broken(path, f"it is of {len(losses)} epochs, not {self._done.epochs}")
-        return losses
+        return read_arrays(path, ["train_loss"], self._done.digests.get("losses", ""))["train_loss"]
 
     @property
     def minimum_epochs(self) -> list[int]:
@@ -126,9 +89,9 @@ class Result:
         return [e for e in self.run.minimum_epochs if e <= self._done.epochs - self.diverged]
 
     @property
-    def is_record(self) -> bool:
+    def is_archived(self) -> bool:
         """Whether the run came without its weights (`archive`)."""
-        return is_record(self.folder)
+        return is_archived(self.folder)
 
     @property
     def diverged(self) -> bool:
@@ -137,22 +100,12 @@ class Result:
 
     def check(self) -> None:
         """Read all that others need to draw this run (`archive`). Raises Broken for the first file that is broken."""
-        if problem := self._problem(self.history):
-            raise Broken(self.folder / "metrics.csv", problem)
-        _ = self.steps, self.step_losses
+        _ = self.history, self.steps, self.step_losses
         for path in sorted(self.folder.glob("derived-*.safetensors")):
             try:
                 read_arrays(path)
             except Broken as error:
                 raise Broken(path, error.why, "delete it, and draw its figure again") from None
-
-
-#: Columns of metrics.csv that are numbers in every epoch of a run that did not diverge.
-_FINITE = ("train_loss", "term", "lr", "strength", "train_seconds", "seconds", "d_init")
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def load(run: Run) -> Result:
@@ -180,7 +133,7 @@ def read_config(folder: Path) -> Config:
     """What the run in a folder is. Raises UserError if that is not what the folder's name says."""
     path = folder / "config.json"
     config = read_json(path, Config)
-    if not config.earlier and config.run.digest(config.data) != folder.name:
+    if not config.earlier and config.run.digest(config.data, config.sources) != folder.name:
         raise Broken(path, f"it is not run {folder.name}'s: it was damaged, edited or exchanged")
     return config
 

