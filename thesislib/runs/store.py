@@ -1,6 +1,7 @@
 """Run folders: names, lock, resume, write. `results` reads them back; neither needs torch to do so.
 
 runs/<id>/config.json              the run, its data's fingerprint, REVISION
+          model.py, kernel.py      the text of the module, where these are one's own
           metrics.csv              one row an epoch
           steps.csv                one row a step just after a minimum, if the run asks for it (dense_steps)
           minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
@@ -38,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from thesislib.config import NETWORK_VERSIONS, REVISION, Run
 from thesislib.datasets import fingerprint
-from thesislib.system import files
+from thesislib.system import files, own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +70,8 @@ STEPS = (*("epoch", "minimum", "step", "loss", "term", "grad_norm", "term_norm",
 
 #: The files of a run's folder that are written here.
 _OURS = (
-    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:minimum-\d+|member-\d+|final|losses|checkpoint|beginning-[0-9a-f]+|"
-    r"derived-[\w.-]+)\.safetensors|events\.out\.tfevents\..+|lock"
+    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:model|kernel)\.py|lock|"
+    r"(?:minimum-\d+|member-\d+|final|losses|checkpoint|beginning-[0-9a-f]+|derived-[\w.-]+)\.safetensors|events\.out\.tfevents\..+"
 )
 
 #: Runs under the label that figures give them: one setting with its seeds (and networks).
@@ -103,6 +104,8 @@ class Config(BaseModel):
         """In which way a run of that kind would be another one today; empty if it would not."""
         if self.network != NETWORK_VERSIONS.get(self.run.model, 1):
             return f"of an earlier version of {self.run.model}, with other initial weights"
+        if changed := [name for f, text in self.sources.items() if own.digest(name := getattr(self.run, f)) != text]:
+            return f"of another text: {changed[0]} has changed since"
         return "" if self.revision == REVISION else f"of revision {self.revision}; this is revision {REVISION}"
 
 
@@ -212,6 +215,8 @@ class Writer:
         config = Config.of(self.run)
         described = config.model_dump(mode="json", exclude=None if config.sources else {"sources"})
         files.write(self.folder / "config.json", json.dumps(described, indent=1).encode())
+        for field in config.sources:
+            files.write(self.folder / f"{field}.py", own.source(getattr(self.run, field)).encode())
         sweep(self.folder, older=0)
         epoch, state, minima = 0, {}, []
         if (path := self.folder / "checkpoint.safetensors").is_file():
