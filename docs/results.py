@@ -418,10 +418,10 @@ How to include one: [figures/README.md](../../README.md)."""
 def readme() -> str:
     """README.md with its table of claims made anew."""
     text = (ROOT / "README.md").read_text()
-    start, end = "<!-- claims: written by `python docs/results.py` -->\n", "<!-- end of claims -->"
+    start, end = "<!-- claims: written by `python docs/results.py` -->\n", "\n<!-- end of claims -->"
     before, rest = text.split(start)
     shown = markdown(claims([scale for scale in scales() if scale != "cifar-small"]))
-    return f"{before}{start}{shown}\n{end}{rest.split(end)[1]}"
+    return f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}"
 
 
 def pages() -> dict[Path, str]:
