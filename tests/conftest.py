@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from thesislib.config import Run
-from thesislib.runs import launch
-from thesislib.runs.results import Labelled, Results, Row, rows_of
+from thesislib.runs import launch, store
+from thesislib.runs.results import Labelled, Result, Results, Row, load, rows_of
+from thesislib.system import files
+from thesislib.train import Trainer
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -68,13 +71,17 @@ def tiny() -> Run:
     return TINY
 
 
-@pytest.fixture
-def photographs(folders):
+def write_photographs(folder: Path) -> None:
     """Coloured noise in CIFAR-10's form: what is trained does not matter where it is used."""
-    rng, folder = np.random.default_rng(0), folders / "data"
-    folder.mkdir()
+    rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64, dtype=np.uint8)
     np.savez(folder / "cifar10.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+
+@pytest.fixture
+def photographs(folders):
+    (folders / "data").mkdir()
+    write_photographs(folders / "data")
 
 
 def trained(groups: Labelled | list[Row]) -> Results:
@@ -85,11 +92,50 @@ def trained(groups: Labelled | list[Row]) -> Results:
     return Results.load(rows)
 
 
-def without_digests(folder: Path) -> None:
-    """Let a finished run be one of a version that knew no digests: its files can then be edited."""
-    done = json.loads((folder / "done.json").read_text())
-    del done["digests"], done["digest"]
-    (folder / "done.json").write_text(json.dumps(done))
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THESIS_RUNS", str(folder))
+        launch.execute(TINY)
+    return folder
+
+
+@pytest.fixture
+def finished(_finished_once, folders) -> Result:
+    """The tiny run, finished: trained once for all tests, a copy for each of them."""
+    shutil.copytree(_finished_once, folders / "runs")
+    return load(TINY)
+
+
+def interrupted(run: Run, after: int, checkpoints: int | None = None) -> Path:
+    """The folder of a run that was stopped after so many epochs, with checkpoints up to there (or fewer)."""
+    epoch, checkpoint = Trainer.epoch, store.Writer.checkpoint
+
+    def stop(self):
+        if self.finished_epochs == after:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    def keep(self, epoch, state):
+        if epoch <= (checkpoints or after):
+            checkpoint(self, epoch, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "CHECKPOINT_SECONDS", -1)
+        patch.setattr(Trainer, "epoch", stop)
+        patch.setattr(store.Writer, "checkpoint", keep)
+        with pytest.raises(KeyboardInterrupt):
+            launch.execute(run)
+    return store.runs_folder() / store.run_id(run)
+
+
+def edit(folder: Path, **changes) -> None:
+    """Give a finished run another summary, and the digests of its tables as they lie there now."""
+    done = json.loads((folder / "done.json").read_text()) | changes
+    del done["digest"]
+    done["digests"] |= {path.name: files.digest(path.read_bytes()) for path in folder.glob("*.csv")}
+    files.write_json(folder / "done.json", done)
 
 
 def thesislib(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -4,11 +4,13 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import thesislib, without_digests
+from conftest import edit, thesislib, trained
 
 from thesislib import datasets
+from thesislib.__main__ import main
 from thesislib.analysis import ensembles
 from thesislib.runs import archive, cache, launch, results, store
+from thesislib.system import datafiles
 from thesislib.system.errors import UserError
 
 
@@ -23,8 +25,8 @@ def elsewhere(tmp_path, monkeypatch):
     return go
 
 
-def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
-    here = results.Results({"all": [launch.execute(tiny)]})
+def test_figures_need_no_more_than_an_archived_run(tiny, finished, tmp_path, elsewhere):
+    here = results.Results({"all": [finished.run]})
     scores, history = ensembles.table(here), here.history
     assert archive.pack([tiny, tiny.replace(seed=1)], tmp_path / "runs.zip") == 1
     elsewhere()
@@ -38,15 +40,13 @@ def test_figures_need_no_more_than_a_record(tiny, tmp_path, elsewhere):
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
-def test_the_same_runs_are_the_same_file(tiny, tmp_path):
-    launch.execute(tiny)
+def test_the_same_runs_are_the_same_file(tiny, finished, tmp_path):
     for name in "ab":
         archive.pack([tiny], tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_begun_run_loses_nothing(tiny, tmp_path, elsewhere):
-    launch.execute(tiny)
+def test_a_begun_run_loses_nothing(tiny, finished, tmp_path, elsewhere, capsys):
     archive.pack([tiny], tmp_path / "runs.zip")
     elsewhere()
     with store.writing(tiny) as writer:
@@ -55,61 +55,60 @@ def test_a_begun_run_loses_nothing(tiny, tmp_path, elsewhere):
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 1)
     assert not store.is_done(tiny)
     assert (writer.folder / "checkpoint.safetensors").is_file()
-    assert "1 were begun here and go on" in thesislib("unpack", tmp_path / "runs.zip").stdout
+    assert main(["unpack", str(tmp_path / "runs.zip")]) == 0
+    assert "1 were begun here and go on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [b"", b"epoch,train_loss\n1", b"garbage\n"])
-def test_a_broken_run_here_is_no_obstacle(tiny, tmp_path, damage):
-    result = launch.execute(tiny)
+def test_a_broken_run_here_is_no_obstacle(tiny, finished, tmp_path, damage):
     archive.pack([tiny], tmp_path / "runs.zip")
-    (result.folder / "metrics.csv").write_bytes(damage)
+    (finished.folder / "metrics.csv").write_bytes(damage)
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
-def test_a_finished_run_keeps_its_weights_and_gets_what_was_derived(tiny, tmp_path):
-    result = launch.execute(tiny)
-    computed = []
-    cache.numbers("x", [result], lambda: computed.append(1) or {"n": 7.0})
+def test_a_finished_run_keeps_its_weights_and_gets_what_was_computed(tiny, finished, tmp_path):
+    result, computed = finished, []
+    cache.arrays("x", [result], lambda: computed.append(1) or {"n": 7.0})
     archive.pack([tiny], tmp_path / "runs.zip")
     for path in result.folder.glob("derived-*"):
         path.unlink()
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
-    assert cache.numbers("x", [result], lambda: computed.append(1) or {"n": 0.0}) == {"n": 7.0}
+    assert cache.arrays("x", [result], lambda: computed.append(1) or {"n": 0.0}) == {"n": 7.0}
     assert computed == [1]
     assert result.arrays("final")
-    # Another processor rounds differently: what was derived from its run says nothing about ours.
+    # Another processor rounds differently: what was computed from its run says nothing about ours.
     for path in result.folder.glob("derived-*"):
         path.unlink()
     metrics = result.folder / "metrics.csv"
-    without_digests(result.folder)
     table = pd.read_csv(metrics, float_precision="round_trip", dtype=float)
     table["d_init"] *= 1 + 1e-7
     table.to_csv(metrics, index=False)
+    edit(result.folder)
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
     assert not list(result.folder.glob("derived-*"))
 
 
-def test_a_broken_derived_file_is_computed_again(tiny):
-    result = launch.execute(tiny)
+def test_a_broken_cached_file_is_computed_again(finished):
+    result = finished
     for expected in (1.0, 2.0):
-        assert cache.numbers("x", [result], lambda e=expected: {"n": e}) == {"n": expected}
+        assert cache.arrays("x", [result], lambda e=expected: {"n": e}) == {"n": expected}
         (path,) = result.folder.glob("derived-*")
         path.write_bytes(path.read_bytes()[:20])
 
 
-def test_records_alone_are_deleted(tiny, tmp_path, elsewhere):
-    launch.execute(tiny)
+def test_archived_runs_alone_are_deleted(tiny, finished, tmp_path, elsewhere, capsys):
     archive.pack([tiny], tmp_path / "runs.zip")
     elsewhere()
     archive.unpack(tmp_path / "runs.zip")
     other = launch.execute(tiny.replace(seed=1))
-    assert "deleted 1 run" in thesislib("clean", "--records", "--yes").stdout
+    for said in ("deleted 1 run", "no runs without weights"):
+        assert main(["clean", "--records", "--yes"]) == 0
+        assert said in capsys.readouterr().out
     assert launch.missing([tiny, other.run]) == [tiny]
-    assert "no runs without weights" in thesislib("clean", "--records", "--yes").stdout
 
 
-def test_other_parameters_are_computed_anew(tiny):
-    runs = [launch.execute(tiny), launch.execute(tiny.replace(seed=1))]
+def test_other_parameters_are_computed_anew(tiny, finished):
+    runs = [finished, launch.execute(tiny.replace(seed=1))]
     for expected, chosen, value in ((1, runs, 1), (1, runs, 1), (2, runs, 2), (3, runs[:1], 1), (4, runs[::-1], 1)):
         found = cache.arrays("x", chosen, lambda e=expected: {"x": np.array([e])}, p=value)["x"].item()
         assert found == expected
@@ -121,7 +120,7 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
     run = tiny.replace(data="mnist", epochs=1, minima_every=1)
 
     def use(images):
-        path = datasets.data_folder() / "mnist.npz"
+        path = datafiles.data_folder() / "mnist.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
         return datasets.fingerprint("mnist")
@@ -131,7 +130,7 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
     archive.pack([run], tmp_path / "runs.zip")
     elsewhere()
     archive.unpack(tmp_path / "runs.zip")
-    assert datasets.fingerprint("mnist") == first, "without data, the records say which they saw"
+    assert datasets.fingerprint("mnist") == first, "without data, the archive says which they saw"
     assert store.is_done(run)
     # Nothing may train under other ids while these runs lie unseen beside it, ...
     with pytest.raises(UserError, match="another copy of mnist"):
@@ -147,8 +146,7 @@ def test_runs_on_other_data_are_refused(tmp_path, elsewhere, tiny):
     "damage",
     ["no zip", "cut", "locked", "renamed", "foreign", "lacking", "other data", "list", "metrics", "summary"],
 )
-def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
-    launch.execute(tiny)
+def test_a_broken_file_writes_nothing(tiny, finished, tmp_path, elsewhere, damage, capsys):
     path = tmp_path / "runs.zip"
     archive.pack([tiny], path)
     with zipfile.ZipFile(path) as file:
@@ -180,29 +178,28 @@ def test_a_broken_file_writes_nothing(tiny, tmp_path, elsewhere, damage):
             for name, content in parts.items():
                 file.writestr(name, content)
     elsewhere()
-    process = thesislib("unpack", str(path))
-    assert process.returncode == 2
-    assert process.stderr.startswith("thesislib: ") and len(process.stderr.splitlines()) == 1
-    assert "holds no records" in process.stderr
+    assert main(["unpack", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("thesislib: ") and len(said.splitlines()) == 1
+    assert "holds no archived runs" in said
     assert not store.runs_folder().exists()
 
 
-def test_a_folder_is_no_file(tiny, tmp_path):
-    launch.execute(tiny)
+def test_a_folder_is_no_file(tiny, finished, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder is a folder: give the file's name"):
         archive.pack([tiny], tmp_path / "folder")
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "runs"}
 
 
-def test_the_command_line_packs_a_section(tmp_path):
+def test_the_command_line_packs_a_section(tmp_path, capsys):
     from thesislib.experiments import sections
 
-    runs = [run for group in sections.groups("1_baseline", "smoke").values() for run in group]
-    assert thesislib("pack", "--scale", "smoke").returncode == 2
-    launch.train_missing(runs)
+    assert main(["pack", "--scale", "smoke"]) == 2
+    trained(sections.groups("1_baseline", "smoke"))
     process = thesislib("pack", "--scale", "smoke", "--section", "1_baseline")
     assert process.stdout.startswith("3 of 3 runs in "), process.stderr
     with zipfile.ZipFile(tmp_path / "figures" / "smoke" / "runs.zip") as file:
         assert json.loads(file.read("data.json")) == {"mnist5k": datasets.fingerprint("mnist5k")}
-    assert "3 runs in" in thesislib("unpack", str(tmp_path / "figures" / "smoke" / "runs.zip")).stdout
+    assert main(["unpack", str(tmp_path / "figures" / "smoke" / "runs.zip")]) == 0
+    assert "3 runs in" in capsys.readouterr().out

@@ -6,10 +6,11 @@ from torch.nn import functional as F
 
 from thesislib import datasets
 from thesislib.analysis.evaluator import Probe
-from thesislib.batches import Images, crop_and_flip, draw_crops, splits
+from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.datasets import KNOWN, load
 from thesislib.models import build
+from thesislib.system.augment import crop_and_flip, draw_crops
 from thesislib.system.errors import UserError
 from thesislib.train import Trainer
 
@@ -19,9 +20,8 @@ def generator(seed=0):
 
 
 def test_an_epoch_is_a_permutation_without_the_incomplete_batch():
-    images = Images(
-        torch.arange(50, dtype=torch.uint8).view(50, 1, 1).expand(50, 28, 28), torch.arange(50), KNOWN["mnist5k"]
-    )
+    pixels = torch.arange(50, dtype=torch.uint8).view(50, 1, 1).expand(50, 28, 28)
+    images = Images(pixels, torch.arange(50), KNOWN["mnist5k"])
     labels = torch.cat([y for _, y in images.shuffled(8, generator())])
     assert len(labels) == 48
     assert len(set(labels.tolist())) == 48

@@ -14,7 +14,7 @@ from thesislib.app import notebooks
 from thesislib.app.arguments import parameters
 from thesislib.experiments import sections
 from thesislib.plots import curves, save
-from thesislib.runs import jobs, launch, store
+from thesislib.runs import launch, slurm, store
 
 CONTRACT = (
     *("run", "--data", "mnist5k", "--model", "mlp", "--epochs", "8", "--minima-every", "4", "--minima", "single"),
@@ -174,8 +174,8 @@ def test_clean_leaves_what_is_no_run(tiny, folders, capsys):
 
 def test_clean_deletes_nothing_if_it_cannot_tell_what_was_sent(tiny, folders, capsys):
     launch.execute(tiny)
-    jobs.folder().mkdir()
-    (jobs.folder() / "submitted.json").write_text("nonsense")
+    slurm.folder().mkdir()
+    (slurm.folder() / "submitted.json").write_text("nonsense")
     assert main(["clean", "--yes"]) == 2
     assert "submitted.json is broken" in capsys.readouterr().err
     assert store.is_done(tiny)
@@ -192,11 +192,11 @@ def test_clean_leaves_what_is_being_trained(tiny, folders, capsys):
 
 def test_what_was_deleted_has_not_failed(tiny, capsys):
     launch.execute(tiny)
-    sent = {store.run_id(run): jobs.Sent("local", "x", "1", "log") for run in (tiny, tiny.replace(seed=1))}
-    jobs.folder().mkdir(parents=True)
-    (jobs.folder() / "submitted.json").write_text(json.dumps({i: asdict(one) for i, one in sent.items()}))
+    sent = {store.run_id(run): slurm.Sent("local", "x", "1", "log") for run in (tiny, tiny.replace(seed=1))}
+    slurm.folder().mkdir(parents=True)
+    (slurm.folder() / "submitted.json").write_text(json.dumps({i: asdict(one) for i, one in sent.items()}))
     assert main(["clean", "--yes"]) == 0
-    assert list(jobs.read()) == [store.run_id(tiny.replace(seed=1))]
+    assert list(slurm.sent()) == [store.run_id(tiny.replace(seed=1))]
 
 
 def test_clean_leaves_files_that_no_run_writes(tiny, folders):
@@ -206,7 +206,7 @@ def test_clean_leaves_files_that_no_run_writes(tiny, folders):
         (result.folder / name).write_text("mine")
     shutil.copytree(result.folder, folders / "elsewhere")
     (runs / "0123456789ab").symlink_to(folders / "elsewhere")
-    (result.folder / ".final.safetensors.123").write_text("half of it, when the process was killed")
+    (result.folder / ".final.safetensors.0123456789abcdef").write_text("half of it, when the process was killed")
     before = sorted((folders / "elsewhere").iterdir())
     assert main(["clean", "--yes"]) == 0
     assert sorted(path.relative_to(runs).as_posix() for path in runs.rglob("*")) == [
@@ -219,7 +219,7 @@ def test_a_run_that_resumes_deletes_only_its_own_half_written_files(tiny):
     folder = store.runs_folder() / store.run_id(tiny)
     folder.mkdir(parents=True)
     theirs = (".notes", ".metrics.csv.swp", ".nfs0001")
-    for name in (*theirs, ".metrics.csv.123", ".derived-loss-0a-1b.safetensors.45-0a1b2c3d"):
+    for name in (*theirs, ".metrics.csv.0123456789abcdef", ".derived-loss-0a-1b.safetensors.0123456789abcdef"):
         (folder / name).write_text("x")
     launch.execute(tiny)
     assert {path.name for path in folder.glob(".*")} == set(theirs)

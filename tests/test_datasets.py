@@ -161,7 +161,7 @@ def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     figure, axis = plt.subplots(layout="constrained")
     axis.set_xlabel("epoch")
     result = Result(Run(data="cifar10", model="resnet20"), folders / "runs" / "0")
-    save.save(figure, "x", "smoke", Results({"a": [result]}))
+    save.save(figure, "x", "smoke", Results({"a": [result.run]}))
     assert "CIFAR-10 (JPEG)" in (folders / "figures" / "smoke" / "x.json").read_text()
     (note,) = figure.texts
     assert note.get_text() == "CIFAR-10 (JPEG)"

@@ -1,16 +1,19 @@
 import math
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
-from conftest import TINY, on_mounts
+from conftest import PATIENCE, TINY, on_mounts
 
-from thesislib import flat
-from thesislib.flat import add_differences, inner_products, squared_distances
 from thesislib.minima import Minima
-from thesislib.system import fast
+from thesislib.runs import launch
+from thesislib.system import fast, vectors
+from thesislib.system.vectors import add_differences, inner_products, squared_distances
 
 SIZES = (1, 5, 128, 129, 100_003)
 
@@ -105,10 +108,31 @@ def test_both_paths_agree(monkeypatch):
     for row in rows:
         minima.add(row)
     fused = minima.gradient(theta, 3.0)
-    monkeypatch.setattr(flat, "fast", None)
+    monkeypatch.setattr(vectors, "fast", None)
     plain = minima.gradient(theta, 3.0)
     for a, b in zip(fused, plain, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-9)
+
+
+def test_without_this_file_all_is_the_same_up_to_rounding(tmp_path, monkeypatch):
+    runs = [TINY, TINY.replace(precision="bf16")]
+    whole = [launch.execute(run).history for run in runs]
+    package = Path(fast.__file__).parents[1]
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("fast.py", "__pycache__"))
+    script = (
+        "import sys; from thesislib.runs import launch; from thesislib.config import Run\n"
+        "for run in sys.argv[1:]: launch.execute(Run.model_validate_json(run))\n"
+        "print(launch.__file__, 'numba' in sys.modules)"
+    )
+    monkeypatch.setenv("THESIS_RUNS", str(tmp_path / "without"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = [sys.executable, "-c", script, *(run.model_dump_json() for run in runs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path)
+    assert done.stdout.split() == [str(tmp_path / package.name / "runs" / "launch.py"), "False"], done.stderr
+    for run, expected, tolerance in zip(runs, whole, (1e-4, 2e-2), strict=True):
+        found = launch.load(run).history.drop(columns=["seconds", "train_seconds"])
+        assert found["d_0"].max() > 0
+        pd.testing.assert_frame_equal(found, expected[found.columns], rtol=tolerance, atol=tolerance)
 
 
 def test_nothing_can_be_written_but_runs(tmp_path):

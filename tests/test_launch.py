@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PATIENCE, TINY, on_mounts
+from conftest import PATIENCE, TINY, interrupted, on_mounts
 
 from thesislib.runs import launch, shared_prefix, store
 from thesislib.system import files, machine
 from thesislib.system.errors import UserError
-from thesislib.train import Trainer
 
-LONG = TINY.replace(epochs=60, minima_every=7)
+LONG = TINY.replace(epochs=30, minima_every=7)
 FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in LONG.model_dump(exclude_defaults=True).items()]
 
 
@@ -43,11 +43,10 @@ def wait_for_epoch(folder, epoch):
     raise AssertionError(f"epoch {epoch} never came: {path.exists() and path.read_text()}")
 
 
-@pytest.mark.parametrize(("signals", "epochs"), [([signal.SIGKILL] * 3, (1, 20, 41)), ([signal.SIGINT], (30,))])
-def test_killed_runs_resume_to_the_bit(folders, monkeypatch, signals, epochs):
+def test_killed_runs_resume_to_the_bit(folders, monkeypatch):
     whole = launch.execute(LONG)
     killed = folders / "killed"
-    for number, epoch in zip(signals, epochs, strict=True):
+    for number, epoch in ((signal.SIGKILL, 1), (signal.SIGINT, 16)):
         process = start(killed)
         wait_for_epoch(killed, epoch)
         process.send_signal(number)
@@ -73,25 +72,27 @@ def test_two_processes_train_a_run_once(folders):
     assert len(list((runs / store.run_id(LONG)).glob("events*"))) == 1
 
 
-def test_pool_trains_what_is_missing_and_survives_a_failure(folders, monkeypatch):
+def test_pool_trains_what_is_missing_and_survives_a_failure(finished):
+    """A clone waits for its parent."""
     runs = [TINY.replace(seed=seed) for seed in range(4)]
-    launch.execute(runs[0])
+    clone = TINY.replace(start=f"{store.run_id(runs[3])}:0", minimum_at_start=True)
     assert launch.missing([*runs, *runs]) == runs[1:]
     bad = TINY.replace(start="0123456789ab:0")
     with pytest.raises(RuntimeError, match="1 runs failed: no finished run 0123456789ab"):
-        launch.train_missing([bad, *runs], workers=2)
-    assert launch.missing(runs) == []
+        launch.train_missing([clone, bad, *runs], workers=2)
+    assert launch.missing([clone, *runs]) == []
 
 
 def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
     """Here a checkpoint that lacks what a resumed run needs; once for all runs that fail alike."""
+    origin = np.frombuffer(json.dumps(launch._origin()).encode(), np.uint8)
     for seed in range(2):
         with store.writing(TINY.replace(seed=seed)) as writer:
             writer.resume()
             writer.row(dict.fromkeys(store.COLUMNS, 0.0) | {"epoch": 1})
-            writer.checkpoint(1, {"nothing": np.zeros(1)})
+            writer.checkpoint(1, {"origin": origin})
     with pytest.raises(RuntimeError, match="2 runs failed: KeyError: 'theta'"):
-        launch.train_missing([TINY.replace(seed=seed) for seed in range(2)], workers=2)
+        launch.train_missing([TINY.replace(seed=seed) for seed in range(2)], workers=1)
     assert capfd.readouterr().err.count("in _set_weights") == 1
 
 
@@ -108,12 +109,6 @@ def test_a_process_that_dies_is_an_error_and_nothing_waits_for_it(folders, monke
     assert launch.missing([TINY, clone])
 
 
-def test_a_clone_waits_for_its_parent():
-    clone = TINY.replace(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
-    launch.train_missing([clone, TINY], workers=2)
-    assert store.is_done(clone)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(folders, number):
     """A signal to the launcher alone must not leave processes that train on, or wait for ever."""
@@ -125,7 +120,8 @@ def test_workers_end_with_their_parent(folders, number):
     )
     script = folders / "launcher.py"
     script.write_text(code)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
     process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     while len(list((folders / "runs").glob("*/metrics.csv"))) < 2:
@@ -141,12 +137,12 @@ def test_workers_end_with_their_parent(folders, number):
 
 
 def test_the_queue_keeps_the_order_but_for_what_runs_need(tiny):
-    """Not beside one's own beginning, not before the run that one is cut from or starts from."""
+    """Not beside one that trains the same prefix, not before the run that one is cut from or starts from."""
     whole, other, part = tiny, tiny.replace(strength=2), tiny.replace(epochs=4)
     apart, child = tiny.replace(seed=1), tiny.replace(seed=2, start=f"{store.run_id(tiny)}:0")
     queue = launch._Queue([part, child, whole, other, apart])
     assert queue.take() == whole
-    assert queue.take() == apart, "the other one shares the beginning that is being trained"
+    assert queue.take() == apart, "the other one shares the prefix that is being trained"
     assert queue.take() == other, "rather twice than nothing to do"
     assert queue.take() is None, "the rest needs the first"
     for run in (apart, other, whole):
@@ -156,26 +152,14 @@ def test_the_queue_keeps_the_order_but_for_what_runs_need(tiny):
 
 def test_a_run_does_not_go_on_with_another_rounding(tiny, monkeypatch):
     """Half a run of one processor and half of another is neither's; the run stays as it was."""
-    monkeypatch.setattr(launch, "CHECKPOINT_SECONDS", -1)
-    epoch = Trainer.epoch
-
-    def stop(self):
-        if self.finished_epochs == 3:
-            raise KeyboardInterrupt
-        return epoch(self)
-
-    monkeypatch.setattr(Trainer, "epoch", stop)
-    with pytest.raises(KeyboardInterrupt):
-        launch.execute(tiny)
-    monkeypatch.setattr(Trainer, "epoch", epoch)
-    folder = store.runs_folder() / store.run_id(tiny)
+    folder = interrupted(tiny, after=3)
     before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
     here = machine.kind()
     monkeypatch.setattr(machine, "kind", lambda: "cpu of another maker")
     with pytest.raises(UserError, match=f"begun on 1 x {here}.*cannot go on with 1 x cpu of another maker"):
         launch.execute(tiny)
     assert before == {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    with pytest.raises(UserError):  # nor is another's beginning adopted: the key is another
+    with pytest.raises(UserError):  # nor is another's prefix adopted: the key is another
         assert shared_prefix.find(shared_prefix.file_name(tiny, launch.hardware())) is None
         launch.execute(tiny)
     monkeypatch.setattr(machine, "kind", lambda: here)
@@ -198,7 +182,10 @@ def test_a_full_disk_is_said_once_and_ends_all(folders):
 
 
 def test_who_waits_for_a_lock_says_for_whom(folders):
-    code = "import sys; from thesislib import files, __main__; files.PATIENCE = 0.1; sys.exit(__main__.main())"
+    code = (
+        "import sys; from thesislib import __main__; from thesislib.system import files; "
+        "files.PATIENCE = 0.1; sys.exit(__main__.main())"
+    )
     with store.writing(TINY) as writer:
         flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.model_dump(exclude_defaults=True).items()]
         waiting = subprocess.Popen([sys.executable, "-c", code, "run", *flags], stderr=subprocess.PIPE, text=True)

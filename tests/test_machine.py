@@ -2,7 +2,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -12,17 +11,18 @@ from thesislib.flat import FlatParameters
 from thesislib.runs import launch
 from thesislib.system import machine
 
-
-def _number_of_worker(_):
-    time.sleep(0.5)
-    return machine._worker
+#: Evaluated by workers: a function of this file would have each of them import torch.
+NUMBER = "__import__('time').sleep(0.5) or __import__('sys').modules['thesislib.system.machine']._worker"
+GROUP = (
+    "[name for name in __import__('os').environ if name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR') or 'ELASTIC' in name]"
+)
 
 
 def test_workers_take_turns_on_the_gpus(monkeypatch):
     with machine.pool_of(2) as pool:
-        assert set(pool.map(_number_of_worker, range(4))) == {0, 1}
+        assert set(pool.map(eval, [NUMBER] * 4)) == {0, 1}
     with machine.pool_of(2, first_worker=6) as pool:
-        assert set(pool.map(_number_of_worker, range(4))) == {6, 7}
+        assert set(pool.map(eval, [NUMBER] * 4)) == {6, 7}
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     devices = []
@@ -58,16 +58,12 @@ def test_a_dead_network_ends_at_zero(tiny, folders, monkeypatch):
     assert ((small == 0) | (small > 1.1e-38)).all()
 
 
-def _group(_):
-    return sorted(name for name in os.environ if name in machine._GROUP or "TORCHELASTIC" in name)
-
-
 def test_workers_are_in_no_group(monkeypatch):
     """Even under torchrun: one of its processes that starts a pool would let all workers wait for each other."""
     for name in (*machine._GROUP, "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "1")
     with machine.pool_of(1) as pool:
-        assert pool.submit(_group, 0).result() == []
+        assert pool.submit(eval, GROUP).result() == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +116,8 @@ def test_a_script_needs_no_main_guard(tiny, folders):
         "print(len(launch.results({'x': [run, run.replace(seed=1)]}).final))\n"
     )
     command = [sys.executable, str(script), tiny.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    environment = os.environ | {"THESIS_JOBS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
     assert (done.returncode, done.stdout) == (0, "once\n2\n"), done.stderr
 
 

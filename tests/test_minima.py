@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from thesislib.flat import squared_distances
 from thesislib.minima import Minima
+from thesislib.system.vectors import squared_distances
 
 P = 300
 

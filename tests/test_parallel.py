@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENCE
+from conftest import PATIENCE, interrupted, write_photographs
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
+from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays
 from thesislib.train import Trainer
 
@@ -24,44 +25,71 @@ CONV = Run(
     minima_every=1, minima="multiple",
 )  # fmt: skip
 
-#: What a process does that torchrun starts: trains epochs, prints nothing, stores what it has.
+#: What each of the processes does that torchrun starts: trains the runs, prints nothing, stores what it has; then
+#: one BatchNorm alone.
 SCRIPT = """
 import sys
 import numpy as np
 import torch
+from torch import nn
 from thesislib.system import parallel
 from thesislib.config import Run
 from thesislib.train import Trainer
 torch.set_num_threads(1)
-run = Run.model_validate_json(sys.argv[1])
 with parallel.together("cpu"):
-    trainer = Trainer(run)
-    rows = [trainer.epoch() for _ in range(run.epochs)]
-    names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
-    rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
-    np.savez(f"{sys.argv[2]}/{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
-             minima=torch.stack(trainer.minima.visited).numpy())
+    for run in map(Run.model_validate_json, sys.argv[1:]):
+        trainer = Trainer(run)
+        rows = [trainer.epoch() for _ in range(run.epochs)]
+        names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
+        rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
+        np.savez(f"{run.model}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
+                 minima=torch.stack(trainer.minima.visited).numpy())
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
+    layer = nn.BatchNorm2d(3, dtype=torch.float64)
+    parallel.share_batch_statistics(layer)
+    own = parallel.share(8)
+    part = x[own].clone().requires_grad_()
+    out = layer(part)
+    (out * y[own]).mean().backward()
+    gradients = [layer.weight.grad, layer.bias.grad]
+    parallel.average(gradients)
+    np.savez(f"norm-{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
+             weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
 """
 
 
-def torchrun(processes, *arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def torchrun(processes, *arguments, cwd=None):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        *arguments,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=cwd)
 
 
-def on_two(run, folder):
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory):
+    """What both of two processes have at the end, by name: a network's, or "norm"."""
+    folder = tmp_path_factory.mktemp("two")
+    write_photographs(folder)
     (folder / "script.py").write_text(SCRIPT)
-    done = torchrun(2, str(folder / "script.py"), run.model_dump_json(), str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THESIS_DATA", str(folder))
+        done = torchrun(2, "script.py", *(run.model_dump_json() for run in (MLP, CONV)), cwd=folder)
     assert done.returncode == 0, done.stderr
-    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
+    return lambda name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
 
 
 @pytest.mark.parametrize("run", [MLP, CONV], ids=["mlp", "resnet20"])
-def test_two_processes_are_one(run, folders, photographs):
+def test_two_processes_are_one(run, on_two, photographs):
     one = Trainer(run)
     rows = [one.epoch() for _ in range(run.epochs)]
-    first, second = on_two(run, folders)
+    first, second = on_two(run.model)
     assert all(np.array_equal(first[name], second[name]) for name in first), "both processes have the same"
     alone = one.snapshot()
     assert first["logits"].shape == alone["logits"].shape
@@ -75,33 +103,8 @@ def test_two_processes_are_one(run, folders, photographs):
     assert first["rows"][:, 4] == pytest.approx([row.get("d_0", -1.0) for row in rows], rel=1e-3)
 
 
-NORM = """
-import sys
-import numpy as np
-import torch
-from torch import nn
-from thesislib.system import parallel
-with parallel.together("cpu"):
-    torch.manual_seed(0)
-    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
-    layer = nn.BatchNorm2d(3, dtype=torch.float64)
-    parallel.share_batch_statistics(layer)
-    own = parallel.share(8)
-    part = x[own].clone().requires_grad_()
-    out = layer(part)
-    (out * y[own]).mean().backward()
-    gradients = [layer.weight.grad, layer.bias.grad]
-    parallel.average(gradients)
-    np.savez(f"{sys.argv[1]}/{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
-             weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
-"""
-
-
-def test_batchnorm_sees_the_whole_batch(folders):
-    (folders / "norm.py").write_text(NORM)
-    done = torchrun(2, str(folders / "norm.py"), str(folders))
-    assert done.returncode == 0, done.stderr
-    parts = [dict(np.load(folders / f"{rank}.npz")) for rank in range(2)]
+def test_batchnorm_sees_the_whole_batch(on_two):
+    parts = on_two("norm")
     torch.manual_seed(0)
     x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
     x.requires_grad_()
@@ -122,20 +125,17 @@ def flags(run):
     return [part for name, value in fields for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def test_only_the_first_process_writes_and_prints():
-    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    result = launch.load(MLP)
-    assert len(result.history) == MLP.epochs
-    assert len(list(result.folder.glob("events.*"))) == 1
+def test_another_number_of_processes_is_refused():
+    """Two processes begin; one process is refused, two go on and end where the undisturbed run of two ends.
 
-
-def test_another_number_of_processes_is_refused(monkeypatch):
-    """Two processes begin; one process is refused, two go on and end where the undisturbed run of two ends."""
+    Of these two only the first one writes and prints.
+    """
     folder = store.runs_folder() / store.run_id(MLP)
     whole = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
     assert whole.returncode == 0, whole.stderr
+    assert len(whole.stdout.splitlines()) == 1
+    assert len(launch.load(MLP).history) == MLP.epochs
+    assert len(list(folder.glob("events.*"))) == 1
     expected = read_arrays(folder / "final.safetensors")["theta"]
     # The state after three epochs, as a checkpoint of two processes would have it.
     (folder / "done.json").unlink()
@@ -150,30 +150,23 @@ def test_another_number_of_processes_is_refused(monkeypatch):
     script.write_text(begin)
     torchrun(2, str(script), MLP.model_dump_json())
     assert (folder / "checkpoint.safetensors").exists()
-    alone = subprocess.run(
-        [sys.executable, "-m", "thesislib", "run", *flags(MLP)], capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert (alone.returncode, len(alone.stderr.splitlines())) == (2, 1)
-    assert "begun on 2 x cpu" in alone.stderr
+    with pytest.raises(UserError, match=r"begun on 2 x cpu"):
+        launch.execute(MLP)
     resumed = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
     assert resumed.returncode == 0, resumed.stderr
     assert np.array_equal(read_arrays(folder / "final.safetensors")["theta"], expected)
 
 
 def test_two_processes_do_not_go_on_from_one():
-    trainer = Trainer(MLP)
-    with store.writing(MLP) as writer:
-        writer.resume()
-        writer.row(trainer.epoch())
-        writer.checkpoint(1, trainer.state())
-    before = (writer.folder / "checkpoint.safetensors").read_bytes()
+    checkpoint = interrupted(MLP, after=1) / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
     done = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
     assert len(lines) == 1
     assert "was begun on 1 x cpu" in lines[0]
     assert "cannot go on with 2 x cpu" in lines[0]
-    assert (writer.folder / "checkpoint.safetensors").read_bytes() == before
+    assert checkpoint.read_bytes() == before
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():

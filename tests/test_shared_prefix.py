@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import without_digests
+from conftest import edit
 
 from thesislib.config import Run
 from thesislib.runs import launch, shared_prefix
@@ -40,7 +40,7 @@ def same(one, two):
         {"member_epochs": 2, "cycle": 3, "step_losses": True, "strength": 4},
     ],
 )
-def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
+def test_a_shared_prefix_changes_no_bit(tiny, folders, monkeypatch, other):
     # What does not belong to the term is the same in both.
     first = tiny.replace(**{k: v for k, v in other.items() if k not in shared_prefix.WITHOUT_EFFECT})
     run = tiny.replace(**other)
@@ -56,16 +56,14 @@ def test_a_shared_beginning_changes_no_bit(tiny, folders, monkeypatch, other):
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"lr": 0.2}, {"weight_decay": 0}, {"minima_every": 3}, {"momentum": 0}])
-def test_what_matters_from_the_start_is_not_shared(tiny, monkeypatch, other):
-    launch.execute(tiny)
+def test_what_matters_from_the_start_is_not_shared(tiny, finished, monkeypatch, other):
     trained = epochs_trained(monkeypatch)
     run = tiny.replace(**other)
     launch.execute(run)
     assert len(trained) == run.epochs
 
 
-def test_a_run_that_ends_at_its_first_minimum_is_whole(tiny):
-    launch.execute(tiny)
+def test_a_run_that_ends_at_its_first_minimum_is_whole(tiny, finished):
     result = launch.execute(tiny.replace(epochs=2))
     assert result.arrays("final", "logits")["logits"].shape == (250, 10)
 
@@ -80,20 +78,19 @@ WITH_EFFECT = {
 
 
 def test_every_field_was_thought_of():
-    """Whoever adds a field has to say here whether it may differ among runs that share a beginning."""
+    """Whoever adds a field has to say here whether it may differ among runs that share a prefix."""
     assert set(Run.model_fields) == shared_prefix.WITHOUT_EFFECT | WITH_EFFECT
     assert not shared_prefix.WITHOUT_EFFECT & WITH_EFFECT
 
 
-def test_a_broken_beginning_is_not_used(tiny):
-    first = launch.execute(tiny)
-    (path,) = first.folder.glob("beginning-*")
+def test_a_broken_prefix_is_not_used(tiny, finished):
+    (path,) = finished.folder.glob("beginning-*")
     path.write_bytes(path.read_bytes()[:100])
     assert launch.execute(tiny.replace(strength=2)).summary["epochs"] == 6
 
 
 @pytest.mark.parametrize("other", [{"minima_every": None}, {"minimum_at_start": True}, {"minima_every": 50}])
-def test_runs_without_a_beginning(tiny, other):
+def test_runs_without_a_prefix(tiny, other):
     assert not list(launch.execute(tiny.replace(**other)).folder.glob("beginning-*"))
 
 
@@ -115,8 +112,8 @@ def test_a_finished_grid_may_lose_them(tiny, folders):
         {"minimum_at_start": True},
         {"dense_steps": 3},
         {
-            **{"model": "resnet20", "data": "cifar10", "train_size": 64, "test_size": 64, "batch_size": 32},
-            **{"augment": True, "statistics_images": 32, "member_epochs": 1, "cycle": 2, "step_losses": True},
+            **{"model": "resnet20", "data": "cifar10", "train_size": 32, "test_size": 32, "batch_size": 16},
+            **{"augment": True, "statistics_images": 16, "member_epochs": 1, "cycle": 2, "step_losses": True},
         },
     ],
 )
@@ -134,26 +131,24 @@ def test_a_shorter_run_is_cut_from_a_longer_one(tiny, folders, monkeypatch, fiel
     assert part.history["seconds"].equals(whole.history["seconds"][:4]), "of the run that was trained"
 
 
-def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
-    whole = launch.execute(tiny)
+def test_what_cannot_be_cut_is_trained(tiny, finished, monkeypatch):
+    whole = finished
     trained = epochs_trained(monkeypatch)
     for run in (tiny.replace(epochs=5), tiny.replace(epochs=4, minima="single"), tiny.replace(epochs=4, dense_steps=3)):
-        assert not shared_prefix.can_be_cut(run, tiny) or run.dense_steps
+        assert tiny not in shared_prefix.longer(run)
         launch.execute(run)
         assert trained
         trained.clear()
-    for name, cut in (("minimum-1", 100), ("final", None)):  # broken; a record without weights
+    for name, cut in (("minimum-1", 100), ("final", None)):  # broken; archived without weights
         path = whole.folder / f"{name}.safetensors"
         content = path.read_bytes()
         path.write_bytes(content[:cut]) if cut else path.unlink()
         part = launch.execute(tiny.replace(epochs=4))
-        assert len(trained) == 2, "it goes on from the beginning that it shares"
+        assert len(trained) == 2, "it goes on from the prefix that it shares"
         trained.clear()
         path.write_bytes(content)
         shutil.rmtree(part.folder)
-    without_digests(whole.folder)
-    summary = whole.folder / "done.json"
-    summary.write_text(summary.read_text().replace(launch.hardware(), "2 x cuda"))
+    edit(whole.folder, versions=whole.summary["versions"] | {"hardware": "2 x cuda"})
     launch.execute(tiny.replace(epochs=4))
     assert len(trained) == 2, "other hardware rounds differently"
 
@@ -161,7 +156,7 @@ def test_what_cannot_be_cut_is_trained(tiny, monkeypatch):
 def test_a_run_goes_with_the_longer_one_that_it_is_cut_from(tiny, monkeypatch):
     other, part = tiny.replace(seed=1), tiny.replace(epochs=4)
     assert launch.families([tiny, other, part]) == [[tiny, part], [other]]
-    launch.train_missing([part, tiny, other], workers=2)
+    launch.train_missing([part, tiny, other], workers=1)
     whole, short = launch.load(tiny), launch.load(part)
     assert short.history["seconds"].equals(whole.history["seconds"][:4])
 
@@ -177,13 +172,12 @@ def test_shared_epochs_are_counted_once(tiny, folders):
     assert shared_prefix.epochs([*siblings, tiny.replace(epochs=4)], here) == 12, "one is cut from another"
 
 
-def test_what_lies_on_disk_is_not_counted(tiny, folders):
-    half, here = tiny.replace(epochs=4), launch.hardware()
-    folder = launch.execute(tiny).folder
+def test_what_lies_on_disk_is_not_counted(tiny, finished):
+    half, here, folder = tiny.replace(epochs=4), launch.hardware(), finished.folder
     assert shared_prefix.epochs([tiny.replace(strength=2)], here) == 4, "from the first minimum on"
     assert shared_prefix.epochs([tiny.replace(strength=2)], "2 x cuda") == 6, "which rounds differently"
     assert shared_prefix.epochs([half], here) == 0
-    # A record came without weights: nothing can be cut from it, and it saves nobody an epoch.
+    # An archived run came without weights: nothing can be cut from it, and it saves nobody an epoch.
     (folder / "final.safetensors").unlink()
     assert shared_prefix.epochs([half], here) == 4 - 2
     next(folder.glob("beginning-*")).unlink()
@@ -191,11 +185,13 @@ def test_what_lies_on_disk_is_not_counted(tiny, folders):
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, None])
-def test_what_can_be_cut_is_told_by_arithmetic(tiny, every):
+def test_a_run_can_be_cut_where_a_longer_one_stored_a_minimum(tiny, every):
+    """From one that ends at a minimum itself and is twice as long at most."""
     for epochs in range(1, 9):
         run = tiny.replace(epochs=epochs, minima_every=every)
-        longer = set(shared_prefix.longer(run))
-        assert longer == {w for w in (run.replace(epochs=e) for e in range(1, 20)) if shared_prefix.can_be_cut(run, w)}
+        others = [run.replace(epochs=e) for e in range(epochs + 1, 2 * epochs + 1)]
+        expected = [w for w in others if {epochs, w.epochs} <= set(w.minimum_epochs)]
+        assert list(shared_prefix.longer(run)) == expected
 
 
 def test_a_run_of_the_greatest_length_has_no_longer_ones(tiny):

@@ -16,7 +16,7 @@ import slurm as one_node
 from conftest import PATIENCE, TINY, thesislib
 
 from thesislib.experiments import sections
-from thesislib.runs import jobs, launch, slurm, store
+from thesislib.runs import launch, slurm, store
 from thesislib.runs.slurm import Resources
 from thesislib.system.errors import UserError
 
@@ -70,7 +70,7 @@ def undisturbed(tmp_path_factory):
 
 
 def sent_job(run):
-    return jobs.read()[store.run_id(run)]
+    return slurm.sent()[store.run_id(run)]
 
 
 def checkpoint_of(run):
@@ -97,7 +97,7 @@ def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("sent 7 runs; 7 are on their way")
     assert not launch.missing(runs)
-    numbers = [sent.job for sent in jobs.read().values()]
+    numbers = [sent.job for sent in slurm.sent().values()]
     assert sorted(numbers.count(job) for job in set(numbers)) == [1, 2, 2, 2]
     assert {job.split("_")[1] for job in numbers} == {"0", "1", "2", "3"}
     assert len({job.split("_")[0] for job in numbers}) == 1, "one array"
@@ -142,10 +142,11 @@ def test_a_killed_task_is_named_with_its_log_and_sent_again(on_slurm, undisturbe
     until("worker", lambda: worker_of(LONG)).send_signal(signal.SIGKILL)
     assert slurm.watch([LONG]) == 1
     log = Path(sent_job(LONG).log)
-    assert f"FAILED run {store.run_id(LONG)}: see {log}" in capsys.readouterr().out
+    said = f"FAILED run {store.run_id(LONG)} of job {sent_job(LONG).job}: see {log}"
+    assert said in capsys.readouterr().out
     assert "terminated abruptly" in log.read_text()
     assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
-    assert f"FAILED run {store.run_id(LONG)} of job" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
     assert slurm.watch([LONG]) == 0
     assert weights(LONG) == undisturbed
 
@@ -180,7 +181,7 @@ def test_a_wrong_partition_is_one_line(on_slurm):
     assert len(done.stderr.splitlines()) == 1
     assert "slurm refuses the jobs" in done.stderr
     assert "partition" in done.stderr
-    assert jobs.read() == {}
+    assert slurm.sent() == {}
 
 
 def test_no_slurm_is_one_line(monkeypatch, tmp_path):
@@ -203,12 +204,45 @@ def test_nothing_of_a_resource_is_refused(flag, value):
 def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
     """Their jobs came along, but there is nobody to ask about them."""
     run = TINY.replace(epochs=1)
-    jobs.folder().mkdir(parents=True)
+    slurm.folder().mkdir(parents=True)
     there = {store.run_id(run): {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}}
-    (jobs.folder() / "submitted.json").write_text(json.dumps(there))
-    monkeypatch.setattr(jobs, "queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
+    (slurm.folder() / "submitted.json").write_text(json.dumps(there))
+    monkeypatch.setattr(slurm, "_queue", lambda: (_ for _ in ()).throw(UserError("Slurm does not answer")))
     assert slurm.submit([run], "local", Resources()) == [run]
     assert slurm.watch([run]) == 0
+
+
+def test_what_failed_is_told_by_job(monkeypatch, capsys):
+    """A job that was killed before it began a run says nothing about that run."""
+    runs = [TINY.replace(seed=seed) for seed in range(7)]
+    ids = [store.run_id(run) for run in runs]
+    slurm.folder().mkdir(parents=True)
+    jobs = {name: slurm.Sent("local", "x", name, str(slurm.folder() / f"{name}_0_log.err")) for name in "123"}
+    (slurm.folder() / "1_0_result.pkl").touch()  # it came to its end
+    sent = dict(zip(ids, (jobs[name] for name in "1112333"), strict=True))
+    (slurm.folder() / "submitted.json").write_text(json.dumps({i: vars(job) for i, job in sent.items()}))
+    with store.writing(runs[6]) as writer:
+        writer.resume()
+    monkeypatch.setattr(slurm, "_send", lambda *_: {})
+    assert slurm.submit(runs, "local", Resources()) == runs
+    assert capsys.readouterr().out.splitlines() == [
+        f"FAILED 3 runs of job 1: see {jobs['1'].log}",
+        f"job 2 was stopped before it began run {ids[3]}: sent again",
+        "job 3 was stopped before it began 2 runs: sent again",
+        f"FAILED run {ids[6]} of job 3: see {jobs['3'].log}",
+    ]
+
+
+def test_a_local_launch_trains_a_shared_prefix_once():
+    """Its processes have one queue: while two train a prefix each, the others that share it wait."""
+    runs = [TINY.replace(seed=seed, strength=strength) for seed in (0, 1) for strength in (1, 2)]
+    assert slurm.submit(runs, "local", Resources(tasks=2)) == runs
+    assert slurm.watch(runs) == 0
+    assert len({sent_job(run) for run in runs}) == 1
+    seconds = [launch.load(run).history["seconds"][:2].tolist() for run in runs]
+    assert seconds[0] == seconds[1]
+    assert seconds[2] == seconds[3]
+    assert seconds[0] != seconds[2]
 
 
 @pytest.mark.parametrize("visible", [None, "1,0"])
@@ -219,7 +253,6 @@ def test_local_tasks_see_the_gpus_that_we_see(visible, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     run = LONG.replace(seed=7)
     slurm.submit([run], "local", Resources())
-    until("checkpoint", checkpoint_of(run).exists)
     worker = until("worker", lambda: worker_of(run))
     assert worker.environ().get("CUDA_VISIBLE_DEVICES") == visible
     psutil.Process(int(sent_job(run).job)).kill()
@@ -249,7 +282,7 @@ def test_local_tasks_outlive_the_terminal():
         command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=at_its_terminal
     )
     os.close(its)
-    until("sent runs", jobs.read)
+    until("sent runs", slurm.sent)
     os.close(ours)
     assert launcher.wait(60) != 0
     runs = runs_of("1_baseline")

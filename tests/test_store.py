@@ -1,20 +1,22 @@
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import trained
+from conftest import edit, interrupted, trained
 
-from thesislib.runs import launch, results, store
+from thesislib import datasets
+from thesislib.runs import launch, results, slurm, store
 from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays, write_arrays
 
 
-def test_a_finished_run_reads_back(tiny):
-    result = launch.execute(tiny)
-    again = results.load(tiny)
-    assert again.summary == result.summary
+def test_a_finished_run_reads_back(tiny, finished):
+    again = finished
+    assert again.summary == launch.execute(tiny).summary
     assert again.run == results.load_id(again.id).run == tiny
     assert list(again.history["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert again.minimum_epochs == [2, 4, 6]
@@ -28,67 +30,57 @@ def test_a_finished_run_reads_back(tiny):
     assert not (again.folder / "checkpoint.safetensors").exists()
 
 
-def test_tensorboard_has_the_epochs(tiny):
+def test_tensorboard_has_the_epochs(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = launch.execute(tiny)
-    events = EventAccumulator(str(result.folder)).Reload()
+    events = EventAccumulator(str(finished.folder)).Reload()
     assert {"accuracy", "seconds", "d_0", "lr"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("accuracy")] == [1, 2, 3, 4, 5, 6]
-    assert [e.value for e in events.Scalars("accuracy")] == pytest.approx(list(result.history["accuracy"]))
+    assert [e.value for e in events.Scalars("accuracy")] == pytest.approx(list(finished.history["accuracy"]))
 
 
-def test_a_finished_run_is_never_trained_again(tiny, monkeypatch):
-    launch.execute(tiny)
+def test_a_finished_run_is_never_trained_again(tiny, finished, monkeypatch):
     monkeypatch.setattr("thesislib.train.Trainer.epoch", None)
     assert launch.execute(tiny).summary["epochs"] == 6
 
 
-@pytest.mark.parametrize(
-    "broken", ["", "epoch,accuracy\n1,0.5\n", "epoch\n1\n2\nx\n", "nonsense\n", "epoch\n1\n1\n1\n1\n1\n1\n"]
-)
-def test_broken_metrics_are_one_line(tiny, broken):
-    result = launch.execute(tiny)
-    (result.folder / "metrics.csv").write_text(broken)
+@pytest.mark.parametrize("broken", ["", "epoch,accuracy\n1,0.5\n", "nonsense\n", "epoch\n1\n1\n1\n1\n1\n1\n"])
+def test_broken_metrics_are_one_line(finished, broken):
+    (finished.folder / "metrics.csv").write_text(broken)
     with pytest.raises(UserError, match=r"metrics\.csv is broken .* delete") as error:
-        _ = results.load(tiny).history
+        _ = finished.history
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 200])
-def test_a_line_cut_short_is_no_missing_value(tiny, cut):
-    path = launch.execute(tiny).folder / "metrics.csv"
+def test_a_line_cut_short_is_no_missing_value(finished, cut):
+    path = finished.folder / "metrics.csv"
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(UserError, match="is broken"):
-        _ = results.load(tiny).history
+        _ = finished.history
+
+
+def test_a_column_that_came_later_is_nan_in_older_runs(tiny, finished, capsys):
+    before = finished.history
+    lacking = before.drop(columns=["grad_norm", "d_1"])
+    lacking.to_csv(finished.folder / "metrics.csv", index=False)
+    edit(finished.folder)
+    for _ in range(2):
+        found = results.load(tiny).history
+        assert found[["grad_norm", "d_1"]].isna().all(axis=None)
+        assert found[lacking.columns].equals(lacking)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2, "once for each"
+    assert all(name in line for name, line in zip(("grad_norm", "d_1"), said, strict=True))
 
 
 @pytest.mark.parametrize("name", ["done.json", "config.json", "final.safetensors"])
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"", b'{"run": {"width": -1}, "data": "", "revision": 1}'])
-def test_other_broken_files_are_one_line(tiny, name, content):
-    result = launch.execute(tiny)
-    (result.folder / name).write_bytes(content)
+def test_other_broken_files_are_one_line(finished, name, content):
+    (finished.folder / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} is broken") as error:
-        _ = results.load_id(result.id).summary, results.load(tiny).arrays("final")
+        _ = results.load_id(finished.id).summary, finished.arrays("final")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("damage", ["", "epoch\n1\n2\n3\n", None])
-def test_lost_rows_start_the_run_again(tiny, damage):
-    """After a power cut the checkpoint may be there and its rows not: the numbers must not have a hole."""
-    from thesislib.train import Trainer
-
-    whole = launch.execute(tiny)
-    run = tiny.replace(seed=1)
-    with store.writing(run) as writer:
-        writer.resume()
-        trainer = Trainer(run)
-        writer.row(trainer.epoch())
-        writer.checkpoint(1, trainer.state())
-    metrics = writer.folder / "metrics.csv"
-    metrics.unlink() if damage is None else metrics.write_text(damage)
-    assert len(launch.execute(run).history) == 6
-    assert not list(whole.folder.glob(".*"))
 
 
 def test_unwritable_folder(tiny, folders, monkeypatch):
@@ -106,8 +98,8 @@ def test_bad_requests_leave_nothing_behind(tiny, folders):
     assert not (folders / "runs").exists()
 
 
-def test_clone_starts_from_the_minimum(tiny):
-    parent = launch.execute(tiny)
+def test_clone_starts_from_the_minimum(tiny, finished):
+    parent = finished
     clone = launch.execute(tiny.replace(start=f"{parent.id}:1", minimum_at_start=True, epochs=2))
     assert np.array_equal(clone.arrays(0, "theta")["theta"], parent.arrays(1, "theta")["theta"])
     assert clone.history["d_0"].iloc[0] == clone.history["d_init"].iloc[0]
@@ -126,7 +118,7 @@ def test_a_diverged_run_keeps_its_rows(tiny):
     assert store.is_done(run), "it would diverge again: it is done"
 
 
-def test_results_are_tables(tiny):
+def test_results_are_tables(tiny, finished):
     groups = {"a": [tiny, tiny.replace(seed=1)], "b": [tiny.replace(strength=0)]}
     found = trained(groups)
     assert len(found.history) == 18
@@ -137,30 +129,39 @@ def test_results_are_tables(tiny):
     assert list(table["n"]) == [2, 1]
 
 
-def test_dense_rows_survive_an_interruption(tiny, monkeypatch):
-    """Rows of epochs that are trained again are there once."""
+def test_dense_rows_survive_an_interruption(tiny, finished):
+    """Rows of epochs that are trained again are there once: four were trained, the last checkpoint is of the third."""
     run = tiny.replace(dense_steps=6)
-    monkeypatch.setattr(launch, "CHECKPOINT_SECONDS", -1)
-    whole = launch.execute(run).steps
-    assert len(whole) == 2 * 6
-    other = run.replace(seed=1)
-    twin = launch.execute(other).steps
-    (launch.load(other).folder / "done.json").unlink()
-    from thesislib.train import Trainer
+    whole = launch.execute(run)
+    assert len(whole.steps) == 2 * 6
+    shutil.rmtree(whole.folder)
+    steps = (interrupted(run, after=4, checkpoints=3) / "steps.csv").read_text()
+    assert steps.count("\n") == 1 + 6
+    assert launch.execute(run).steps.equals(whole.steps)
+    assert finished.steps.empty
 
-    trainer = Trainer(other)
-    with store.writing(other) as writer:  # as if killed after four epochs, the last checkpoint after three
-        writer.resume()
-        for epoch in range(1, 5):
-            visited = len(trainer.minima.visited)
-            writer.row(trainer.epoch())
-            writer.steps(trainer.dense)
-            if len(trainer.minima.visited) > visited:
-                writer.minimum(visited, trainer.snapshot())
-            if epoch == 3:
-                writer.checkpoint(epoch, trainer.state())
-    assert launch.execute(other).steps.equals(twin)
-    assert launch.execute(tiny).steps.empty
+
+def test_what_was_left_half_written_is_swept_up(finished, folders, photographs):
+    """In the folders of runs, of data and of jobs: what is older than an hour, or what a lock says is left."""
+    cluster = slurm.folder()
+    left = {
+        folders / "data": [".cifar10.npz.0123456789abcdef", ".cifar10.sha256.json.0123456789abcdef"],
+        cluster: [".submitted.json.0123456789abcdef"],
+    }
+    cluster.mkdir()
+    for folder, names in left.items():
+        for name in (*names, ".mine.npz", ".notes.txt.0123456789abcdef"):
+            (folder / name).write_bytes(b"half")
+            os.utime(folder / name, (1e9, 1e9))
+    new = folders / "data" / ".cifar10.npz.fedcba9876543210"
+    new.write_bytes(b"half")
+    datasets.load("cifar10")
+    (cluster / "submitted.json").write_text(json.dumps({finished.id: vars(slurm.Sent("local", "x", "1", "log"))}))
+    slurm.forget([finished.id])
+    assert slurm.sent() == {}
+    kept = {".mine.npz", ".notes.txt.0123456789abcdef"}
+    assert {path.name for path in cluster.glob(".*")} == kept
+    assert {path.name for path in (folders / "data").glob(".*")} == kept | {new.name}
 
 
 def test_a_disk_that_refuses_arrays_is_an_oserror(tmp_path):
@@ -176,9 +177,9 @@ def test_a_full_disk_is_named_and_nothing_half_stays(tmp_path):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "path, content = pathlib.Path(sys.argv[1]), np.zeros(5000)\n"
-        "def append(path, content):\n"
-        "    with files.appending(path) as file: file.write('x' * 5000)\n"
-        "for how in (lambda p, c: files.write(p, c.tobytes()), lambda p, c: files.write_arrays(p, {'x': c}), append):\n"
+        "ways = (lambda p, c: files.write(p, c.tobytes()), lambda p, c: files.write_arrays(p, {'x': c}),\n"
+        "        lambda p, c: files.append(p, b'x' * 5000))\n"
+        "for how in ways:\n"
         "    try: how(path, content)\n"
         "    except OSError as error: print(error.filename, error.strerror)\n"
     )

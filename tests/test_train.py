@@ -9,6 +9,7 @@ from thesislib.analysis.evaluator import Probe
 from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
+from thesislib.system.vectors import radial_and_angular
 from thesislib.train import Trainer
 
 TIMES = {"seconds", "train_seconds"}
@@ -142,7 +143,7 @@ def test_the_gradient_is_measured_at_evenly_spread_steps(tiny, monkeypatch, at_m
     for x, y in trainer.train_images.shuffled(run.batch_size, generator):
         gradient = torch.autograd.grad(F.cross_entropy(trainer.model(x), y), list(trainer.model.parameters()))
         norms.append(torch.cat([g.flatten() for g in gradient]).norm().item())
-    monkeypatch.setattr("thesislib.steplog.MEASURED_STEPS", at_most)
+    monkeypatch.setattr("thesislib.system.steplog.MEASURED_STEPS", at_most)
     assert trainer.epoch()["grad_norm"] == pytest.approx(np.mean([norms[k] for k in measured]), rel=1e-5)
 
 
@@ -254,7 +255,7 @@ def test_swa_resumes_to_the_bit(tiny):
 
 
 def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
-    run = Run(data="cifar10", model="resnet20", batch_size=32, swa_from=1, epochs=2)
+    run = Run(data="cifar10", model="networks:small", batch_size=32, swa_from=1, epochs=2)
     trainer = Trainer(run)
     rows_of(trainer, 2)
     probe = Probe(run, batch_size=32)
@@ -262,7 +263,7 @@ def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
 
 
 PHOTOGRAPHS = {
-    "data": "cifar10", "model": "resnet20", "train_size": 48, "test_size": 16, "batch_size": 8, "augment": True,
+    "data": "cifar10", "model": "networks:small", "train_size": 48, "test_size": 16, "batch_size": 8, "augment": True,
     "lr": 0.1, "cycle": 2, "epochs": 4, "minima_every": 2, "minima": "multiple", "strength": 5, "width": 0.1,
 }  # fmt: skip
 STORED = {"statistics_images": 24, "member_epochs": 1, "step_losses": True, "dense_steps": 4}
@@ -345,24 +346,26 @@ def test_all_of_it_resumes_to_the_bit(photographs, epoch):
 
 
 def test_filters_that_change_length_and_filters_that_turn(photographs):
-    flat = Trainer(Run(**PHOTOGRAPHS)).flat
+    flat = Trainer(Run(**PHOTOGRAPHS | {"model": "resnet20"})).flat
     a, b = flat.theta.clone(), flat.theta.clone()
     stem = flat.pieces(b)[0]
     stem *= 3
     norms = flat.pieces(a)[0].flatten(1).norm(dim=1)
-    assert flat.radial_and_angular(b, a) == pytest.approx(((4 * norms**2).sum().item(), 0), rel=1e-5, abs=1e-4)
+    assert radial_and_angular(flat.pieces(b), flat.pieces(a)) == pytest.approx(
+        ((4 * norms**2).sum().item(), 0), rel=1e-5, abs=1e-4
+    )
     stem.copy_(flat.pieces(a)[0].flip(1))  # another direction, the same length
     total = (b - a).double().square().sum().item()
-    assert flat.radial_and_angular(b, a) == pytest.approx((0, total), rel=1e-5, abs=1e-6)
+    assert radial_and_angular(flat.pieces(b), flat.pieces(a)) == pytest.approx((0, total), rel=1e-5, abs=1e-6)
     c = torch.randn_like(a)
     filters = sum(
         (x - y).double().square().sum() for x, y in zip(flat.pieces(a), flat.pieces(c), strict=True) if x.ndim == 4
     )
-    assert sum(flat.radial_and_angular(a, c)) == pytest.approx(filters.item(), rel=1e-6)
+    assert sum(radial_and_angular(flat.pieces(a), flat.pieces(c))) == pytest.approx(filters.item(), rel=1e-6)
 
 
 def test_rows_know_the_parts_of_the_distance(photographs):
-    trainer = Trainer(Run(**PHOTOGRAPHS))
+    trainer = Trainer(Run(**PHOTOGRAPHS | {"model": "resnet20"}))
     rows = [trainer.epoch() for _ in range(3)]
     assert "d_0_radial" not in rows[0]
     assert rows[1]["d_0_radial"] == rows[1]["d_0_angular"] == 0

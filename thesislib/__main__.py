@@ -196,14 +196,14 @@ def _clean(options: argparse.Namespace) -> int:
     if options.figures:
         return _clean_figures()
     # Imported here: the other commands need not wait for it.
-    from thesislib.runs import jobs
+    from thesislib.runs import slurm
 
     folder = store.runs_folder()
     runs = [path for path in folder.iterdir() if store.is_run(path)] if folder.is_dir() else []
     what = "runs"
     if options.records:
         what = "runs without weights"
-        runs = [path for path in runs if store.is_record(path)]
+        runs = [path for path in runs if store.is_archived(path)]
     if not runs:
         print(f"no {what} in {folder}")
         return 0
@@ -211,9 +211,9 @@ def _clean(options: argparse.Namespace) -> int:
     if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
-    jobs.read()  # says so if it cannot be read, before anything is deleted
+    slurm.sent()  # says so if it cannot be read, before anything is deleted
     deleted = [path.name for path in runs if store.delete(path)]
-    jobs.forget(deleted)
+    slurm.forget(deleted)
     busy = len(runs) - len(deleted)
     print(f"deleted {len(deleted)} runs" + (f"; {busy} are being trained and stay" if busy else ""))
     return 1 if busy else 0

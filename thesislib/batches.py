@@ -10,6 +10,7 @@ from torch import Tensor
 from thesislib.config import Run
 from thesislib.datasets import Facts, facts, load
 from thesislib.system import parallel
+from thesislib.system.augment import crop_and_flip, draw_crops
 from thesislib.system.errors import UserError
 
 
@@ -26,15 +27,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return images.float().mul_(self._scale).add_(self._shift)
-
     def take(self, index: Tensor, crops: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalised float32 images [B, C, H, W], cropped and flipped by `crops` if given, and labels [B]."""
         # index_select copies whole images; indexing with a tensor takes three times as long.
         images = self.images.index_select(0, index)
         images = images if crops is None else crop_and_flip(images, crops)
-        return self._normalised(images), self.labels.index_select(0, index)
+        return images.float().mul_(self._scale).add_(self._shift), self.labels.index_select(0, index)
 
     def shuffled(
         self, batch_size: int, generator: torch.Generator, augment: bool = False
@@ -71,26 +69,6 @@ class Images:
             whole = len(index) // parallel.size() * parallel.size()
             own = index[:whole][parallel.rank() :: parallel.size()]
             yield self.take(own, None if draws is None else draws[own])[0]
-
-
-def draw_crops(count: int, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """One of the (2 pad + 1)^2 shifts times two mirrorings for each of `count` images, all alike probable."""
-    return torch.randint(0, (2 * pad + 1) ** 2 * 2, (count,), generator=generator)
-
-
-def crop_and_flip(images: Tensor, crops: Tensor, pad: int = 4) -> Tensor:
-    """Shift each image of [B, C, H, W] by its own -pad...pad pixels (black enters), mirror it or not, by `crops` [B].
-
-    All images at once: an index for every row and column instead of a loop over the batch.
-    """
-    _, _, height, width = images.shape
-    down, right, flip = crops // 2 // (2 * pad + 1), crops // 2 % (2 * pad + 1), crops % 2
-    rows = down[:, None] + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device)
-    columns = right[:, None] + torch.where(flip[:, None] == 1, width - 1 - columns, columns)
-    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def splits(run: Run, device: torch.device) -> tuple[Images, Images]:

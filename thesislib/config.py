@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from thesislib.system import own
 from thesislib.system.errors import UserError
+from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, one_of
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
@@ -29,38 +29,8 @@ NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 
 NETWORKS = ("mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2")
 KERNELS = ("rbf", "tanh")
 
-#: Of epochs, images, steps: more is a slip of the finger.
-LARGEST_COUNT = 10**9
 #: A minimum is one vector in memory, one file, and one hill in every step.
 MOST_MINIMA = 1000
-
-Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
-Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-#: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
-_SMALLEST, _LARGEST = 1e-30, 1e30
-
-
-def _normal(value: float) -> float:
-    """A number in that range, or 0."""
-    if 0 < abs(value) < _SMALLEST:
-        raise ValueError(f"input should be {_SMALLEST:g} or more")
-    return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
-
-
-def _one_of(known: tuple[str, ...]) -> AfterValidator:
-    """One of these names, or one's own."""
-
-    def check(name: str) -> str:
-        if name not in known and not re.fullmatch(own.NAME, name):
-            raise ValueError(f"input should be {', '.join(known)}, or module:name")
-        return name
-
-    return AfterValidator(check)
-
-
-Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
-NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
 
 
 class Run(BaseModel):
@@ -84,7 +54,7 @@ class Run(BaseModel):
     )
     augment: bool = Field(False, description="random crop (pad 4) and flip of the training images")
     augmented_test: bool = Field(False, description="evaluate on augmented test images too, as the thesis did")
-    model: Annotated[str, _one_of(NETWORKS)] = Field(
+    model: Annotated[str, one_of(NETWORKS)] = Field(
         "mlp", description=f"network: {', '.join(NETWORKS)}, or module:name"
     )
     seed: Seed = Field(0, description="seed of the initial weights and of the order of batches")
@@ -133,7 +103,7 @@ class Run(BaseModel):
     merge: Literal["recursive", "mean", "widen"] = Field(
         "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"
     )
-    kernel: Annotated[str, _one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
+    kernel: Annotated[str, one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
     strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
     width: Positive = Field(1e-3, description="w, an inverse squared length: larger is narrower")
     share: bool = Field(True, description="divide the strength by the number of hills")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from thesislib import kernels
-from thesislib.flat import FlatParameters, add_differences, squared_distances
+from thesislib.flat import FlatParameters
+from thesislib.system.vectors import add_differences, squared_distances
 
 
 class Minima:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from thesislib.config import Run
 from thesislib.datasets import facts
 from thesislib.system import own
-from thesislib.system.errors import UserError
 
 try:
     from thesislib.system import fast
@@ -159,44 +154,10 @@ def build(name: str, seed: int, shape: Shape = (3, 32, 32), classes: int = 10) -
         torch.manual_seed(seed)
         if not own.is_own(name):
             return MODELS[name](shape, classes)
-        model = own.call(name, own.load(name), shape, classes)
-        if not isinstance(model, nn.Module):
-            raise UserError(f"{name}: {name.partition(':')[2]}(shape, classes) must return an nn.Module, not {model!r}")
-        with torch.no_grad():
-            output = own.call(name, copy.deepcopy(model).eval(), torch.zeros(2, *shape))
-        if not isinstance(output, Tensor) or output.shape != (2, classes):
-            got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
-        return model
+        return own.network(name, shape, classes)
 
 
 def network(run: Run, seed: int | None = None) -> nn.Module:
     """The network of a run, with initial weights of its own seed or of another one."""
     known, own_seed = facts(run.data), run.seed if run.init_seed is None else run.init_seed
     return build(run.model, own_seed if seed is None else seed, known.shape, known.classes)
-
-
-def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:
-    """Where products and convolutions are of numbers in this precision."""
-    if precision == "fp32":
-        return nullcontext()
-    return fast.autocast() if fast and device == "cpu" else torch.autocast(device, torch.bfloat16)
-
-
-def predict(model: nn.Module, images: Tensor, precision: Literal["fp32", "bf16"]) -> Tensor:
-    """Logits [B, C] in fp32 of images [B, C, H, W], products and convolutions in the precision."""
-    if precision == "fp32":
-        return model(images)
-    # Convolutions in bf16 are fastest with the channels innermost; the weights stay as theta has them.
-    images = images.contiguous(memory_format=torch.channels_last)
-    with _products(images.device.type, precision):
-        return model(images).float()
-
-
-def estimate_statistics(model: nn.Module, batches: Iterable[Tensor], precision: Literal["fp32", "bf16"]) -> None:
-    """Collect BatchNorm's statistics anew at the network's weights: plain means over `batches` of images [B, C, H, W].
-
-    Running ones belong to weights of some time ago (Izmailov et al. 2018). Nothing happens without a BatchNorm.
-    """
-    with _products(next(model.parameters()).device.type, precision):
-        update_bn(batches, model)

@@ -15,11 +15,13 @@ from torch.optim.swa_utils import AveragedModel
 from thesislib import schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import MeanWeights, squared_distances
+from thesislib.flat import MeanWeights
 from thesislib.minima import DistanceTerm
-from thesislib.models import estimate_statistics, network, predict
-from thesislib.steplog import StepLog, norms_and_cosines
+from thesislib.models import network
 from thesislib.system import parallel
+from thesislib.system.precision import estimate_statistics, predict
+from thesislib.system.steplog import StepLog
+from thesislib.system.vectors import norms_and_cosines, radial_and_angular, squared_distances
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -66,7 +68,8 @@ class Trainer:
         trained = time.perf_counter()
         self.finished_epochs += 1
         if self.run.swa_from and self.finished_epochs >= self.run.swa_from:
-            self._average()
+            self.swa.update_parameters(self.model)
+            self._estimate_statistics(self.swa.module)
         means |= self._finish_member()
         test_loss, accuracy = self.evaluate()
         if self.precise:
@@ -76,7 +79,7 @@ class Trainer:
         row |= means | {"strength": self.term.strength, "d_init": squared_distances(theta, [self.initial]).item()}
         row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
         if self.run.convolutional and self.minima.visited:
-            parts = self.flat.radial_and_angular(theta, self.minima.visited[0])
+            parts = radial_and_angular(*map(self.flat.pieces, (theta, self.minima.visited[0])))
             row |= dict(zip(("d_0_radial", "d_0_angular"), parts, strict=True))
         self.diverged = not (math.isfinite(row["train_loss"]) and math.isfinite(row["d_init"]))
         if self.finished_epochs in self.run.minimum_epochs and not self.diverged:
@@ -173,11 +176,6 @@ class Trainer:
             return self.swa.module
         return self.precise or self.model
 
-    def _average(self) -> None:
-        """Take the weights into the average, and collect the BatchNorm statistics that belong to it (SWA)."""
-        self.swa.update_parameters(self.model)
-        self._estimate_statistics(self.swa.module)
-
     def _finish_member(self) -> dict[str, float]:
         """At the end of a cycle evaluate the mean of its last weights, and keep it as `member`; its columns."""
         self.member = {}
@@ -186,7 +184,7 @@ class Trainer:
         self._estimate_statistics(self.mean.model, self.run.statistics_images)
         logits = self._logits(self.mean.model)
         self.member = _arrays(self.mean.model, self.mean.theta, logits)
-        self.mean.begin_anew()
+        self.mean.count = 0
         return _named("mean", self._score(logits))
 
     def snapshot(self) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
-from thesislib.models import estimate_statistics, network, predict
+from thesislib.models import network
+from thesislib.system.precision import estimate_statistics, predict
 
 
 class Point(NamedTuple):

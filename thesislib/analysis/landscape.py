@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
 from thesislib.kernels import KERNELS
-from thesislib.models import predict
+from thesislib.system.precision import predict
 
 
 def line(evaluator: Evaluator, a: Tensor, b: Tensor, points: int = 21) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def parser(commands: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParse
     parsers["figures"].add_argument("--jobs", help="processes at a time (one a processor)", metavar="N")
     launch = parsers["launch"].add_argument
     launch("--cluster", choices=("local", "slurm"), default="local", help="(local)")
-    launch("--tasks", type=int, help="size of the array (a core each; Slurm: up to 64)", metavar="N")
+    launch("--tasks", type=int, help="Slurm: size of the array (up to 64); local: processes (one a core)", metavar="N")
     launch("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
     launch("--gpus", type=int, default=0, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
     launch("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")

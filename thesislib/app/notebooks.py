@@ -21,7 +21,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from thesislib.analysis import ensembles
-from thesislib.config import LARGEST_COUNT
 from thesislib.experiments import sections
 from thesislib.plots import save
 from thesislib.runs import launch
@@ -29,6 +28,7 @@ from thesislib.runs.results import Results
 from thesislib.runs.store import Groups
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
+from thesislib.system.fields import LARGEST_COUNT
 from thesislib.system.files import ABANDONED, FULL, ROOT, settle_folders, write
 
 #: The chapter's values of those parameters that the sections' functions have no defaults for.
@@ -139,7 +139,7 @@ def execute(scale: str, chosen: Iterable[str] = (), parameters: dict[str, Any] |
     trained = time.perf_counter()
     # Runs are there: a notebook only reads and draws, in its own kernel.
     ready = [section for section in chosen if section not in errors]
-    with machine.pool_of(machine.cores()) as pool, machine.stopped_by_interrupt(pool):
+    with machine.pool_of(machine.cores()) as pool:
         futures = {
             pool.submit(_papermill, section, folder, {**given[section], "scale": scale}): section for section in ready
         }

@@ -24,9 +24,6 @@ Arrays = dict[str, np.ndarray]
 #: Columns, or numbers, which become columns of length one.
 Computed = Mapping[str, np.ndarray | float]
 
-#: Nobody writes on one file for so many seconds.
-ABANDONED_SECONDS = 3600.0
-
 #: What takes longer in one process is shared out among several, whose start takes some seconds.
 POOL_SECONDS = 15.0
 
@@ -49,7 +46,7 @@ def arrays(name: str, runs: Sequence[Stored], compute: Callable[[], Computed], *
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
     """
     path = _path(name, runs, parameters)
-    store.sweep(path.parent, ABANDONED_SECONDS)
+    store.sweep(path.parent)
     with contextlib.suppress(Broken):  # it is computed again
         if path.is_file():
             return dict(sorted(read_arrays(path).items()))
@@ -80,7 +77,7 @@ def many(
     begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
     rest = missing[1:]
     if len(rest) > 1 and (time.perf_counter() - begin) * len(rest) > POOL_SECONDS:
-        with machine.pool_of(min(machine.cores(), len(rest))) as pool, machine.stopped_by_interrupt(pool):
+        with machine.pool_of(min(machine.cores(), len(rest))) as pool:
             computed |= zip(rest, pool.map(one, [groups[k] for k in rest]), strict=True)
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
 

@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,13 +17,13 @@ from time import monotonic
 import numpy as np
 from tqdm.auto import tqdm
 
-from thesislib.runs import shared_prefix, store
-from thesislib.system import machine
 from thesislib.config import Run
 from thesislib.datasets import facts
+from thesislib.runs import shared_prefix, store
+from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
+from thesislib.system import machine
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable
-from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
@@ -63,10 +64,10 @@ def _train(run: Run) -> None:
             return
         epoch, state, minima = begun
         if state:
-            _check_origin(run, state)
+            _check_origin(run, json.loads(state.pop("origin").tobytes()))
             trainer.restore(epoch, state, minima)
         elif run.minimum_at_start and writer:
-            writer.minimum(0, trainer.snapshot())
+            writer.arrays("minimum-0", trainer.snapshot())
         saved = monotonic()
         while trainer.finished_epochs < run.epochs and not trainer.diverged:
             before = len(trainer.minima.visited)
@@ -76,9 +77,9 @@ def _train(run: Run) -> None:
             writer.row(row)
             writer.steps(trainer.dense)
             if trainer.member and not trainer.diverged:
-                writer.member(run.member_ends.index(trainer.finished_epochs), trainer.member)
+                writer.arrays(f"member-{run.member_ends.index(trainer.finished_epochs)}", trainer.member)
             if len(trainer.minima.visited) > before:
-                writer.minimum(before, trainer.snapshot())
+                writer.arrays(f"minimum-{before}", trainer.snapshot())
                 if before == 0:
                     shared_prefix.keep(run, writer, whole_state(), trainer.snapshot(), hardware())
             unfinished = trainer.finished_epochs < run.epochs and not trainer.diverged
@@ -86,10 +87,10 @@ def _train(run: Run) -> None:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
                 saved = monotonic()
         if writer:
-            versions = {"python": platform.python_version()} | _origin()
-            final = trainer.snapshot() | {"labels": trainer.labels()}
             if run.step_losses:
-                writer.losses(np.stack(trainer.losses))
+                writer.arrays("losses", {"train_loss": np.stack(trainer.losses)})
+            final = trainer.snapshot() | {"labels": trainer.labels()}
+            versions = {"python": platform.python_version()} | _origin()
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 
 
@@ -116,25 +117,15 @@ def _origin() -> dict[str, str]:
     return {"torch": version("torch"), "hardware": hardware()}
 
 
-def _check_origin(run: Run, state: dict[str, np.ndarray]) -> None:
-    """Take the origin out of a checkpoint; raise UserError if the run would go on with another rounding.
-
-    Earlier checkpoints know their number of processes alone.
-    """
-    now, processes = _origin(), int(state.pop("processes", np.ones(1))[0])
-    before = now | {"hardware": f"{processes} x {machine.kind()}"}
-    if "origin" in state:
-        before = json.loads(state.pop("origin").tobytes())
-    if before != now:
-        folder, was, here = store.runs_folder() / store.run_id(run), *map(_told, (before, now))
+def _check_origin(run: Run, before: dict[str, str]) -> None:
+    """Raise UserError if a run that was begun there would go on here with another rounding."""
+    if before != (now := _origin()):
+        was, here = (f"{origin['hardware']}, torch {origin['torch']}" for origin in (before, now))
+        folder = store.runs_folder() / store.run_id(run)
         raise UserError(
             f"run {folder.name} was begun on {was} and cannot go on with {here}, which rounds differently: "
             f"go on there (processes: torchrun --nproc-per-node), or delete {folder}"
         )
-
-
-def _told(origin: dict[str, str]) -> str:
-    return f"{origin['hardware']}, torch {origin['torch']}"
 
 
 def start_arrays(run: Run) -> dict[str, np.ndarray]:
@@ -148,8 +139,7 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
 
 def missing(runs: Iterable[Run]) -> list[Run]:
     """The distinct runs that are not done, in the order in which they are given."""
-    distinct = {store.run_id(run): run for run in runs}
-    return [run for run in distinct.values() if not store.is_done(run)]
+    return [run for run in dict.fromkeys(runs) if not store.is_done(run)]
 
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:
@@ -159,52 +149,6 @@ def families(runs: Iterable[Run]) -> list[list[Run]]:
         of[run] = next((of[whole] for whole in shared_prefix.longer(run) if whole in of), [])
         of[run].append(run)
     return list({id(of[run]): of[run] for run in runs}.values())
-
-
-def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
-    """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
-
-    Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
-    (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
-    stderr. `first_worker` is the first process' number among those of all pools of this machine.
-    """
-    todo = missing(runs)
-    if not todo:
-        return
-    make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
-    failures: dict[str, int] = {}
-    died, workers = False, min(workers or machine.cores(), len(todo))
-    with (
-        machine.pool_of(workers, first_worker) as pool,
-        tqdm(total=len(todo), desc="training", unit="run") as bar,
-        machine.stopped_by_interrupt(pool),
-    ):
-        queue, running = _Queue(todo), {}
-        while queue.waiting or running:
-            while not died and len(running) < workers and (run := queue.take()):
-                running[pool.submit(_execute, run)] = run
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                queue.done(running.pop(future))
-                bar.update()
-                if error := future.exception():
-                    if isinstance(error, OSError) and error.errno in FULL:
-                        raise error  # no other run would get farther
-                    died = died or isinstance(error, BrokenProcessPool)
-                    reason, trace = _reason(error)
-                    if trace and reason not in failures:
-                        tqdm.write(trace, file=sys.stderr)
-                    failures[reason] = failures.get(reason, 0) + 1
-            if died and not running:  # of memory, perhaps: this pool takes no further runs
-                break
-    if failures:
-        raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
-
-
-def _reason(error: BaseException) -> tuple[str, str]:
-    """What to say of a run that failed, and the traceback if the error is neither the user's nor the disk's."""
-    if isinstance(error, UserError | OSError | BrokenProcessPool):
-        return str(error), ""
-    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def results(
@@ -219,46 +163,78 @@ def results(
     return Results.load(rows, scale, section)
 
 
+def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
+    """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
+
+    Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
+    (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
+    stderr. `first_worker` is the first process' number among those of all pools of this machine.
+    """
+    todo = missing(runs)
+    if not todo:
+        return
+    make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
+    failures: Counter[str] = Counter()
+    died, workers = False, min(workers or machine.cores(), len(todo))
+    queue, running = _Queue(todo), {}
+    with machine.pool_of(workers, first_worker) as pool, tqdm(total=len(todo), desc="training", unit="run") as bar:
+        while queue.waiting or running:
+            while not died and len(running) < workers and (run := queue.take()):
+                running[pool.submit(_execute, run)] = run
+            if not running:  # a process died, of memory perhaps: this pool takes no further runs
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                queue.done(running.pop(future))
+                bar.update()
+                if error := future.exception():
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise error  # no other run would get farther
+                    died = died or isinstance(error, BrokenProcessPool)
+                    expected = isinstance(error, UserError | OSError | BrokenProcessPool)
+                    reason = str(error) if expected else f"{type(error).__name__}: {error}"
+                    if not expected and reason not in failures:
+                        tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
+                    failures[reason] += 1
+    if failures:
+        raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+
+
+def _execute(run: Run) -> None:
+    """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
+    execute(run)
+
+
 class _Queue:
-    """Runs in their order, but each after those that it needs, and not beside one that trains its beginning.
+    """Runs in their order, but each after those that it needs, and not beside one that trains the prefix they share.
 
     A run that starts from another one's minimum comes after it, and so does one that can be cut from a longer one. Two
     runs that share their first epochs, side by side, would both train them: others go first if there are any.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.waiting = {store.run_id(run): run for run in runs}
-        alike: dict[Run, list[Run]] = {}
-        for run in runs:
-            alike.setdefault(shared_prefix.of_any_length(run), []).append(run)
+        self.waiting = dict.fromkeys(runs)
+        self._open = set(runs)  # waiting or running
+        self._running: set[Run] = set()
+        self._prefixes = {run: shared_prefix.file_name(run, hardware()) for run in runs}
+        parents = {store.run_id(run): {run} for run in runs}
         self._after = {
-            name: {store.run_id(r) for r in alike[shared_prefix.of_any_length(run)] if shared_prefix.can_be_cut(run, r)}
-            | ({run.start.split(":")[0]} if run.start else set())
-            for name, run in self.waiting.items()
+            run: self._open.intersection(shared_prefix.longer(run))
+            | (parents.get(run.start.split(":")[0], set()) if run.start else set())
+            for run in runs
         }
-        self._open = set(self.waiting)  # waiting or running
-        here = hardware()
-        self._beginnings = {name: shared_prefix.file_name(run, here) for name, run in self.waiting.items()}
-        self._running: set[str] = set()
 
     def take(self) -> Run | None:
         """The next run, None if all that wait need one that is still running."""
-        ready = [name for name in self.waiting if not self._after[name] & self._open]
-        trained_now = {self._beginnings[name] for name in self._running} - {None}
-        busy = {file for file in trained_now if not shared_prefix.find(file)}
-        chosen = next((name for name in ready if self._beginnings[name] not in busy), ready[0] if ready else None)
-        if chosen is None:
-            return None
-        self._running.add(chosen)
-        return self.waiting.pop(chosen)
+        ready = [run for run in self.waiting if not self._after[run] & self._open]
+        trained_now = {self._prefixes[run] for run in self._running} - {None}
+        busy = {name for name in trained_now if not shared_prefix.find(name)}
+        chosen = next((run for run in ready if self._prefixes[run] not in busy), ready[0] if ready else None)
+        if chosen is not None:
+            del self.waiting[chosen]
+            self._running.add(chosen)
+        return chosen
 
     def done(self, run: Run) -> None:
         """A run has ended, well or badly: others may follow."""
-        name = store.run_id(run)
-        self._open.discard(name)
-        self._running.discard(name)
-
-
-def _execute(run: Run) -> None:
-    """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
-    execute(run)
+        self._open.discard(run)
+        self._running.discard(run)

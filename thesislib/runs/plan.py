@@ -38,7 +38,7 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     for (model, data, precision), group in kinds.items():
         cost = measure(next(iter(group)))
         epochs = shared_prefix.epochs(group & todo, launch.hardware())
-        # The end of a run is stored as its minima are; a beginning takes the room of three.
+        # The end of a run is stored as its minima are; a shared prefix is as large as three.
         networks = sum(len(run.minimum_epochs) + 1 for run in group) + 3 * shared_prefix.files(group)
         rows.append(
             {

@@ -14,10 +14,9 @@ import pandas as pd
 
 from thesislib.config import Run
 from thesislib.runs import cache
-from thesislib.runs.schema import Config, Summary
-from thesislib.runs.store import COLUMNS, STEPS, is_record, run_id, runs_folder
+from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
-from thesislib.system.files import Broken, read_arrays, read_json, read_metrics, read_table
+from thesislib.system.files import Broken, read_arrays, read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Result:
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
         path = self.folder / "metrics.csv"
-        return read_metrics(path, COLUMNS, self._done.epochs, self._done.digests.get(path.name))
+        return read_table(path, columns(self.run), self._done.digests.get(path.name))
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -57,10 +56,7 @@ class Result:
         path = self.folder / "steps.csv"
         if not self.run.dense_steps:
             return pd.DataFrame(columns=list(STEPS))
-        table = read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
-        if not table["epoch"].between(1, self._done.epochs).all():
-            raise Broken(path, f"expected the epochs 1 to {self._done.epochs}")
-        return table
+        return read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
 
     def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
         """theta [P], logits [N, C] and buffers of minimum `which`, of the end for "final", or of the mean member
@@ -70,16 +66,15 @@ class Result:
 
         Raises UserError if there is no such minimum, or the run came without weights (`archive`).
         """
-        if self.is_record:
+        if self.is_archived:
             raise UserError(
                 f"run {self.id} came without its weights, which are asked for here: "
                 "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
             )
         name = which if isinstance(which, str) and not which.isdigit() else f"minimum-{which}"
-        path, digests = self.folder / f"{name}.safetensors", self._done.digests
-        if not (name in digests if digests else path.is_file()):
+        if name not in self._done.digests:
             raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return read_arrays(path, names, digests.get(name))
+        return read_arrays(self.folder / f"{name}.safetensors", names, self._done.digests[name])
 
     @property
     def step_losses(self) -> np.ndarray:
@@ -87,10 +82,7 @@ class Result:
         if not self.run.step_losses:
             return np.zeros((0, 0), np.float32)
         path = self.folder / "losses.safetensors"
-        losses = read_arrays(path, ["train_loss"], self._done.digests.get("losses"))["train_loss"]
-        if len(losses) != self._done.epochs:
-            raise Broken(path, f"it is of {len(losses)} epochs, not {self._done.epochs}")
-        return losses
+        return read_arrays(path, ["train_loss"], self._done.digests.get("losses", ""))["train_loss"]
 
     @property
     def minimum_epochs(self) -> list[int]:
@@ -98,9 +90,9 @@ class Result:
         return [e for e in self.run.minimum_epochs if e <= self._done.epochs - self.diverged]
 
     @property
-    def is_record(self) -> bool:
+    def is_archived(self) -> bool:
         """Whether the run came without its weights (`archive`)."""
-        return is_record(self.folder)
+        return is_archived(self.folder)
 
     @property
     def diverged(self) -> bool:
@@ -142,7 +134,7 @@ def read_config(folder: Path) -> Config:
     """What the run in a folder is. Raises UserError if that is not what the folder's name says."""
     path = folder / "config.json"
     config = read_json(path, Config)
-    if not config.earlier and config.run.digest(config.data) != folder.name:
+    if not config.earlier and config.run.digest(config.data, config.sources) != folder.name:
         raise Broken(path, f"it is not run {folder.name}'s: it was damaged, edited or exchanged")
     return config
 
@@ -301,10 +293,10 @@ class Results(Sequence[Row]):
     def map(self, function: Callable[..., cache.Computed], name: str, version: int, **parameters: Any) -> pd.DataFrame:
         """`function(results, **parameters)` of each of the `ensembles`, as rows behind `keys` and seed.
 
-        The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length (empty:
-        no rows). What it returns is kept beside the runs (`cache`) under `name`, and computed again for other parameters
-        or another `version`: raise that when the function changes. What takes long is shared out among processes, which
-        must be able to import the function.
+        The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length; an
+        empty one has no rows. It is kept beside the runs (`cache`) under `name`, and computed again for other
+        parameters or another `version`: raise that when the function changes. What takes long is shared out among
+        processes, which must be able to import the function.
         """
         groups = [[row.result for row in rows] for rows in self.ensembles]
         found = cache.many(name, groups, function, version=version, **parameters)
@@ -316,7 +308,7 @@ class Results(Sequence[Row]):
         return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
     def for_csv(self) -> pd.DataFrame:
-        """`final` as the section's CSV has it: roles before the labels, a member's own seed, nothing that is constant."""
+        """`final` as the section's CSV has it: roles stand before labels, a member has its own seed."""
         final, rows = self.final, {(row.role, row.label, row.id): row for row in self}
         own = [rows[key].run.seed for key in zip(final["role"], final["label"], final["id"], strict=True)]
         label = final["label"].where(final["role"] == "curve", final["role"] + ": " + final["label"])

@@ -1,9 +1,9 @@
 """What runs share: until the first minimum is stored there is no hill, so that the distance term cannot matter.
 
 Runs that differ in nothing but the term (strength, width, kernel, what becomes of later minima), in their length or in
-what they log are the same run up to there, to the bit. The first of them keeps its state beside the runs, the others go
-on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs from a
-finished one only in being shorter is cut from it, without a step, if that one stored a minimum where this one ends.
+what they log are the same run up to there, to the bit. The first of them keeps this shared prefix beside the runs, the
+others go on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs
+from a finished one only in being shorter is cut from it, without a step, if that one stored a minimum where it ends.
 
 runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
 """
@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from thesislib import schedules
-from thesislib.runs import store
-from thesislib.config import LARGEST_COUNT, MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
-from thesislib.system.errors import UserError
+from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
 from thesislib.datasets import fingerprint
-from thesislib.system.files import Broken, read_arrays, write_arrays
+from thesislib.runs import store
 from thesislib.runs.results import load
+from thesislib.system.errors import UserError
+from thesislib.system.fields import LARGEST_COUNT
+from thesislib.system.files import Broken, read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
 
@@ -35,17 +36,18 @@ WITHOUT_EFFECT = frozenset(
 
 
 def file_name(run: Run, device: str) -> str | None:
-    """Name of the file that every run with this beginning could use; None if there is nothing to share."""
+    """Name of the file that every run with this prefix can use on such a `device`; None if there is none to share."""
     if not run.minimum_epochs or run.minimum_at_start:
         return None
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     # Another torch or device, or another number of processes, rounds differently.
     key = [shared, fingerprint(run.data), REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
+    key += [text for field, text in run.sources().items() if field not in WITHOUT_EFFECT]
     return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
 
 
 def find(name: str | None) -> Path | None:
-    """Where a beginning of that name lies, if anybody has kept it."""
+    """Where a shared prefix of that name lies, if anybody has kept it."""
     return next(store.runs_folder().glob(f"*/{name}"), None) if name else None
 
 
@@ -59,18 +61,16 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device:
         return
     metrics = writer.history[store.columns(run, minima=1)]
     parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
-    for number in range(_members_before(run)):
-        parts[f"member-{number}"] = read_arrays(writer.folder / f"member-{number}.safetensors")
-    arrays = {f"{part}/{key}": array for part, some in parts.items() for key, array in some.items()}
-    write_arrays(writer.folder / name, arrays)
+    parts |= {member: read_arrays(writer.folder / f"{member}.safetensors") for member in _members(run)}
+    write_arrays(writer.folder / name, {f"{part}/{k}": array for part in parts for k, array in parts[part].items()})
     # Of several that came here at the same time the last one sees all.
     for path in sorted(store.runs_folder().glob(f"*/{name}"))[1:]:
         path.unlink(missing_ok=True)
 
 
-def _members_before(run: Run) -> int:
-    """How many mean members a run has by its first minimum."""
-    return sum(epoch <= run.minimum_epochs[0] for epoch in run.member_ends)
+def _members(run: Run) -> list[str]:
+    """Names of the mean members that a run has by its first minimum."""
+    return [f"member-{k}" for k, epoch in enumerate(run.member_ends) if epoch <= run.minimum_epochs[0]]
 
 
 def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, list[Arrays]]:
@@ -82,11 +82,11 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     # A run that ends there has to be evaluated itself.
     if path is None or run.minimum_epochs[0] == run.epochs:
         return 0, {}, []
-    parts: dict[str, Arrays] = {}
     try:
         arrays = read_arrays(path)
     except Broken:  # the run is then trained from its start
         return 0, {}, []
+    parts: dict[str, Arrays] = {}
     for key, array in arrays.items():
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = array
@@ -96,21 +96,10 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
         row = {name: value for name, value in pairs if value == value or name in store.COLUMNS}
         epoch = int(row["epoch"])
         writer.row(row | {"epoch": epoch, "strength": schedules.strength(run, epoch - 1)})
-    for number in range(_members_before(run)):
-        writer.member(number, parts[f"member-{number}"])
-    writer.minimum(0, parts["minimum"])
+    for member in _members(run):
+        writer.arrays(member, parts[member])
+    writer.arrays("minimum-0", parts["minimum"])
     return epoch, parts["state"], [parts["minimum"]]
-
-
-def of_any_length(run: Run) -> Run:
-    """What runs that differ in their length alone have in common."""
-    return run.model_copy(update={"epochs": 0})
-
-
-def can_be_cut(run: Run, whole: Run) -> bool:
-    """Whether `whole` is one of `longer` runs, if the two differ in their length alone."""
-    further, every = whole.epochs - run.epochs, run.minima_every
-    return bool(every) and run.epochs in run.minimum_epochs and 0 < further <= run.epochs and further % every == 0
 
 
 def longer(run: Run) -> Iterator[Run]:
@@ -118,7 +107,7 @@ def longer(run: Run) -> Iterator[Run]:
     if run.epochs in run.minimum_epochs and run.minima_every:
         most = min(2 * run.epochs, LARGEST_COUNT, MOST_MINIMA * run.minima_every)  # beyond, there are no runs
         for epochs in range(run.epochs + run.minima_every, most + 1, run.minima_every):
-            yield run.replace(epochs=epochs)
+            yield run.model_copy(update={"epochs": epochs})
 
 
 def cut(run: Run, writer: store.Writer, device: str) -> bool:
@@ -126,43 +115,39 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
 
     Its minimum at that epoch is the shorter run's end. `seconds` stay those of the run that trained them.
     """
-    for parent in longer(run):
-        if not _has_weights(parent):
-            continue
+    minima = [f"minimum-{k}" for k in range(len(run.minimum_epochs))]
+    members = [f"member-{k}" for k in range(len(run.member_ends))]
+    for parent in filter(_has_weights, longer(run)):
         try:
             whole = load(parent)
             versions = whole.summary["versions"]
             if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
                 continue
-            minima = [whole.arrays(k) for k in range(len(run.minimum_epochs))]
+            stored = {name: whole.arrays(name) for name in (*minima, *members)}
             labels = whole.arrays("final", "labels")
-            members = [whole.arrays(f"member-{k}") for k in range(len(run.member_ends))]
             rows, steps, losses = whole.history.head(run.epochs), whole.steps, whole.step_losses[: run.epochs]
         except (UserError, KeyError):  # broken, or it diverged before: the run is then trained
             continue
-        for number, minimum in enumerate(minima):
-            writer.minimum(number, minimum)
-        for number, member in enumerate(members):
-            writer.member(number, member)
+        for name, arrays in stored.items():
+            writer.arrays(name, arrays)
         known = set(store.columns(run))
         for row in rows.astype({"epoch": int}).to_dict("records"):
             writer.row({name: value for name, value in row.items() if value == value and name in known})
-        if run.dense_steps:
-            steps = steps[steps["epoch"] <= run.epochs].astype(dict.fromkeys(("epoch", "minimum", "step"), int))
-            writer.steps(steps.to_dict("records"))
+        steps = steps[steps["epoch"] <= run.epochs].astype(dict.fromkeys(("epoch", "minimum", "step"), int))
+        writer.steps(steps.to_dict("records"))
         if run.step_losses:
-            writer.losses(losses)
-        writer.finish("finished", minima[-1] | labels, versions)
+            writer.arrays("losses", {"train_loss": losses})
+        writer.finish("finished", stored[minima[-1]] | labels, versions)
         return True
     return False
 
 
 def files(runs: Iterable[Run]) -> int:
-    """How many beginnings these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
+    """How many prefixes these runs keep: of each, weights, momentum and the minimum are three vectors [P]."""
     return len({file_name(run, "any") for run in runs} - {None})
 
 
-def epochs(runs: Iterable[Run], device: str) -> int:
+def epochs(runs: Collection[Run], device: str) -> int:
     """Epochs that it takes to train these runs on such a `device`, shared ones counted once.
 
     What lies on disk for them, of others that were trained there, need not be trained again.
@@ -181,6 +166,4 @@ def epochs(runs: Iterable[Run], device: str) -> int:
 
 
 def _has_weights(run: Run) -> bool:
-    """Whether a run is finished here, and no record without weights."""
-    folder = store.runs_folder() / store.run_id(run)
-    return all((folder / name).is_file() for name in ("done.json", "final.safetensors"))
+    return store.has_weights(store.runs_folder() / store.run_id(run))

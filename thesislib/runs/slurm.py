@@ -1,6 +1,7 @@
 """Many runs through submitit: as a Slurm array, or as processes of this machine that outlive the terminal.
 
-runs/cluster/<name>/ has submitit's logs (<job>_0_log.out, .err) and pickled tasks of one launch.
+runs/cluster/submitted.json   where each run was last sent, by its id
+             <launch>/        submitit's logs (<job>_0_log.out, .err), pickled tasks and results of one launch
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import psutil
+from pydantic import RootModel
 from tqdm.auto import tqdm
 
-from thesislib.runs import jobs, launch, store
-from thesislib.system import machine
 from thesislib.config import Run
+from thesislib.runs import launch, store
+from thesislib.system import files, machine
 from thesislib.system.errors import UserError
-from thesislib.system.files import lock, make_writable, settle_folders
-from thesislib.runs.jobs import Cluster, Sent
+
+Cluster = Literal["local", "slurm"]
 
 #: Options of sbatch that say which job is whose, and how it is told to stop.
 OURS = frozenset({"job_name", "array", "output", "error", "signal", "requeue", "open_mode"})
@@ -31,22 +35,44 @@ OURS = frozenset({"job_name", "array", "output", "error", "signal", "requeue", "
 POLL_SECONDS = 2.0
 #: Seconds before the time limit at which Slurm tells a task to stop. Runs save themselves every few seconds anyway.
 NOTICE_SECONDS = 60
+#: Tasks of a Slurm array, if nobody says how many.
+MOST_TASKS = 64
+
+_FOR_EVER = 100_000.0  # hours
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one task of the array asks for; the defaults fit small runs on a CPU."""
+    """What is asked for; the defaults fit small runs on a CPU."""
 
-    tasks: int | None = None  # size of the array; None: a core each (local), or up to 64 (Slurm)
-    cpus: int = 1
-    gpus: int = 0  # of Slurm's; local tasks take turns at those that are visible
+    tasks: int | None = None  # size of the array (None: up to 64); of a local task, processes (None: one a core)
+    cpus: int = 1  # of a task, so runs at a time
+    gpus: int = 0  # of Slurm's; local processes take turns at those that are visible
     hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
     sbatch: dict[str, str] = field(default_factory=dict)  # further options, such as account or qos
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Where a run was sent."""
+
+    cluster: Cluster
+    name: str  # of the launch: job numbers begin anew when a cluster is set up again, names do not
+    job: str
+    log: str
+
+    def ended_by_itself(self) -> bool:
+        """Whether the job came to its end, well or badly, and was not killed."""
+        return Path(self.log.removesuffix("log.err") + "result.pkl").is_file()
+
+
+class _Submitted(RootModel[dict[str, Sent]]):
+    """submitted.json."""
+
+
 class Task:
-    """Trains its share of the runs, one after another (or as many at a time as it has cores).
+    """Trains its share of the runs, as many at a time as it has cores.
 
     `number` is its place in the array, by which tasks take turns at the GPUs that they see.
 
@@ -73,55 +99,80 @@ class Task:
         return DelayedSubmission(self)
 
 
+def folder() -> Path:
+    """Where what belongs to jobs lies: runs/cluster/."""
+    return store.runs_folder() / "cluster"
+
+
+def sent() -> dict[str, Sent]:
+    """Where runs were last sent, by run id. Raises UserError if the file that says so is broken, or cannot be read."""
+    path = folder() / "submitted.json"
+    if not path.exists():
+        return {}
+    try:
+        return files.read_json(path, _Submitted).root
+    except files.Broken as error:
+        raise files.Broken(path, error.why, "delete it once no job is on its way") from None
+
+
+def forget(identities: Iterable[str]) -> None:
+    """Where these runs were sent is of no interest any more: they were deleted."""
+    if gone := sent().keys() & set(identities):
+        with files.lock(folder() / "lock"):
+            _note({identity: where for identity, where in sent().items() if identity not in gone})
+
+
+def _note(where: dict[str, Sent]) -> None:
+    """Write down where runs were last sent; the caller holds the folder's lock."""
+    files.sweep(folder(), r"submitted\.json", older=0)
+    files.write(folder() / "submitted.json", _Submitted(where).model_dump_json(indent=1).encode())
+
+
 def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[Run]:
     """Send the runs that are neither done nor on their way; returns those sent.
 
-    Prints a line for each run that was sent before, is not on its way any more and is not done: it failed.
-    Raises UserError if the cluster refuses.
+    Prints a line for each job that has ended without all of its runs. Raises UserError if the cluster refuses.
     """
     if cluster == "slurm":
-        jobs.queue()  # says so if there is no Slurm
-    make_writable(jobs.folder(), "jobs", "THESIS_RUNS")
-    with lock(jobs.folder() / "lock"):
-        before, missing = jobs.read(), launch.missing(runs)
+        _queue()  # says so if there is no Slurm
+    files.make_writable(folder(), "jobs", "THESIS_RUNS")
+    with files.lock(folder() / "lock"):
+        before, missing = sent(), launch.missing(runs)
         # Runs that were copied from a cluster bring its jobs along, which nobody here can ask about.
-        active = jobs.active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
-        todo = []
-        for run in launch.missing(missing):  # once more: one may have been finished, and its job gone, in between
-            sent = before.get(store.run_id(run))
-            if sent in active:
-                continue
-            if sent is not None:
-                print(f"FAILED run {store.run_id(run)} of job {sent.job}: see {sent.log}", flush=True)
-            todo.append(run)
+        active = _active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
+        # Asked once more: one may have been finished, and its job gone, in between.
+        todo = [run for run in launch.missing(missing) if before.get(store.run_id(run)) not in active]
+        _tell(todo, before, "sent again")
         if todo:
-            name = f"thesislib-{secrets.token_hex(3)}"
-            jobs.note(before | _send(todo, cluster, resources, name))
+            _note(before | _send(todo, cluster, resources))
     return todo
 
 
-def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) -> dict[str, Sent]:
+def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, Sent]:
     # Imported here: only who sends needs it.
     import submitit
 
-    folder = jobs.folder() / name
-    most = 64 if cluster == "slurm" else max(1, machine.cores() // resources.cpus)
-    # The longest runs come first, dealt out in turn: tasks take about the same time.
+    name = f"thesislib-{secrets.token_hex(3)}"
+    launched = folder() / name
     families = launch.families(runs)
-    count = min(len(families), resources.tasks or most)
+    if cluster == "slurm":
+        count, workers, hours = min(len(families), resources.tasks or MOST_TASKS), resources.cpus, resources.hours
+    else:
+        # One task, whose processes share a queue: separate ones would each train the prefix that their runs share.
+        # Nobody shares this machine's queue, and submitit would start a task six times at most.
+        workers = resources.tasks * resources.cpus if resources.tasks else machine.cores()
+        count, hours = 1, _FOR_EVER
+    # The longest runs come first, dealt out in turn: tasks take about the same time.
     shares = [[run for family in families[k::count] for run in family] for k in range(count)]
-    settle_folders()
-    environment = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
-    if cluster == "local" and "CUDA_VISIBLE_DEVICES" in os.environ:
-        environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    work = [Task(share, resources.cpus, environment, number) for number, share in enumerate(shares)]
-    # Nobody shares a local queue, and submitit would start a task there six times at most.
-    hours = resources.hours if cluster == "slurm" else _FOR_EVER
+    files.settle_folders()
+    kept = ("THESIS_RUNS", "THESIS_DATA", *(("CUDA_VISIBLE_DEVICES",) if cluster == "local" else ()))
+    environment = {variable: os.environ[variable] for variable in kept if variable in os.environ}
+    tasks = [Task(share, workers, environment, number) for number, share in enumerate(shares)]
     try:
         # Tasks are pickles, which whoever reads them executes: nobody else may put one there.
-        folder.mkdir(mode=0o700)
+        launched.mkdir(mode=0o700)
         # Time-outs are requeued as often as it takes: every one of them got some epochs done.
-        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=10_000)
+        executor = submitit.AutoExecutor(launched, cluster=cluster, slurm_max_num_timeout=10_000)
         executor.update_parameters(
             name=name, timeout_min=round(60 * hours), cpus_per_task=resources.cpus,
             gpus_per_node=resources.gpus, slurm_partition=resources.partition, slurm_signal_delay_s=NOTICE_SECONDS,
@@ -129,21 +180,16 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources, name: str) ->
         )  # fmt: skip
         # submitit prints what sbatch says, and raises it too.
         with _deaf(), _outside_of_jobs(), redirect_stderr(io.StringIO()):
-            array = executor.submit_array(work)
+            array = executor.submit_array(tasks)
     except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
-        raise UserError(f"{cluster} refuses the jobs: {jobs.last_line(error)}") from None
-    for task in folder.glob("*.pkl"):
+        raise UserError(f"{cluster} refuses the jobs: {_last_line(error)}") from None
+    for task in launched.glob("*.pkl"):
         task.chmod(0o600)
-    logs = [str(job.paths.stderr) for job in array]
     return {
-        store.run_id(run): Sent(cluster, name, job.job_id, log)
-        for share, job, log in zip(shares, array, logs, strict=True)
+        store.run_id(run): Sent(cluster, name, job.job_id, str(job.paths.stderr))
+        for share, job in zip(shares, array, strict=True)
         for run in share
     }
-
-
-_FOLDERS = ("THESIS_RUNS", "THESIS_DATA")
-_FOR_EVER = 100_000.0  # hours
 
 
 @contextmanager
@@ -171,21 +217,75 @@ def _outside_of_jobs() -> Iterator[None]:
 
 def on_their_way(runs: Iterable[Run]) -> list[Run]:
     """The runs that are not done and whose job waits or works."""
-    sent = jobs.read()
-    todo = [run for run in launch.missing(runs) if store.run_id(run) in sent]
-    active = jobs.active(sent[store.run_id(run)] for run in todo)
-    return [run for run in todo if sent[store.run_id(run)] in active]
+    where = sent()
+    todo = {run: where[store.run_id(run)] for run in launch.missing(runs) if store.run_id(run) in where}
+    active = _active(todo.values())
+    return [run for run, job in todo.items() if job in active]
 
 
 def watch(runs: list[Run]) -> int:
-    """Show progress until no run is on its way any more; prints what failed; how many did."""
+    """Show progress until no run is on its way any more; prints what failed; how many are not done."""
     with tqdm(total=len(runs), desc="on the cluster", unit="run") as bar:
         while waiting := on_their_way(runs):
             bar.update(len(runs) - len(waiting) - bar.n)
             time.sleep(POLL_SECONDS)
-        failed = launch.missing(runs)
-        bar.update(len(runs) - len(failed) - bar.n)
-    sent = jobs.read()
-    for run in failed:
-        print(f"FAILED run {store.run_id(run)}: see {sent[store.run_id(run)].log}", flush=True)
-    return len(failed)
+        left = launch.missing(runs)
+        bar.update(len(runs) - len(left) - bar.n)
+    _tell(left, sent(), "launch sends them again")
+    return len(left)
+
+
+def _tell(runs: list[Run], where: dict[str, Sent], then: str) -> None:
+    """Print a line for each job that has ended without these runs: they failed, or it was killed before their turn."""
+    jobs: dict[tuple[Sent, bool], list[str]] = {}
+    for identity in map(store.run_id, runs):
+        if job := where.get(identity):
+            failed = job.ended_by_itself() or store.is_run(store.runs_folder() / identity)
+            jobs.setdefault((job, failed), []).append(identity)
+    for (job, failed), some in jobs.items():
+        which = f"run {some[0]}" if len(some) == 1 else f"{len(some)} runs"
+        if failed:
+            print(f"FAILED {which} of job {job.job}: see {job.log}", flush=True)
+        else:
+            print(f"job {job.job} was stopped before it began {which}: {then}", flush=True)
+
+
+def _active(jobs: Iterable[Sent], there: bool = True) -> set[Sent]:
+    """Those that wait or run. Raises UserError if Slurm does not answer though it should be `there`."""
+    jobs, waiting = set(jobs), set()
+    if any(job.cluster == "slurm" for job in jobs):
+        try:
+            waiting = _queue()
+        except UserError:
+            if there:
+                raise
+    return {job for job in jobs if ((job.job, job.name) in waiting if job.cluster == "slurm" else _alive(job))}
+
+
+def _queue() -> set[tuple[str, str]]:
+    """(job, name) of all that waits or runs on Slurm. Raises UserError if Slurm does not answer."""
+    command = ["squeue", "--me", "--array", "--noheader", "--format", "%i %j"]
+    try:
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    except FileNotFoundError:
+        raise UserError("Slurm is not installed here: no command squeue (--cluster local needs none)") from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"Slurm does not answer: {_last_line(error)}") from None
+    return {tuple(line.split(maxsplit=1)) for line in lines if " " in line}
+
+
+def _alive(job: Sent) -> bool:
+    """Whether a local job's process is there; its command line has the launch's name in it."""
+    try:
+        process = psutil.Process(int(job.job))
+        return process.status() != psutil.STATUS_ZOMBIE and any(job.name in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of what a failed command said."""
+    text = getattr(error, "stderr", None) or getattr(error, "output", None) or str(error)
+    text = text.decode() if isinstance(text, bytes) else text
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,6 +1,7 @@
 """Run folders: names, lock, resume, write. `results` reads them back; neither needs torch to do so.
 
 runs/<id>/config.json              the run, its data's fingerprint, REVISION
+          model.py, kernel.py      the text of the module, where these are one's own
           metrics.csv              one row an epoch
           steps.csv                one row a step just after a minimum, if the run asks for it (dense_steps)
           minimum-<k>.safetensors  theta [P], test logits [N, C], buffers of the k-th minimum
@@ -14,7 +15,7 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           done.json                the summary, and the digests of the other files; there is none until the run is whole
 
 Every file carries its own digest or has it in done.json (`files`), and is read against it. config.json is what the
-folder's name says.
+folder's name says. An archived run (`archive`) came without its weights: it has no final.safetensors.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ import contextlib
 import csv
 import io
 import json
+import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field
 
-from thesislib.system import files
-from thesislib.config import Run
-from thesislib.system.errors import UserError
+from thesislib.config import NETWORK_VERSIONS, REVISION, Run
 from thesislib.datasets import fingerprint
-from thesislib.system.files import Broken, appending, digest, parse_table, read_arrays, write, write_arrays, write_json
-from thesislib.runs.schema import Config, Summary
+from thesislib.system import files, own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,12 +68,59 @@ def columns(run: Run, minima: int | None = None) -> list[str]:
 #: gradient, cosines of the angles between the two and to the last step's gradient, squared distance to the minimum.
 STEPS = (*("epoch", "minimum", "step", "loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d"),)
 
-#: The files of a run's folder that are written here, and what a process leaves that was killed while it wrote one.
+#: The files of a run's folder that are written here.
 _OURS = (
-    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:minimum-\d+|member-\d+|final|losses|checkpoint|beginning-[0-9a-f]+|"
-    r"derived-[\w.-]+)\.safetensors|events\.out\.tfevents\..+|lock"
+    r"(?:config|done)\.json|(?:metrics|steps)\.csv|(?:model|kernel)\.py|lock|"
+    r"(?:minimum-\d+|member-\d+|final|losses|checkpoint|beginning-[0-9a-f]+|derived-[\w.-]+)\.safetensors|events\.out\.tfevents\..+"
 )
-_ABANDONED = re.compile(rf"\.(?:{_OURS})\.{files.ABANDONED}")
+
+#: A dataset's short name, as `datasets.fingerprint` gives it.
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Config(BaseModel):
+    """config.json: what a run is, and on which data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Run
+    data: Fingerprint
+    revision: int = REVISION
+    network: int = 1
+    sources: dict[str, str] = {}  # of a network or kernel of one's own: the name of its text, by field
+
+    @classmethod
+    def of(cls, run: Run) -> Config:
+        """That of a run that is trained now."""
+        network = NETWORK_VERSIONS.get(run.model, 1)
+        return cls(run=run, data=fingerprint(run.data), network=network, sources=run.sources())
+
+    @property
+    def earlier(self) -> str:
+        """In which way a run of that kind would be another one today; empty if it would not."""
+        if self.network != NETWORK_VERSIONS.get(self.run.model, 1):
+            return f"of an earlier version of {self.run.model}, with other initial weights"
+        if changed := [name for f, text in self.sources.items() if own.digest(name := getattr(self.run, f)) != text]:
+            return f"of another text: {changed[0]} has changed since"
+        return "" if self.revision == REVISION else f"of revision {self.revision}; this is revision {REVISION}"
+
+
+class Summary(BaseModel):
+    """done.json: how a run ended, and the digests of its files."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    status: Literal["finished", "diverged"]
+    epochs: Annotated[int, Field(ge=1)]
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    nll: float | None
+    squared_distances: list[Annotated[float, Field(ge=0)] | None]
+    seconds: Annotated[float, Field(ge=0)]
+    finished: str
+    versions: dict[str, str]
+    digests: dict[str, _Digest]
 
 
 def runs_folder() -> Path:
@@ -90,31 +138,24 @@ def is_done(run: Run) -> bool:
     return (runs_folder() / run_id(run) / "done.json").is_file()
 
 
-@contextmanager
-def writing(run: Run) -> Iterator[Writer]:
-    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
-    folder = runs_folder() / run_id(run)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.lock(folder / "lock")
-    except OSError as error:
-        raise UserError(f"cannot write runs to {folder.parent}: {error.strerror} (set THESIS_RUNS)") from None
-    with lock:
-        writer = Writer(run, folder)
-        try:
-            yield writer
-        finally:
-            writer.close()
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's: named by an id, with the run's description in it."""
     return bool(re.fullmatch("[0-9a-f]{12}", folder.name)) and (folder / "config.json").is_file()
 
 
-def is_record(folder: Path) -> bool:
+def has_weights(folder: Path) -> bool:
+    """Whether the run in a folder is finished, and its weights are there."""
+    return all((folder / name).is_file() for name in ("done.json", "final.safetensors"))
+
+
+def is_archived(folder: Path) -> bool:
     """Whether a finished run came without its weights (`archive`)."""
-    return (folder / "done.json").is_file() and not (folder / "final.safetensors").is_file()
+    return (folder / "done.json").is_file() and not has_weights(folder)
+
+
+def sweep(folder: Path, older: float = files.WRITTEN_SECONDS) -> None:
+    """Delete what was left by processes that were killed while they wrote a file of a run (`files.sweep`)."""
+    files.sweep(folder, _OURS, older)
 
 
 def delete(folder: Path) -> bool:
@@ -127,9 +168,10 @@ def delete(folder: Path) -> bool:
         return True
     try:
         with FileLock(folder / "lock").acquire(timeout=0):
+            sweep(folder, older=0)
             # The description last: a folder without one is no run, and nobody would look at what is left of it.
             for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
-                if re.fullmatch(_OURS, path.name) or _ABANDONED.fullmatch(path.name):
+                if re.fullmatch(_OURS, path.name):
                     path.unlink()
             with contextlib.suppress(OSError):  # somebody's own files are in it
                 folder.rmdir()
@@ -138,15 +180,13 @@ def delete(folder: Path) -> bool:
     return True
 
 
-def sweep(folder: Path, older: float = 0.0) -> None:
-    """Delete what was left by processes that were killed while they wrote a file of a run.
-
-    Without the run's lock somebody may be writing one: only what is `older`, in seconds, is then surely left.
-    """
-    for path in folder.glob(".*"):
-        with contextlib.suppress(OSError):  # somebody else was faster, or the folder may only be read
-            if _ABANDONED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
-                path.unlink()
+@contextmanager
+def writing(run: Run) -> Iterator[Writer]:
+    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
+    folder = runs_folder() / run_id(run)
+    files.make_writable(folder, "runs", "THESIS_RUNS")
+    with files.lock(folder / "lock"):
+        yield Writer(run, folder)
 
 
 class Writer:
@@ -158,7 +198,6 @@ class Writer:
         #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
         self._tables = {name: [",".join(of) + "\n"] for name, of in self._columns.items()}
         self._digests: dict[str, str] = {}
-        self._board: Any = None
 
     @property
     def done(self) -> bool:
@@ -170,77 +209,56 @@ class Writer:
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        config = Config.of(self.run, fingerprint(self.run.data))
-        write(self.folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=1).encode())
-        sweep(self.folder)
-        epoch, state, minima = self._last_checkpoint()
-        for name in self._tables:
-            write(self.folder / name, self._text(name))
-        # Imported here: it costs more than a second, and only writers need it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(self.folder), purge_step=epoch + 1)
+        config = Config.of(self.run)
+        described = config.model_dump(mode="json", exclude=None if config.sources else {"sources"})
+        files.write(self.folder / "config.json", json.dumps(described, indent=1).encode())
+        for field in config.sources:
+            files.write(self.folder / f"{field}.py", own.source(getattr(self.run, field)).encode())
+        sweep(self.folder, older=0)
+        epoch, state, minima = 0, {}, []
+        if (path := self.folder / "checkpoint.safetensors").is_file():
+            state = files.read_arrays(path)
+            epoch = state.pop("epoch").item()
+            self._tables, self._digests = json.loads(state.pop("written").tobytes())
+            stored = {k: files.read_arrays(self._path(k), (), digest) for k, digest in self._digests.items()}
+            minima = [stored[f"minimum-{k}"] for k in range(sum(e <= epoch for e in self.run.minimum_epochs))]
+        self._write_tables()
+        self._events = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._tell_tensorboard(epoch + 1, file_version="brain.Event:2")
+        self._tell_tensorboard(epoch + 1, session_log={"status": "START"})  # what others logged from there on is void
         return epoch, state, minima
 
-    def _last_checkpoint(self) -> tuple[int, dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-        path = self.folder / "checkpoint.safetensors"
-        if not path.is_file():
-            return 0, {}, []
-        state = read_arrays(path)
-        if "epoch" not in state:
-            raise Broken(path, "it lacks epoch")
-        epoch, written = state.pop("epoch").item(), state.pop("written", None)
-        minima = [f"minimum-{k}" for k in range(sum(e <= epoch for e in self.run.minimum_epochs))]
-        if written is not None:
-            self._tables, self._digests = json.loads(written.tobytes())
-        elif not self._take_tables(epoch):
-            return 0, {}, []
-        else:  # of an earlier version, without digests
-            names = [*minima, *(f"member-{k}" for k in range(sum(e <= epoch for e in self.run.member_ends)))]
-            for name in names:
-                self._arrays(name, read_arrays(self.folder / f"{name}.safetensors"))
-        stored = {k: read_arrays(self.folder / f"{k}.safetensors", (), v) for k, v in self._digests.items()}
-        return epoch, state, [stored[name] for name in minima]
-
-    def _take_tables(self, epoch: int) -> bool:
-        """Whether metrics.csv has whole rows up to the epoch of a checkpoint that has none, which become ours.
-
-        Of steps.csv nobody knows whether it is whole.
-        """
-        try:
-            lines = (self.folder / "metrics.csv").read_text().splitlines(keepends=True)[: epoch + 1]
-            table = parse_table("".join(lines).encode(), self._columns["metrics.csv"])
-        except (FileNotFoundError, ValueError):
-            return False
-        if self.run.dense_steps or list(table["epoch"]) != list(range(1, epoch + 1)):
-            return False
-        self._tables["metrics.csv"] = lines
-        return True
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
 
     def _text(self, name: str) -> bytes:
         return "".join(self._tables[name]).encode()
+
+    def _write_tables(self) -> None:
+        for name in self._tables:
+            files.write(self.folder / name, self._text(name))
 
     def _append(self, name: str, rows: list[dict[str, float]]) -> None:
         lines = io.StringIO()
         csv.DictWriter(lines, self._columns[name], lineterminator="\n").writerows(rows)
         self._tables[name].append(lines.getvalue())
-        with appending(self.folder / name) as file:
-            file.write(lines.getvalue())
+        files.append(self.folder / name, lines.getvalue().encode())
 
-    def _arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        self._digests[name] = write_arrays(self.folder / f"{name}.safetensors", arrays)
+    def _tell_tensorboard(self, step: int, **event: Any) -> None:
+        # Imported here: only writers need it. torch's SummaryWriter takes a second more, and has a thread of its own,
+        # for which a process that is told to stop waits up to two minutes.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def close(self) -> None:
-        """Let go of TensorBoard's file, which a thread of its own writes."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), step=step, **event).SerializeToString())
+        files.append(self._events, record.getvalue())
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
         self._append("metrics.csv", [values])
-        for name in values.keys() - {"epoch"}:
-            self._board.add_scalar(name, values[name], values["epoch"])
+        scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if name != "epoch"]
+        self._tell_tensorboard(values["epoch"], summary={"value": scalars})
 
     def steps(self, rows: list[dict[str, float]]) -> None:
         """Log steps just after a minimum."""
@@ -250,49 +268,38 @@ class Writer:
     @property
     def history(self) -> pd.DataFrame:
         """The rows that have been logged."""
-        return parse_table(self._text("metrics.csv"), COLUMNS)
+        return files.parse_table(self._text("metrics.csv"))
 
-    def minimum(self, number: int, arrays: dict[str, np.ndarray]) -> None:
-        """Store the minimum with that number."""
-        self._arrays(f"minimum-{number}", arrays)
-
-    def member(self, number: int, arrays: dict[str, np.ndarray]) -> None:
-        """Store the mean member of the cycle with that number."""
-        self._arrays(f"member-{number}", arrays)
-
-    def losses(self, losses: np.ndarray) -> None:
-        """Store the training losses of all steps, [epochs, steps]."""
-        self._arrays("losses", {"train_loss": losses})
+    def arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Store "minimum-K", "member-K" (the mean member of cycle K), "losses" or "final"."""
+        self._digests[name] = files.write_arrays(self._path(name), arrays)
 
     def checkpoint(self, epoch: int, state: dict[str, np.ndarray]) -> None:
         """Make `epoch` the place to resume from."""
-        self._board.flush()
         written = json.dumps([self._tables, self._digests]).encode()
         further = {"epoch": np.array([epoch]), "written": np.frombuffer(written, np.uint8)}
-        write_arrays(self.folder / "checkpoint.safetensors", state | further)
+        files.write_arrays(self._path("checkpoint"), state | further)
 
     def finish(self, status: str, final: dict[str, np.ndarray], versions: dict[str, str]) -> None:
         """Write the final network, the tables anew as they were logged, then the marker that the run is whole."""
-        self._arrays("final", final)
-        for name in self._tables:
-            write(self.folder / name, self._text(name))
-        last = self.history.iloc[-1]
-        distances = last.filter(regex=r"^d_\d+$").dropna()
+        self.arrays("final", final)
+        self._write_tables()
+        history = self.history
+        last = history.iloc[-1]
         summary = Summary(
             id=self.folder.name,
             status=status,
             epochs=int(last["epoch"]),
             accuracy=_number(last["accuracy"]),
             nll=_number(last["test_loss"]),
-            squared_distances=[_number(d) for d in distances],
-            seconds=float(self.history["seconds"].sum()),
+            squared_distances=[_number(d) for d in last.filter(regex=r"^d_\d+$").dropna()],
+            seconds=float(history["seconds"].sum()),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             versions=versions,
-            digests=self._digests | {name: digest(self._text(name)) for name in self._tables},
+            digests=self._digests | {name: files.digest(self._text(name)) for name in self._tables},
         )
-        self.close()
-        write_json(self.folder / "done.json", summary.model_dump(mode="json"))
-        (self.folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        files.write_json(self.folder / "done.json", summary.model_dump(mode="json"))
+        self._path("checkpoint").unlink(missing_ok=True)
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Faster ways on a CPU for what `flat` and `models` do with torch's own operations; without this file they do that.
+"""Faster ways on a CPU for what `vectors`, `models` and `precision` do; without this file they use torch's own.
 
 What a hill costs is the reading of vectors of P numbers. numba's loops read each minimum once for its distance and
 once for its push, block by block, so that everything else stays in the cache; torch's operations would read and write
@@ -100,12 +100,12 @@ def serves(vector: Tensor) -> bool:
 
 
 def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
-    """As `flat.squared_distances`, of one row at least."""
+    """As `vectors.squared_distances`, of one row at least."""
     return torch.from_numpy(_squared_distances(a.numpy(), _addresses(a, rows))).to(a.dtype)
 
 
 def add_differences(flats: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
-    """As `flat.add_differences`, to vectors."""
+    """As `vectors.add_differences`, to vectors."""
     if len(factors) != len(rows) or sum(flat.numel() for flat in flats) != a.numel():
         raise ValueError(f"{len(rows)} rows take as many factors, and tensors of {a.numel()} numbers in all")
     start, addresses = 0, _addresses(a, rows)
@@ -115,7 +115,7 @@ def add_differences(flats: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], 
 
 
 def inner_products(pieces: Sequence[tuple[Tensor, ...]]) -> Tensor:
-    """As `flat.inner_products`, of pieces that are vectors, each given of all K."""
+    """As `vectors.inner_products`, of pieces that are vectors, each given of all K."""
     lower = torch.from_numpy(sum(_inner_products(tuple(x.numpy() for x in some)) for some in pieces))
     return lower + lower.tril(-1).T
 

@@ -1,9 +1,10 @@
-"""Files that are whole or not there, and one clear line about those that are broken."""
+"""Files that are whole or not there, checked when they are read, and one clear line about those that are broken."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -13,10 +14,11 @@ import secrets
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
@@ -33,14 +35,25 @@ if TYPE_CHECKING:
 #: The folder beside the package: notebooks/, figures/, runs/ and data/ lie there.
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Variables that move three folders elsewhere, and the folders' names beside the package.
+FOLDERS = {"THESIS_RUNS": "runs", "THESIS_DATA": "data", "THESIS_FIGURES": "figures"}
+
 #: Errors of a disk, or a user's share of it, that takes nothing more.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
-#: What stands behind the dot and the name of a file that is being written (`replacing`).
-ABANDONED = r"(?:\d+(?:[.-]\w+)?|[0-9a-f]{8,})"
+#: What stands behind a dot, the name and a dot while a file is written (`replacing`).
+ABANDONED = "[0-9a-f]{16}"
 
-#: Variables that move the three folders elsewhere, and the folders' names beside the package.
-FOLDERS = {"THESIS_RUNS": "runs", "THESIS_DATA": "data", "THESIS_FIGURES": "figures"}
+#: Nobody writes on one file for so many seconds.
+WRITTEN_SECONDS = 3600.0
+
+#: What is said of a file with another digest.
+_OTHER = "its digest is another: it was damaged, edited or exchanged"
+
+#: After so many seconds a process that waits for a lock says for whom.
+PATIENCE = 5.0
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def folder(variable: str) -> Path:
@@ -73,15 +86,65 @@ def make_writable(folder: Path, what: str, variable: str) -> None:
         raise UserError(f"cannot write {what} to {folder}: {error.strerror} (set {variable})") from None
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside it to write to; on success it takes the place of `path`, else nothing of it stays.
+
+    Raises OSError, which names `path`, if the disk is full or the folder may only be read.
+    """
+    # At random: in containers, and on the hosts of one store, processes have equal numbers.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with _naming(path):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the disk name this path; those of safetensors, which has no kind of its own for them, too."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def sweep(folder: Path, names: str, older: float = WRITTEN_SECONDS) -> None:
+    """Delete what was left by processes that were killed while they wrote (`replacing`) a file of such a name.
+
+    `names` is a regular expression. Somebody may be writing a file just now, unless a lock says that nobody is: only
+    what is `older`, in seconds, is surely left.
+    """
+    left = re.compile(rf"\.(?:{names})\.{ABANDONED}")
+    for path in folder.glob(".*"):
+        with contextlib.suppress(OSError):  # somebody else was faster, or the folder may only be read
+            if left.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
+                path.unlink()
+
+
 def write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: a kill at any moment leaves the old content or the new."""
+    """Replace a file as a whole: a kill at any moment leaves the old content or the new. Raises as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def digest(content: bytes) -> str:
-    """A short name of this exact content: of SHA-256, the fastest on processors that know it, 32 hex digits."""
-    return hashlib.sha256(content).hexdigest()[:32]
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file. Raises OSError, which names it, if the disk is full."""
+    with _naming(path), path.open("ab") as file:
+        file.write(content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a JSON file as a whole, with a digest of its content, against which `read_json` reads."""
+    write(path, json.dumps(content | {"digest": _digest_of_json(content)}, indent=1).encode())
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
@@ -91,59 +154,26 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
     """
     # safetensors writes memory as it lies: an array in another order would come back shuffled.
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    digests = {name: _digest_of(name, array) for name, array in arrays.items()}
+    digests = {name: _digest_of_array(name, array) for name, array in arrays.items()}
     text = json.dumps({"file": path.name, "arrays": digests}, sort_keys=True)
     with replacing(path) as temporary:
         save_file(arrays, temporary, {"digests": text})  # one entry: it keeps several in no order
     return digest(text.encode())
 
 
-def _digest_of(name: str, array: np.ndarray) -> str:
-    hashed = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
-    hashed.update(array.reshape(-1).view(np.uint8))
-    return hashed.hexdigest()[:32]
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file as a whole, with a digest of its content, against which `read_json` reads."""
-    write(path, json.dumps(content | {"digest": _digest_of_json(content)}, indent=1).encode())
+def digest(content: bytes) -> str:
+    """A short name of this exact content: of SHA-256, the fastest on processors that know it, 32 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _digest_of_json(content: dict[str, Any]) -> str:
     return digest(json.dumps(content, sort_keys=True).encode())
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside it to write to; on success it takes the place of `path`, else nothing of it stays.
-
-    Raises OSError, which names `path`, if the disk is full or the folder may only be read.
-    """
-    # At random: in containers, and on the hosts of one store, processes have equal numbers.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except SafetensorError as error:  # it has no kind of its own for a full disk or a folder that may only be read
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code) if number else str(error), str(path)) from None
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def appending(path: Path) -> Iterator[TextIO]:
-    """The file, open for further lines. Raises OSError, which names it, if the disk is full."""
-    try:
-        with path.open("a", newline="") as file:
-            yield file
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+def _digest_of_array(name: str, array: np.ndarray) -> str:
+    hashed = hashlib.sha256(f"{name} {array.dtype.str} {array.shape} ".encode())
+    hashed.update(array.reshape(-1).view(np.uint8))
+    return hashed.hexdigest()[:32]
 
 
 class Broken(UserError):
@@ -154,29 +184,26 @@ class Broken(UserError):
         super().__init__(f"{path} is broken ({self.why}): {advice or f'delete {path.parent} to train this run again'}")
 
 
-def unreadable(path: Path, error: OSError) -> UserError:
-    """The error for a file of which nobody knows whether it is what it should be."""
-    return UserError(f"{path} cannot be read ({error.strerror or error}): see to its permissions, or to its disk")
-
-
-#: What a broken file's digest says.
-_OTHER = "its digest is another: it was damaged, edited or exchanged"
-
-Schema = TypeVar("Schema", bound=BaseModel)
-
-
-def read(path: Path) -> bytes:
-    """A file's content. Raises Broken if it is not there, UserError if it cannot be read."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Reading a file raises Broken if it is not there, UserError if nobody knows whether it is what it should be."""
     try:
-        return path.read_bytes()
+        yield
     except FileNotFoundError:
         raise Broken(path, "no such file") from None
     except OSError as error:
-        raise unreadable(path, error) from None
+        why = error.strerror or error
+        raise UserError(f"{path} cannot be read ({why}): see to its permissions, or to its disk") from None
+
+
+def read(path: Path) -> bytes:
+    """A file's content. Raises as `reading` does."""
+    with reading(path):
+        return path.read_bytes()
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
-    """A JSON object of that form. Raises Broken if it is another, or not what was written, else as `read` does."""
+    """A JSON object of that form. Raises Broken if it is another, or not what was written, else as `reading` does."""
     try:
         content = json.loads(read(path))
         if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
@@ -193,73 +220,54 @@ def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = No
     """All arrays of a safetensors file, or only those named.
 
     Raises Broken if they are not those that were written under this name, or the file's digest is not the one that is
-    `expected`; UserError if it cannot be read. Files of earlier versions have no digests.
+    `expected`; else as `reading` does.
     """
     try:
-        path.open("rb").close()  # safetensors calls a file without permission one that is not there
-        with safe_open(path, framework="numpy") as file:
-            there, text = set(file.keys()), (file.metadata() or {}).get("digests")
-            arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
-        known = None if text is None else json.loads(text)
-    except FileNotFoundError:
-        raise Broken(path, "no such file") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
+        with reading(path):
+            path.open("rb").close()  # safetensors calls a file without permission one that is not there
+            with safe_open(path, framework="numpy") as file:
+                there, text = set(file.keys()), (file.metadata() or {}).get("digests", "{}")
+                arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
+        known = json.loads(text)
+        whole = expected in (None, digest(text.encode()))
+        whole &= known["file"] == path.name and known["arrays"].keys() == there
+        whole &= all(_digest_of_array(name, array) == known["arrays"][name] for name, array in arrays.items())
     except (SafetensorError, ValueError, RecursionError) as error:
         raise Broken(path, error) from None
-    if expected is not None and (text is None or digest(text.encode()) != expected):
+    except (KeyError, TypeError, AttributeError):  # no digests, or not of that form
+        whole = False
+    if not whole:
         raise Broken(path, _OTHER)
-    if text is not None:
-        try:
-            if known["file"] != path.name or known["arrays"].keys() != there:
-                raise Broken(path, _OTHER)
-            if any(_digest_of(name, array) != known["arrays"][name] for name, array in arrays.items()):
-                raise Broken(path, _OTHER)
-        except (KeyError, TypeError, AttributeError):
-            raise Broken(path, _OTHER) from None
     return arrays
 
 
-def read_table(path: Path, columns: Iterable[str], expected: str | None = None) -> pd.DataFrame:
-    """A CSV file of numbers with at least these columns. Raises Broken or UserError, as `read_arrays` does."""
-    content = read(path)
-    if expected is not None and digest(content) != expected:
-        raise Broken(path, _OTHER)
-    try:
-        return parse_table(content, columns)
-    except ValueError as error:
-        raise Broken(path, error) from None
+def read_table(path: Path, columns: Iterable[str], expected: str | None) -> pd.DataFrame:
+    """A CSV file of numbers with this digest. Raises Broken if it has another one, else as `reading` does.
 
-
-def read_metrics(
-    path: Path, columns: Iterable[str], epochs: int | None = None, expected: str | None = None
-) -> pd.DataFrame:
-    """metrics.csv with at least these columns and rows for the epochs 1 to `epochs` (None: any number).
-
-    Raises as `read_table` does.
+    One of `columns` that it lacks, because it is of an earlier version, is NaN; stderr names each of them once.
     """
-    table = read_table(path, columns, expected)
-    if not len(table) or not np.array_equal(table["epoch"], np.arange(1, (epochs or len(table)) + 1)):
-        raise Broken(path, f"expected the epochs 1 to {epochs or 'the last'}")
+    content = read(path)
+    if digest(content) != expected:
+        raise Broken(path, _OTHER)
+    table = parse_table(content)
+    for name in columns:
+        if name not in table:
+            _say_once(f"thesislib: no {name} in {path.name} of runs that were trained before there was one: it is NaN")
+            table[name] = np.nan
     return table
 
 
-def parse_table(content: bytes, columns: Iterable[str]) -> pd.DataFrame:
-    """The same from the file's content. Raises ValueError: a line cut short must not become a missing value."""
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def parse_table(content: bytes) -> pd.DataFrame:
+    """A table of numbers from the content of a CSV file."""
     # Imported here: it takes a third of a second, and the loop does not need it.
     import pandas as pd
 
-    lines = content.decode().splitlines(keepends=True)
-    table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", dtype=float)
-    if missing := set(columns) - set(table.columns):
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    if len({line.count(",") for line in lines}) != 1 or not lines[-1].endswith("\n"):
-        raise ValueError("a line is cut short")
-    return table
-
-
-#: After so many seconds a process that waits for a lock says for whom.
-PATIENCE = 5.0
+    return pd.read_csv(io.BytesIO(content), float_precision="round_trip", dtype=float)
 
 
 def lock(path: Path) -> AcquireReturnProxy:
@@ -283,10 +291,8 @@ def lock(path: Path) -> AcquireReturnProxy:
 
 def _holder(path: Path) -> str:
     """Who wrote a lock: by its own content, which may be gone or another program's."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         process, host, *_ = path.read_text(errors="replace").split("\n")
         if host:
             return f"process {int(process)} on {printable(host)}"
-    except (OSError, ValueError):
-        pass
     return "a process that left no name"

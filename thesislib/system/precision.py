@@ -1,0 +1,42 @@
+"""Networks in fp32 or bf16, and BatchNorm's statistics at given weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+try:
+    from thesislib.system import fast
+except ImportError:  # torch's own autocast gives the same up to rounding
+    fast = None
+
+
+def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:
+    """Where products and convolutions are of numbers in this precision."""
+    if precision == "fp32":
+        return nullcontext()
+    return fast.autocast() if fast and device == "cpu" else torch.autocast(device, torch.bfloat16)
+
+
+def predict(model: nn.Module, images: Tensor, precision: Literal["fp32", "bf16"]) -> Tensor:
+    """Logits [B, C] in fp32 of images [B, C, H, W], products and convolutions in the precision."""
+    if precision == "fp32":
+        return model(images)
+    # Convolutions in bf16 are fastest with the channels innermost; the weights stay as theta has them.
+    images = images.contiguous(memory_format=torch.channels_last)
+    with _products(images.device.type, precision):
+        return model(images).float()
+
+
+def estimate_statistics(model: nn.Module, batches: Iterable[Tensor], precision: Literal["fp32", "bf16"]) -> None:
+    """Collect BatchNorm's statistics anew at the network's weights: plain means over `batches` of images [B, C, H, W].
+
+    Running ones belong to weights of some time ago (Izmailov et al. 2018). Nothing happens without a BatchNorm.
+    """
+    with _products(next(model.parameters()).device.type, precision):
+        update_bn(batches, model)

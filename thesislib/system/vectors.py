@@ -1,0 +1,81 @@
+"""Sums over long vectors, on any device; on a CPU in one pass over memory, by `fast`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+try:
+    from thesislib.system import fast
+except ImportError:  # torch's own operations give the same up to rounding
+    fast = None
+
+
+def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """||a - row||^2, [C], of a vector [P] and C rows [P]."""
+    if not rows:
+        return a.new_zeros(0)
+    if fast and fast.serves(a):
+        return fast.squared_distances(a, rows)
+    return torch.stack([torch.dot(a - row, a - row) for row in rows])
+
+
+def add_differences(outs: Sequence[Tensor], a: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
+    """Add sum_c factors_c (a - row_c) in place to contiguous tensors that, end to end, are as long as a [P]."""
+    flats = [out.view(-1) for out in outs]
+    if rows and fast and fast.serves(a):
+        fast.add_differences(flats, a, rows, factors)
+        return
+    # The difference is formed, not expanded into products: just after a minimum it is far smaller than a and row.
+    for row, factor in zip(rows, factors, strict=True):
+        for flat, piece in zip(flats, (a - row).split([flat.numel() for flat in flats]), strict=True):
+            flat.addcmul_(piece, factor)
+
+
+def inner_products(vectors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Inner products [K, K], float64, of K long vectors, each given as the same sequence of contiguous pieces."""
+    pieces = [tuple(piece.view(-1) for piece in some) for some in zip(*vectors, strict=True)]
+    if fast and fast.serves(pieces[0][0]):
+        return fast.inner_products(pieces)
+    return sum(torch.stack([torch.stack([torch.dot(x, y) for y in some]) for x in some]).double() for some in pieces)
+
+
+def norms_and_cosines(gradients: list[Tensor], push: list[Tensor], last: list[Tensor]) -> Tensor:
+    """Norms of the cross-entropy's gradient and of the term's, and two cosines, [4], float64.
+
+    The first is between the two gradients; the second between their sum, where the step wants to go now, and the
+    `last` step's. Each is given as one tensor a parameter. An empty `push` is no term: its norm and cosine are 0;
+    without a `last` the second cosine is nan.
+    """
+    vectors = {0: gradients} | ({1: push} if push else {}) | ({2: last} if last else {})
+    at = torch.tensor(list(vectors))
+    # One pass over all of them: the sum's products follow from those of its parts.
+    dot = torch.zeros(3, 3, dtype=torch.float64, device=gradients[0].device)
+    dot[at[:, None], at] = inner_products(list(vectors.values()))
+    of_sum = (dot[0, 0] + 2 * dot[0, 1] + dot[1, 1]).clamp_min(0)  # rounding may make it negative
+    cosines = (dot[0, 1], dot[0, 0] * dot[1, 1]), (dot[0, 2] + dot[1, 2], of_sum * dot[2, 2])
+    term_cosine, last_cosine = (product / squares.sqrt().clamp_min(1e-30) for product, squares in cosines)
+    if not last:
+        last_cosine = last_cosine + math.nan
+    return torch.stack((dot[0, 0].sqrt(), dot[1, 1].sqrt(), term_cosine, last_cosine))
+
+
+def radial_and_angular(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[float, float]:
+    """How far filters differ in length, and in direction: parts of ||a - b||^2, of weights given a tensor a parameter.
+
+    Sums over filters of (|a| - |b|)^2 and of the rest of ||a - b||^2, 2 |a| |b| (1 - cos). A BatchNorm undoes the
+    first. What is no convolution's weight has a part in neither.
+    """
+    radial = angular = 0.0
+    for x, y in zip(a, b, strict=True):
+        if x.ndim != 4:
+            continue
+        x, y = x.double().flatten(1), y.double().flatten(1)
+        # |x| - |y| without the cancellation of two nearly equal lengths.
+        lengths = ((x - y) * (x + y)).sum(1) / (x.norm(dim=1) + y.norm(dim=1)).clamp_min(1e-30)
+        radial += lengths.square().sum().item()
+        angular += ((x - y).square().sum(1) - lengths.square()).clamp_min(0).sum().item()
+    return radial, angular
