@@ -124,7 +124,7 @@ def test_results_are_tables(tiny, finished):
     assert len(found.history) == 18
     assert list(found.final["label"]) == ["a", "a", "b"]
     table = found.table("accuracy")
-    values = [r.summary["accuracy"] for r in found["a"]]
+    values = [row.result.summary["accuracy"] for row in found.only("a")]
     assert table["accuracy"][0] == f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
     assert list(table["n"]) == [2, 1]
 
