@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import thesislib, trained
 
-from thesislib.__main__ import main
+from thesislib.__main__ import main, parameters
 from thesislib.app import notebooks
-from thesislib.app.arguments import parameters
 from thesislib.experiments import sections
 from thesislib.plots import curves, save
 from thesislib.runs import launch, slurm, store
@@ -63,7 +62,8 @@ def test_the_contract_of_run(folders):
         ("figures -p smoothing=0", "smoothing must be 1"),
         ("figures --section 7_ensembles -p average=mean", "average must be one of probabilities, logits, votes"),
         ("figures --section 0_explore -p epochs=true", "epochs must be neither true nor false"),
-        ("run --minima-every 50", "no more than --epochs"),
+        ("run --minima-every 50", "the first minimum comes after epoch 50, the run ends after 40, so there is no hill"),
+        ("run --minima-every 40", "the first minimum comes after epoch 40, the run ends after 40, so there is no hill"),
         ("launch --gpus -1", "--gpus: must be 0 or more"),
         ("launch --sbatch job-name=x", "--sbatch job-name=...: this one is set by launch itself"),
         ("figures --section 2-1_width -p widths=0.5", "list of numbers"),
@@ -89,7 +89,7 @@ def test_the_contract_of_run(folders):
         ("run --strength \x1b[31m1\x07\u202e", r"\x1b[31m1\x07\u202e"),
         ("run --kernel " + 100_000 * "x", "x [...] x"),
         ("clean --figures --records", "not allowed with"),
-        ("run --width 0.1", "--minima-every"),
+        ("run --width 0.1", "no minimum comes, the run ends after 40, so there is no hill: give a smaller minima_every"),
         ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),
         ("", "COMMAND"),

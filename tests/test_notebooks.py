@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from conftest import thesislib
 
-from thesislib.app import notebooks as notebooks
+from thesislib.app import notebooks
 from thesislib.app.notebooks import notebooks_folder
 from thesislib.experiments import sections
 from thesislib.runs import store
@@ -131,11 +131,11 @@ def test_folders_of_killed_kernels_go(monkeypatch, tmp_path):
 
 
 def test_the_chapter_runs_through_papermill(chapter):
-    assert notebooks.process.returncode == 0, notebooks.process.stderr
-    lines = notebooks.process.stdout.splitlines()
+    assert chapter.process.returncode == 0, chapter.process.stderr
+    lines = chapter.process.stdout.splitlines()
     assert sum(line.startswith("ok ") for line in lines) == len(PATHS) == len(lines) - 1
     for path in PATHS:
-        executed = nbformat.read(notebooks.figures / path.name, 4)
+        executed = nbformat.read(chapter.figures / path.name, 4)
         assert executed.metadata.papermill.parameters["scale"] == "smoke"
         shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
         assert any("image/png" in output.get("data", {}) for output in shown), f"{path.stem} shows its figure"
@@ -143,14 +143,14 @@ def test_the_chapter_runs_through_papermill(chapter):
 
 
 def test_a_second_time_nothing_is_trained(chapter):
-    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **notebooks.environment)
+    again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **chapter.environment)
     assert again.returncode == 0
     assert "training" not in again.stderr
 
 
 def test_a_scales_runs_are_those_of_its_figures(chapter):
     """What `plan`, `launch` and `pack` count is what the notebooks ask for."""
-    drawn = {run for path in notebooks.figures.glob("*.json") for group in provenance(path).values() for run in group}
+    drawn = {run for path in chapter.figures.glob("*.json") for group in provenance(path).values() for run in group}
     known = {name: sections.groups(name, "smoke") for name in sections.SECTIONS}
     assert drawn == {store.run_id(run) for groups in known.values() for runs in groups.values() for run in runs}
 
@@ -161,7 +161,7 @@ def provenance(path):
 
 def test_a_parameter_changes_the_runs(chapter, tmp_path):
     arguments = ("figures", "--scale", "smoke", "--section", "2-1_width", "-p", "widths=[0.5]", "-p", "smoothing=2")
-    changed = thesislib(*arguments, **notebooks.environment | {"THESIS_FIGURES": str(tmp_path)})
+    changed = thesislib(*arguments, **chapter.environment | {"THESIS_FIGURES": str(tmp_path)})
     assert changed.returncode == 0, changed.stderr
     assert "w = 0.5" in provenance(tmp_path / "smoke" / "2-1_width.json")
 
@@ -170,7 +170,7 @@ def test_figures_of_other_calls_are_not_counted(chapter, tmp_path):
     folder = tmp_path / "smoke"
     folder.mkdir()
     (folder / "of-yesterday.pgf").write_text("nothing")
-    own = notebooks.environment | {"THESIS_FIGURES": str(tmp_path)}
+    own = chapter.environment | {"THESIS_FIGURES": str(tmp_path)}
     again = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", **own)
     assert "1 of 1 notebooks, 2 figures in" in again.stdout
     shown = re.findall(r"\\input\{(.*)\}", (folder / "figures.tex").read_text())
@@ -195,8 +195,8 @@ def test_a_hostile_environment_changes_nothing(chapter, tmp_path):
     (tmp_path / "startup.py").write_text("raise RuntimeError('PYTHONSTARTUP')")
     runs, figures, temporary = tmp_path / "runs", tmp_path / "a {scale} {b} Ä", tmp_path / (100 * "t")
     temporary.mkdir()
-    shutil.copytree(notebooks.environment["THESIS_RUNS"], runs)
-    (runs / provenance(notebooks.figures / "2-2_strength.json")["no term"][0] / "metrics.csv").write_text("nothing")
+    shutil.copytree(chapter.environment["THESIS_RUNS"], runs)
+    (runs / provenance(chapter.figures / "2-2_strength.json")["no term"][0] / "metrics.csv").write_text("nothing")
     hostile = {
         "JUPYTER_PATH": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython"), "TMPDIR": str(temporary),
         "PYTHONSTARTUP": str(tmp_path / "startup.py"), "THESIS_RUNS": str(runs), "THESIS_FIGURES": str(figures),
@@ -214,12 +214,12 @@ def test_a_hostile_environment_changes_nothing(chapter, tmp_path):
 
 def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
     """A real failure: a metrics file that was cut. The path of the runs is relative, as in a shell."""
-    runs = Path(notebooks.environment["THESIS_RUNS"])
-    tanh = provenance(notebooks.figures / "1_baseline.json")["term, tanh"][0]
+    runs = Path(chapter.environment["THESIS_RUNS"])
+    tanh = provenance(chapter.figures / "1_baseline.json")["term, tanh"][0]
     metrics = runs / tanh / "metrics.csv"
     whole = metrics.read_bytes()
     metrics.write_bytes(whole[:-9])
-    relative = notebooks.environment | {"THESIS_RUNS": os.path.relpath(runs)}
+    relative = chapter.environment | {"THESIS_RUNS": os.path.relpath(runs)}
     failed = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", **relative)
     metrics.write_bytes(whole)
     assert failed.returncode == 1
@@ -231,11 +231,11 @@ def test_a_failing_notebook_is_named_and_the_others_finish(chapter):
 def test_sections_without_their_runs_are_named(chapter, tmp_path):
     """Training that fails for one section leaves the others: here its run folder is taken by a file."""
     runs = tmp_path / "copied"
-    shutil.copytree(notebooks.environment["THESIS_RUNS"], runs)
-    tanh = provenance(notebooks.figures / "1_baseline.json")["term, tanh"][0]
+    shutil.copytree(chapter.environment["THESIS_RUNS"], runs)
+    tanh = provenance(chapter.figures / "1_baseline.json")["term, tanh"][0]
     shutil.rmtree(runs / tanh)
     (runs / tanh).write_text("in the way")
-    environment = notebooks.environment | {"THESIS_RUNS": str(runs)}
+    environment = chapter.environment | {"THESIS_RUNS": str(runs)}
     failed = thesislib("figures", "--scale", "smoke", "--section", "1_baseline", "3-2_epochs", **environment)
     assert failed.returncode == 1
     assert "FAILED training: 1 runs failed: cannot write runs to" in failed.stdout

@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 
-from thesislib.app import notebooks as notebooks
+from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.plots import save, style
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
@@ -261,11 +261,11 @@ def figures_of(section, monkeypatch):
 
 @pytest.mark.parametrize("section", sections.SECTIONS)
 def test_every_figure_of_the_chapter(section, chapter, monkeypatch):
-    monkeypatch.setenv("THESIS_RUNS", notebooks.environment["THESIS_RUNS"])
+    monkeypatch.setenv("THESIS_RUNS", chapter.environment["THESIS_RUNS"])
     found = figures_of(section, monkeypatch)
     assert found
     for name, figure in found.items():
-        assert_like((notebooks.figures / f"{name}.pgf").read_text(), figure)
+        assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
         plt.close(figure)
 
 
@@ -419,9 +419,9 @@ def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
 @pytest.mark.parametrize("document", ["report", "scrbook"])
 def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path):
     """Every figure at 345 and 373 points, instead of the 455 that matplotlib laid it out for."""
-    names = sorted(path.stem for path in notebooks.figures.glob("*.pgf"))
+    names = sorted(path.stem for path in chapter.figures.glob("*.pgf"))
     body = [rf"\noindent\input{{{name}.pgf}}\newpage" for name in names]
-    shutil.copytree(notebooks.figures, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(chapter.figures, tmp_path, dirs_exist_ok=True)
     log = tex(tmp_path, *body, document=document, options="10pt,a4paper,oneside")
     assert "Overfull" not in log
     assert "Missing character" not in log
@@ -488,14 +488,14 @@ def test_the_users_look_changes_nothing(chapter, tmp_path):
     startup.mkdir(parents=True)
     (startup / "theme.py").write_text(THEME)
     environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    environment |= {"THESIS_RUNS": notebooks.environment["THESIS_RUNS"], "THESIS_FIGURES": str(tmp_path / "figures")}
+    environment |= {"THESIS_RUNS": chapter.environment["THESIS_RUNS"], "THESIS_FIGURES": str(tmp_path / "figures")}
     chosen = ("2-2_strength", "2-3_interaction")  # lines, error bars, shades
     process = thesislib("figures", "--scale", "smoke", "--section", *chosen, **environment)
     assert process.returncode == 0, process.stdout
     drawn = sorted(path.name for path in (tmp_path / "figures" / "smoke").iterdir() if path.suffix in (".pgf", ".png"))
     assert len(drawn) == 8
     for name in drawn:
-        assert (tmp_path / "figures" / "smoke" / name).read_bytes() == (notebooks.figures / name).read_bytes(), name
+        assert (tmp_path / "figures" / "smoke" / name).read_bytes() == (chapter.figures / name).read_bytes(), name
 
 
 def test_our_look_is_nobodys_but_ours():
