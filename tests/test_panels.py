@@ -66,12 +66,12 @@ def test_the_band_is_one_standard_deviation(results):
 
 
 def test_a_setting_looks_the_same_everywhere():
-    looks = style.looks_of(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
-    assert style.looks_of(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
+    looks = style.line_styles(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
+    assert style.line_styles(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
     assert looks["cosine"].color == looks["cosine, term"].color
     assert looks["cosine"].linestyle != looks["cosine, term"].linestyle
     assert len({look.color for look in looks.values()}) == 4
-    many = style.looks_of([f"w = {k}" for k in range(20)])
+    many = style.line_styles([f"w = {k}" for k in range(20)])
     assert len({look.color for look in many.values()}) == 20
 
 
