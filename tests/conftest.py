@@ -17,7 +17,7 @@ from thesislib.config import Run
 from thesislib.runs import launch, store
 from thesislib.runs.results import Labelled, Result, Results, Row, load, rows_of
 from thesislib.system import files
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Imports go one way, from later to earlier ones; "" is the core, the modules beside the packages.
 PACKAGES = ("system", "", "runs", "experiments", "analysis", "plots", "app")
 #: Inside the core too.
-CORE = ("config", "datasets", "schedules", "batches", "flat", "models", "kernels", "minima", "train")
+CORE = ("config", "datasets", "schedules", "batches", "flat", "models", "kernels", "minima", "trainer")
 
 
 def name_of(path):
@@ -90,7 +90,7 @@ def test_the_core_is_what_the_list_says_and_thin():
             "thesislib.plots.panels, thesislib.plots.save, thesislib.app.notebooks",
             "torch, torchvision, tensorboard, papermill",
         ),
-        ("thesislib.train", "pandas, torchvision, matplotlib, papermill"),
+        ("thesislib.trainer", "pandas, torchvision, matplotlib, papermill"),
     ],
 )
 def test_nobody_waits_for_what_he_does_not_need(modules, forbidden):

@@ -21,6 +21,7 @@ from typing import Any
 from thesislib.config import Run, make_run
 from thesislib.experiments import sections
 from thesislib.runs import store
+from thesislib.runs.results import Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import settle_folders
@@ -71,11 +72,12 @@ def _list(options: Namespace) -> int:
     """Sections, with their runs done and missing."""
     seen: set[str] = set()
     for name in options.section or sections.SECTIONS:
-        groups = sections.groups(name, options.scale)
-        runs = {store.run_id(run): run for group in groups.values() for run in group}
+        rows = sections.rows(name, options.scale)
+        settings = {(row.section, row.role, row.label) for row in rows}
+        runs = {store.run_id(row.run): row.run for row in rows}
         seen |= set(runs)
         done = sum(store.is_done(run) for run in runs.values())
-        print(f"{name:<24} {len(groups):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
+        print(f"{name:<24} {len(settings):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
     print(f"{'together':<24} {len(seen):17} runs (sections share some)")
     print(f"scale {options.scale}: {sections.SCALES[options.scale].about}")
     return 0
@@ -86,7 +88,7 @@ def _run(options: Namespace) -> int:
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
     if given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}:
-        sections.check_hill("run", run)
+        sections.check_hill(Row(run, "run"))
     # Imported here: the other commands need not wait for it.
     from thesislib.runs import launch
 
@@ -202,7 +204,7 @@ def _unpack(options: Namespace) -> int:
 def _runs(options: Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
     chosen = options.section or sections.SECTIONS
-    return sections.in_order({name: sections.groups(name, options.scale) for name in chosen})
+    return sections.in_order([row for name in chosen for row in sections.rows(name, options.scale)])
 
 
 def _lab(options: Namespace) -> int:

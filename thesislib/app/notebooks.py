@@ -21,8 +21,7 @@ from filelock import FileLock, Timeout
 from thesislib.experiments import sections
 from thesislib.plots import save
 from thesislib.runs import launch
-from thesislib.runs.results import Results
-from thesislib.runs.store import Groups
+from thesislib.runs.results import Results, Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, FULL, ROOT, settle_folders, write
@@ -79,7 +78,9 @@ def parameters_of(section: str, given: Iterable[str] = ()) -> dict[str, Any]:
     printed for each parameter that the notebook has otherwise, unless it is `given` anyway. Raises UserError for a
     further one that is no plain value.
     """
-    own, defaults = in_notebook(section), {} if section in EXPLORATORY else sections.parameters(section)
+    drawing = {name: field.default for name, field in sections.Drawing.model_fields.items()}
+    defaults = {} if section in EXPLORATORY else drawing | sections.parameters(section)
+    own = in_notebook(section)
     for name, value in own.items():
         code = ast.unparse(value) if isinstance(value, ast.expr) else repr(value)
         if name not in defaults and isinstance(value, ast.expr):
@@ -99,11 +100,7 @@ def _values(chosen: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any
     if unknown := sorted(given.keys() - {name for known in values.values() for name in known}):
         names = sorted({name for known in values.values() for name in known})
         raise UserError(f"unknown parameter {unknown[0]!r}: {', '.join(chosen)} know {', '.join(names)}")
-    for section, known in values.items():
-        known |= {name: value for name, value in given.items() if name in known}
-        if section not in EXPLORATORY:
-            sections.check(section, known)
-    return values
+    return {s: known | {n: value for n, value in given.items() if n in known} for s, known in values.items()}
 
 
 def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None = None) -> bool:
@@ -114,17 +111,14 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
     OSError if the disk is full.
     """
     chosen = list(chosen) or [*EXPLORATORY, *sections.SECTIONS]
-    for section in set(chosen) - set(EXPLORATORY):
-        sections.groups(section, scale)  # refuses unknown names
     values = _values(chosen, given or {})
-    groups = {s: sections.groups(s, scale, **_run_parameters(s, values[s])) for s in chosen if s not in EXPLORATORY}
+    rows = {s: sections.rows(s, scale, **sections.check(s, values[s])) for s in chosen if s not in EXPLORATORY}
     settle_folders()  # kernels work in notebooks/
     _delete_abandoned()
-    for needed in groups.values():
-        launch.missing(run for runs in needed.values() for run in runs)  # says so if data are missing
+    launch.missing(row.run for some in rows.values() for row in some)  # says so if data are missing
     begin, folder = time.perf_counter(), save.make_folder(scale)
     before = _stamps(folder)
-    errors = _train(groups)
+    errors = _train(rows)
     trained = time.perf_counter()
     # Runs are there: a notebook only reads and draws, in its own kernel.
     ready = [section for section in chosen if section not in errors]
@@ -135,8 +129,8 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
             if error:
                 errors[futures[future]] = error
             print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
-    for section in groups.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
-        runs = Results.load(groups[section], scale, section)
+    for section in rows.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
+        runs = Results.load(rows[section], scale, section)
         save.table(runs.for_csv(), section, runs)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     drawn = sorted(path for path, stamp in _stamps(folder).items() if before.get(path) != stamp)
@@ -154,23 +148,17 @@ def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.glob("*.pgf")}
 
 
-def _train(groups: dict[str, Groups]) -> dict[str, str]:
+def _train(rows: dict[str, list[Row]]) -> dict[str, str]:
     """Train what the sections need; an error for each section that still lacks runs, printed as well."""
-    runs = {section: [run for group in labelled.values() for run in group] for section, labelled in groups.items()}
     try:
-        launch.train_missing(sections.in_order(groups))
+        launch.train_missing(sections.in_order(row for some in rows.values() for row in some))
     except RuntimeError as failure:
         print(f"FAILED training: {failure}", flush=True)
-    lacking = {section: len(launch.missing(needed)) for section, needed in runs.items()}
+    lacking = {section: len(launch.missing(row.run for row in some)) for section, some in rows.items()}
     errors = {section: f"{count} runs are missing" for section, count in lacking.items() if count}
     for section, error in errors.items():
         print(f"FAILED {section:<24} {error}", flush=True)
     return errors
-
-
-def _run_parameters(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Those of a notebook's parameters that decide which runs it asks for."""
-    return {name: value for name, value in values.items() if name in sections.parameter_names(section)}
 
 
 def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[float, str]:

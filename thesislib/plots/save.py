@@ -38,8 +38,8 @@ def make_folder(scale: str) -> Path:
 def save(figure: Figure, name: str, runs: Results) -> None:
     r"""Write `name`.pdf, .png, .pgf and .json into figures/, into the folder of the runs' scale.
 
-    The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Of error bars that
-    reach below 0 on a logarithmic axis, what is in sight is drawn. Raises UserError if the folder cannot be written.
+    The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
+    reach below 0 on a logarithmic axis are cut at its end. Raises UserError if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])

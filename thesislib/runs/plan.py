@@ -54,7 +54,7 @@ def measure(run: Run) -> Cost:
     """Take a few real steps of the run's network on its data. Raises UserError if the data are missing."""
     import torch
 
-    from thesislib.train import Trainer
+    from thesislib.trainer import Trainer
 
     torch.set_num_threads(1)
     arrays = datasets.load(run.data)
