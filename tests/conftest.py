@@ -84,12 +84,12 @@ def photographs(folders):
     write_photographs(folders / "data")
 
 
-def trained(groups: Labelled | list[Row]) -> Results:
+def trained(groups: Labelled | list[Row], scale: str = "smoke") -> Results:
     """`launch.results` in this process: starting a pool takes longer than training tiny runs."""
     rows = rows_of(groups)
     for row in rows:
         launch.execute(row.run)
-    return Results.load(rows)
+    return Results.load(rows, scale)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -169,6 +170,7 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
     from papermill import PapermillExecutionError, execute_notebook
 
     begin, error = time.perf_counter(), ""
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of cells that it cannot read; here they are
     with _kernel_folder() as private:
         executed = private / "executed.ipynb"
         try:
@@ -232,7 +234,7 @@ def _private_kernel(private: Path) -> dict[str, Any]:
     return {
         "kernel_manager_class": Own,
         "config": Config({"KernelManager": manager}),
-        "extra_arguments": [quiet, *nothing, f"--ipython-dir={private / 'ipython'}"],
+        "extra_arguments": [quiet, *nothing, f"--ipython-dir={private}"],
     }
 
 
