@@ -219,12 +219,11 @@ def _lab(options: Namespace) -> int:
 
 
 def _clean_figures() -> int:
-    from thesislib.app import notebooks
     from thesislib.plots import save
 
     deleted = 0
     for scale in sections.SCALES:
-        gone, left = notebooks.delete(scale)
+        gone, left = save.delete(scale)
         deleted += len(gone)
         if gone or left:
             rest = f"; not written here, so left: {', '.join(left)}" if left else ""

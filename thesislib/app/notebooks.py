@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -25,7 +24,7 @@ from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
-from thesislib.system.files import ABANDONED, FULL, ROOT, settle_folders, write
+from thesislib.system.files import FULL, ROOT, settle_folders
 
 #: Notebooks that are no sections of the thesis: they train what they draw.
 EXPLORATORY = ("0_own_question",)
@@ -189,22 +188,16 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
         except PapermillExecutionError as failure:
             reason = printable(f"{failure.ename}: {failure.evalue}".splitlines()[0])
             error = f"cell {failure.cell_index}: {reason} (see {folder / section}.ipynb)"
-            if number := re.match(r"\[Errno (\d+)\]", failure.evalue):
-                _stop_if_full(OSError(int(number[1]), os.strerror(int(number[1])), str(folder)))
         except Exception as failure:  # a kernel that did not start or died; the other notebooks go on
-            _stop_if_full(failure)
             error = printable(f"{type(failure).__name__}: {failure}".splitlines()[0])
+        for code in FULL:
+            if os.strerror(code) in error:  # the other notebooks would only say it again
+                raise OSError(code, os.strerror(code), str(folder))
         if executed.is_file():  # and whole: papermill has ended
-            notebook, path = json.loads(executed.read_text()), folder / f"{section}.ipynb"
-            notebook["metadata"]["papermill"]["output_path"] = str(path)
-            write(path, json.dumps(notebook, indent=1, ensure_ascii=False).encode())
+            notebook = json.loads(executed.read_text())
+            notebook["metadata"]["papermill"]["output_path"] = str(folder / f"{section}.ipynb")
+            save.write(folder, f"{section}.ipynb", json.dumps(notebook, indent=1, ensure_ascii=False).encode())
     return time.perf_counter() - begin, error
-
-
-def _stop_if_full(failure: Exception) -> None:
-    """Raise what the other notebooks would only say again."""
-    if isinstance(failure, OSError) and failure.errno in FULL:
-        raise failure
 
 
 def _verbatim(path: Path) -> str:
@@ -264,43 +257,3 @@ def _delete_abandoned() -> None:
                 continue  # younger ones may have no lock yet
             with FileLock(folder / "lock").acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def delete(scale: str) -> tuple[list[str], list[str]]:
-    """Delete what was drawn at a scale; names of the files that went, and of those that stay because they are not ours.
-
-    Ours are figures with the provenance that `tl.save` writes, executed notebooks, tables that these wrote, and
-    figures.tex. Runs (runs.zip) stay.
-    """
-    folder = save.figures_folder(scale)
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
-    figures, tables, ours = set(), {*sections.SECTIONS}, {"figures.tex"}
-    for path in there:
-        if path.suffix == ".json" and _read(path).get("scale") == scale and "runs" in _read(path):
-            figures.add(path.stem)
-        elif path.suffix == ".ipynb" and "papermill" in _read(path)["metadata"]:
-            ours.add(path.name)
-            tables.update(re.findall(r"tl\.table\(.+?, .\"([\w-]+)", path.read_text()))
-    ours |= {f"{name}{kind}" for name in figures for kind in (".pdf", ".png", ".pgf", ".json")}
-    ours |= {f"{name}.csv" for name in tables | figures}
-    gone, left = [], []
-    for path in there:
-        # Side images of a .pgf have a number, what a killed process left a dot and a suffix.
-        name = re.sub(r"-\d{3}\.png$", ".png", re.sub(rf"^\.(.+)\.{ABANDONED}$", r"\1", path.name))
-        if {path.name, name} & ours and path.is_file():
-            path.unlink()
-            gone.append(path.name)
-        else:
-            left.append(path.name)
-    if there and not left:
-        with contextlib.suppress(OSError):  # a link to a folder elsewhere
-            folder.rmdir()
-    return gone, left
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object with metadata; empty if the file is no such thing."""
-    try:
-        return {"metadata": {}} | json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {"metadata": {}}

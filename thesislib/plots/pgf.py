@@ -32,8 +32,6 @@ from matplotlib.patches import Patch
 from matplotlib.path import Path as Outline
 from matplotlib.text import Text
 
-from thesislib.system.files import write
-
 #: What a LaTeX document needs to \input the .pgf files.
 PREAMBLE = (
     r"\usepackage{pgfplots}",
@@ -66,25 +64,26 @@ def escape(text: str) -> str:
     return "".join(parts)
 
 
-def pgf_code(figure: Figure, path: Path) -> str:
-    r"""pgfplots code of a figure, to be written to `path`, as wide as the document's \textwidth.
+def pgf_code(figure: Figure, name: str) -> tuple[str, dict[str, bytes]]:
+    r"""pgfplots code of a figure, as wide as the document's \textwidth, and its side images, PNG, by file name.
 
-    Texts, and what is between the panels, keep their size; the panels take the width that is left. Side images get
-    bare names beside `path`, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
+    Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are named
+    after the figure, without a folder: LaTeX finds them through \graphicspath wherever they are dropped.
     """
     figure.canvas.draw()
-    return _Writer(figure, path).code()
+    writer = _Writer(figure, name)
+    return writer.code(), writer.images
 
 
 class _Writer:
     """One figure on its way to TeX; collects the colours and marks to be declared before they are used."""
 
-    def __init__(self, figure: Figure, path: Path) -> None:
-        self.figure, self.path = figure, path
+    def __init__(self, figure: Figure, name: str) -> None:
+        self.figure, self.name = figure, name
         self.panels = [axis for axis in figure.axes if axis.get_visible()]
         self.colours: dict[str, None] = {}
         self.marks: dict[str, str] = {}
-        self.images = itertools.count()
+        self.images: dict[str, bytes] = {}
         # Along x, what some panel covers can be stretched; what is between is as wide as its text, everywhere.
         self.stretched: list[list[float]] = []
         for box in sorted((axis.get_position() for axis in self.panels), key=lambda box: box.x0):
@@ -240,8 +239,8 @@ class _Writer:
                 dpi=200,
             )
             for image in sorted(Path(folder).glob("*.png")):
-                name = f"{self.path.stem}-{next(self.images):03d}.png"
-                write(self.path.with_name(name), image.read_bytes())
+                name = f"{self.name}-{len(self.images):03d}.png"
+                self.images[name] = image.read_bytes()
                 code = code.replace(f"{{{image.name}}}", f"{{{name}}}")
         for unwanted in ("includegraphics cmd=\\pgfimage,", r"\end{groupplot}"):
             code = code.replace(unwanted, "")

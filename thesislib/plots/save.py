@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterable
@@ -19,7 +21,10 @@ from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import clip_error_bars, styled
 from thesislib.runs.results import Results
 from thesislib.system import files
-from thesislib.system.files import make_writable, write
+from thesislib.system.files import ABANDONED, make_writable
+
+#: In each folder of figures, the names of the files that were written there.
+WRITTEN = ".written"
 
 
 def figures_folder(scale: str) -> Path:
@@ -32,6 +37,31 @@ def make_folder(scale: str) -> Path:
     folder = figures_folder(scale)
     make_writable(folder, "figures", "THESIS_FIGURES")
     return folder
+
+
+def write(folder: Path, name: str, content: bytes) -> None:
+    """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
+    files.write(folder / name, content)
+    with (folder / WRITTEN).open("a") as names:
+        names.write(f"{name}\n")
+
+
+def delete(scale: str) -> tuple[list[str], list[str]]:
+    """Delete what `write` wrote for a scale; names of the files that went, and of the others, which stay."""
+    folder = figures_folder(scale)
+    there = sorted(path for path in folder.iterdir() if path.name != WRITTEN) if folder.is_dir() else []
+    ours = {*(folder / WRITTEN).read_text().splitlines()} if (folder / WRITTEN).is_file() else set()
+    # What a killed process left has a dot before its name and a suffix behind.
+    names = {path: re.sub(rf"^\.(.+)\.{ABANDONED}$", r"\1", path.name) for path in there}
+    gone = [path for path in there if {path.name, names[path]} & ours and path.is_file()]
+    for path in gone:
+        path.unlink()
+    if ours:
+        (folder / WRITTEN).unlink()
+    if there and gone == there:
+        with contextlib.suppress(OSError):  # a link to a folder elsewhere
+            folder.rmdir()
+    return [path.name for path in gone], [path.name for path in there if path not in gone]
 
 
 @styled()
@@ -55,9 +85,12 @@ def save(figure: Figure, name: str, runs: Results) -> None:
     for kind in ("pdf", "png"):
         drawn = io.BytesIO()
         figure.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
-        write(folder / f"{name}.{kind}", drawn.getvalue())
-    write(folder / f"{name}.pgf", pgf_code(figure, folder / f"{name}.pgf").encode())
-    write(folder / f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
+        write(folder, f"{name}.{kind}", drawn.getvalue())
+    code, images = pgf_code(figure, name)
+    for image, content in images.items():
+        write(folder, image, content)
+    write(folder, f"{name}.pgf", code.encode())
+    write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
 
 
 def table(frame: pd.DataFrame, name: str, runs: Results) -> None:
@@ -67,7 +100,7 @@ def table(frame: pd.DataFrame, name: str, runs: Results) -> None:
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> tl.table(runs.table("accuracy", "d_0"), "mine", runs)
     """
-    write(make_folder(runs.scale) / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
+    write(make_folder(runs.scale), f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
 
 
 def _provenance(runs: Results) -> dict[str, Any]:
@@ -109,6 +142,5 @@ def document(folder: Path, drawn: Iterable[Path]) -> Path:
         rf"\begin{{figure}}[p]\noindent\input{{{path.name}}}\caption{{{escape(path.stem)}}}\end{{figure}}"
         for path in drawn
     ]
-    path = folder / "figures.tex"
-    write(path, "\n".join([*head, *body, r"\end{document}", ""]).encode())
-    return path
+    write(folder, "figures.tex", "\n".join([*head, *body, r"\end{document}", ""]).encode())
+    return folder / "figures.tex"
