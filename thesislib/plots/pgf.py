@@ -148,11 +148,10 @@ class _Writer:
             options.append("axis on top")
         entries = ""
         if legend is not None and legend.get_visible():
-            x, y = axis.transAxes.inverted().transform(_center(legend))
+            x, y = axis.transAxes.inverted().transform(legend.get_window_extent().get_points().mean(axis=0))
             some, entries = self.legend(legend, f"({x:.3f},{y:.3f})")
             options += some
-        listed = ",\n".join(options)
-        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}{self.content(axis)}\\end{{axis}}"
+        return _environment(options, entries + self.content(axis))
 
     def side(self, name: str, axis: Axis, panel: Axes) -> list[str]:
         """Options of a panel's x or y axis: limits, scale, line, ticks, label."""
@@ -246,7 +245,9 @@ class _Writer:
             code = code.replace(unwanted, "")
         self.colours |= {line.strip(): None for line in _COLOUR.findall(code)}
         code = _COLOUR.sub("", code).strip()
-        lines = iter(_in_order(axis))
+        # In the order in which matplot2tikz writes them.
+        lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
+        lines = iter(sorted(lines, key=lambda line: line.get_zorder()))
         code = _LINE.sub(lambda _: f"\\addplot [{self.line(next(lines))}]\n", code)
         return code + "\n" if code else ""
 
@@ -287,12 +288,11 @@ class _Writer:
 
     def legend_alone(self, legend: Legend) -> str:
         """A figure's legend, in an invisible panel of its own."""
-        x, y = self.figure.transFigure.inverted().transform(_center(legend))
+        x, y = self.figure.transFigure.inverted().transform(legend.get_window_extent().get_points().mean(axis=0))
         options, entries = self.legend(legend, "(0,0)")
         place = f"at={{({{{x:.5f}*\\textwidth}},{self.y(y)})}}"
         size = ["width=9bp", "height=9bp", "xmin=0", "xmax=1", "ymin=0", "ymax=1"]
-        listed = ",\n".join(["hide axis", "scale only axis", place, *size, *options])
-        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}\\end{{axis}}"
+        return _environment(["hide axis", "scale only axis", place, *size, *options], entries)
 
     def legend(self, legend: Legend, place: str) -> tuple[list[str], str]:
         """Options and entries of a legend; matplotlib fills it column by column, pgfplots row by row."""
@@ -324,9 +324,9 @@ class _Writer:
         return ", ".join(options)
 
 
-def _center(legend: Legend) -> tuple[float, float]:
-    box = legend.get_window_extent()
-    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+def _environment(options: list[str], body: str) -> str:
+    """A panel of pgfplots."""
+    return "\\begin{axis}[\n" + ",\n".join(options) + f"\n]\n{body}\\end{{axis}}"
 
 
 def _handles(legend: Legend) -> list[Any]:
@@ -344,11 +344,11 @@ def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
     labels = axis.get_ticklabels(minor=minor)
     with np.errstate(all="ignore"):
         where = axis.get_transform().transform(places)
-    room = 1e-9 * (high - low)
+    slack = 1e-9 * (high - low)
     return [
         (float(place), label.get_text().strip() if label.get_visible() else "")
         for place, at, label in zip(places, where, labels, strict=True)
-        if low - room <= at <= high + room
+        if low - slack <= at <= high + slack
     ]
 
 
@@ -364,12 +364,6 @@ def _texts(axis: Axes) -> list[Text]:
     """A panel's texts but its title and labels: annotations, titles at the sides, factors of the tick labels."""
     own = [child for child in axis.get_children() if isinstance(child, Text) and child is not axis.title]
     return [*own, axis.xaxis.get_offset_text(), axis.yaxis.get_offset_text()]
-
-
-def _in_order(axis: Axes) -> list[Line2D]:
-    """A panel's lines in the order in which matplot2tikz writes them."""
-    lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
-    return sorted(lines, key=lambda line: line.get_zorder())
 
 
 def _outline(path: Outline) -> str:
