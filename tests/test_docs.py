@@ -38,6 +38,6 @@ def test_examples_run(name, chapter, monkeypatch):
     public = getattr(tl, name)
     text = inspect.getdoc(public)
     assert text
-    example = doctest.DocTestParser().get_doctest(text, {}, f"tl.{name}", None, 0)
+    example = doctest.DocTestParser().get_doctest(text, {"tl": tl, name: public}, f"tl.{name}", None, 0)
     assert example.examples or issubclass(public, Exception), f"tl.{name} has no example"
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0

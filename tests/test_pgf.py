@@ -258,7 +258,7 @@ def figures_of(section, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("section", [*notebooks.EXPLORATORY, *sections.SECTIONS])
+@pytest.mark.parametrize("section", ["0_own_question", *sections.SECTIONS])
 def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
     monkeypatch.setenv("THESIS_RUNS", chapter.environment["THESIS_RUNS"])
     found = figures_of(section, monkeypatch)

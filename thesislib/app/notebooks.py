@@ -26,8 +26,8 @@ from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import FULL, ROOT, settle_folders
 
-#: Notebooks that are no sections of the thesis: they train what they draw.
-EXPLORATORY = ("0_own_question",)
+#: Notebooks that are no sections of the thesis: they train what they draw, and their defaults are what stands in them.
+EXPLORATORY = ("0_first_steps", "0_own_question")
 
 #: Seconds that a cell may take: long, but a notebook that waits for somebody must end.
 CELL_SECONDS = 24 * 3600
