@@ -42,15 +42,21 @@ def make_folder(scale: str) -> Path:
 def write(folder: Path, name: str, content: bytes) -> None:
     """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
     files.write(folder / name, content)
-    with (folder / WRITTEN).open("a") as names:
-        names.write(f"{name}\n")
+    if name not in _written(folder):
+        with (folder / WRITTEN).open("a") as names:
+            names.write(f"{name}\n")
+
+
+def _written(folder: Path) -> set[str]:
+    path = folder / WRITTEN
+    return set(path.read_text().splitlines()) if path.is_file() else set()
 
 
 def delete(scale: str) -> tuple[list[str], list[str]]:
     """Delete what `write` wrote for a scale; names of the files that went, and of the others, which stay."""
     folder = figures_folder(scale)
     there = sorted(path for path in folder.iterdir() if path.name != WRITTEN) if folder.is_dir() else []
-    ours = {*(folder / WRITTEN).read_text().splitlines()} if (folder / WRITTEN).is_file() else set()
+    ours = _written(folder)
     # What a killed process left has a dot before its name and a suffix behind.
     names = {path: re.sub(rf"^\.(.+)\.{ABANDONED}$", r"\1", path.name) for path in there}
     gone = [path for path in there if {path.name, names[path]} & ours and path.is_file()]
