@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from thesislib import datasets
+from thesislib.config import Run
 from thesislib.runs import launch, shared_prefix
 from thesislib.system import machine
-from thesislib.config import Run
 
 #: Steps that are timed, three times.
 STEPS = 3
