@@ -295,12 +295,21 @@ def rows(section: str, scale: str, **parameters: Any) -> list[Row]:
     found = SECTIONS[section](SCALES[scale], **values)
     found = dict.fromkeys(row if row.section else replace(row, section=section) for row in found)
     for row in found:
-        _check_hill(row)
+        check_hill(row)
     return list(found)
 
 
-def results(section: str, scale: str, **parameters: Any) -> Results:
-    """The results of a section's `rows`; runs that are missing are trained first."""
+def results(section: str, scale: str = "laptop", **parameters: Any) -> Results:
+    """Train what a section of the thesis needs at a scale, unless it is finished, and return its results.
+
+    `parameters` are those of the section's notebook; None keeps the section's default. Raises UserError for an unknown
+    section, scale or parameter, or a value that does not fit; RuntimeError if a run fails.
+
+    >>> import thesislib as tl
+    >>> runs = tl.section("2-2_strength", scale="smoke", strengths=[10])
+    >>> runs.labels
+    ['no term', 's = 10']
+    """
     return launch.results(rows(section, scale, **parameters), scale=scale, section=section)
 
 
@@ -350,7 +359,7 @@ def _checked(section: str, model: type[BaseModel], values: dict[str, Any]) -> di
     raise UserError(f"parameter {name}: {reason[0].lower()}{reason[1:]}, not {first['input']!r}")
 
 
-def _check_hill(row: Row) -> None:
+def check_hill(row: Row) -> None:
     """Raise UserError if a run has a distance term but no hill within its epochs: it would be the baseline again."""
     run = row.run
     if run.strength and not any(epoch < run.epochs for epoch in run.minimum_epochs):
