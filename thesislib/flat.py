@@ -55,11 +55,6 @@ class FlatParameters:
             p.data, p.grad = piece, None
         return twin
 
-    def clear_gradients(self) -> None:
-        """Forget the gradients, so that autograd's next ones are kept as they are instead of added up."""
-        for p in self.parameters:
-            p.grad = None
-
     @property
     def gradients(self) -> list[Tensor]:
         """One gradient per parameter; zeros where nothing was differentiated yet."""

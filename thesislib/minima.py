@@ -94,11 +94,10 @@ class Minima:
 class DistanceTerm:
     """The distance term in any training loop: the weights of a network that were visited become hills.
 
-    Its trainable parameters are laid into one vector (`flat.FlatParameters`); the optimiser, the loss and the loop stay
-    as they are. Make it once the network is on its device. Arguments are those of `Minima`: `kernel` is "rbf", "tanh",
-    a function k(d, w) of the squared distance, or "module:name" of one; `strength` s is the height of the hills, may be
-    changed at any time, and is shared among them with `share`; `width` w is an inverse squared length (thesis,
-    "The idea"). Raises UserError if the parameters are of several devices or types, or there are none.
+    Make it once the network is on its device: its trainable parameters are laid into one vector (`flat`). `kernel` is
+    "rbf", "tanh", a function k(d, w) of the squared distance, or "module:name" of one. `strength` s, the height of the
+    hills, may be changed at any time; with `share` they share it. `width` w is an inverse squared length (thesis, "The
+    idea"). Raises UserError if the parameters are of several devices or types, or there are none.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)

@@ -107,7 +107,7 @@ class Trainer:
         for step, (images, labels) in enumerate(batches):
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
             last, gradients = (gradients if log.looks_at(step) else []), []
-            flat.clear_gradients()
+            self.optimizer.zero_grad()
             loss = F.cross_entropy(predict(self.model, images, run.precision), labels)
             if run.cross_entropy:
                 loss.backward()

@@ -57,7 +57,7 @@ def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int =
             t = torch.rand((), generator=generator).item()
             evaluator.flat.theta.copy_(bezier([a, middle, b], t))
             evaluator.model.train()
-            evaluator.flat.clear_gradients()
+            evaluator.model.zero_grad()
             F.cross_entropy(predict(evaluator.model, images, run.precision), labels).backward()
             gradient = (
                 torch.cat([g.flatten() for g in evaluator.flat.gradients]) + run.weight_decay * evaluator.flat.theta

@@ -25,7 +25,7 @@ from thesislib.system import datafiles, files
 from thesislib.system.errors import UserError
 
 #: What of a run's folder is archived.
-_FILES = r"config\.json|(?:model|kernel)\.py|metrics\.csv|steps\.csv|losses\.safetensors|derived-[\w.-]+\.safetensors|done\.json"
+_FILES = r"(?:config|done)\.json|(?:model|kernel)\.py|(?:metrics|steps)\.csv|(?:losses|derived-[\w.-]+)\.safetensors"
 #: A file that unpacks to more bytes is none of ours, by the end of its name; the largest of thesis scale have a tenth.
 _LARGEST = {".json": 2**20, ".py": 2**20, ".csv": 2**26, ".safetensors": 2**28}
 
