@@ -89,7 +89,7 @@ def trained(groups: Labelled | list[Row]) -> Results:
     rows = rows_of(groups)
     for row in rows:
         launch.execute(row.run)
-    return Results.load(rows)
+    return Results(rows)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_figures_need_no_more_than_an_archived_run(tiny, finished, tmp_path, els
     elsewhere()
     assert archive.unpack(tmp_path / "runs.zip") == (1, 1, 0)
     assert not launch.missing([tiny])
-    there = results.Results.load({"all": [tiny]})
+    there = results.Results({"all": [tiny]})
     pd.testing.assert_frame_equal(there.history, history)
     pd.testing.assert_frame_equal(ensembles.table(there), scores)
     with pytest.raises(UserError, match="came without its weights"):
