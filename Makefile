@@ -28,7 +28,7 @@ setup: $(READY)  ## create .venv with the pinned packages (the others do it them
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
 	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${p:+-p "$$p"}
 
-reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs' records in figures/reference/<scale>/
+reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs, without weights, in figures/reference/<scale>/
 	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
 	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
 
@@ -45,7 +45,7 @@ lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests
 	@$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
 
-bench: $(READY)  ## what the engine is worth, to figures/reference/bench.md (20 minutes; needs MNIST and CIFAR-10)
+bench: $(READY)  ## seconds of an epoch and a step, to figures/reference/bench.md (20 minutes; needs MNIST and CIFAR-10)
 	@$(PY) tests/benchmarks/bench.py
 
 lab: $(READY)  ## JupyterLab on the notebooks

@@ -17,7 +17,7 @@ from thesislib.config import Run
 from thesislib.runs import launch, store
 from thesislib.runs.results import Labelled, Result, Results, Row, load, rows_of
 from thesislib.system import files
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 900
 
 #: Files whose tests read the chapter: one process makes it, and runs them all.
-CHAPTER = ("test_notebooks", "test_panels", "test_pgf", "test_claims")
+CHAPTER = ("test_notebooks", "test_panels", "test_pgf", "test_claims", "test_docs")
 
 #: Files of tests that take minutes.
 LONGEST = (*CHAPTER, "test_slurm", "test_scales", "test_parallel")
@@ -84,12 +84,12 @@ def photographs(folders):
     write_photographs(folders / "data")
 
 
-def trained(groups: Labelled | list[Row]) -> Results:
+def trained(groups: Labelled | list[Row], scale: str = "smoke") -> Results:
     """`launch.results` in this process: starting a pool takes longer than training tiny runs."""
     rows = rows_of(groups)
     for row in rows:
         launch.execute(row.run)
-    return Results(rows)
+    return Results(rows, scale)
 
 
 @pytest.fixture(scope="session")

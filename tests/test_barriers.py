@@ -37,7 +37,7 @@ def test_a_second_look_computes_nothing(trajectory, monkeypatch):
     first = [look(trajectory) for look in looks]
     for module in (barriers, planes):
         monkeypatch.setattr(module, "Evaluator", None)
-    monkeypatch.setattr("thesislib.train.Trainer", None)
+    monkeypatch.setattr("thesislib.trainer.Trainer", None)
     for before, look in zip(first, looks, strict=True):
         after = look(trajectory)
         for name in before:

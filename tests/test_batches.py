@@ -12,7 +12,7 @@ from thesislib.datasets import KNOWN, load
 from thesislib.models import build
 from thesislib.system.augment import crop_and_flip, draw_crops
 from thesislib.system.errors import UserError
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 
 def generator(seed=0):

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import thesislib, trained
 
-from thesislib.__main__ import main
+from thesislib.__main__ import main, parameters
 from thesislib.app import notebooks
-from thesislib.app.arguments import parameters
 from thesislib.experiments import sections
-from thesislib.plots import curves, save
+from thesislib.plots import curves, save, style
 from thesislib.runs import launch, slurm, store
 
 CONTRACT = (
@@ -43,7 +42,7 @@ def test_the_contract_of_run(folders):
         ("run --strength much", "--strength"),
         ("run --epochs -3", "--epochs"),
         ("run --epochs many", "--epochs"),
-        ("run --data letters", "--data"),
+        ("run --data letters", "no dataset letters"),
         ("run --model transformer", "--model"),
         ("run --depth 3", "--depth"),
         ("run --data mnist", "mnist.npz"),
@@ -57,28 +56,32 @@ def test_the_contract_of_run(folders):
         ("figures -p depth=3", "unknown parameter 'depth'"),
         ("figures -p scale=smoke", "unknown parameter 'scale'"),
         ("figures --section 1_baseline -p widths=[1]", "unknown parameter 'widths'"),
-        ("figures --section 1_baseline -p smoothing=much", "smoothing must be like 1"),
-        ("figures --section 1_baseline -p width=-1", "--width"),
+        ("figures --section 1_baseline -p smoothing=much", "smoothing: input should be a valid integer"),
+        ("figures --section 1_baseline -p width=-1", "width: input should be greater than 0, not -1"),
         ("figures -p smoothing", "name=value"),
-        ("figures -p smoothing=0", "smoothing must be 1"),
-        ("figures --section 7_ensembles -p average=mean", "average must be one of probabilities, logits, votes"),
-        ("figures --section 0_explore -p epochs=true", "epochs must be neither true nor false"),
-        ("run --minima-every 50", "no more than --epochs"),
+        ("figures -p smoothing=0", "smoothing: input should be greater than or equal to 1"),
+        (
+            "figures --section 7_ensembles -p average=mean",
+            "average: input should be",
+        ),
+        ("figures --section 0_explore -p epochs=true", "epochs: input should be a valid integer, not True"),
+        ("run --minima-every 50", "the first minimum comes after epoch 50, the run ends after 40, so there is no hill"),
+        ("run --minima-every 40", "the first minimum comes after epoch 40, the run ends after 40, so there is no hill"),
         ("launch --gpus -1", "--gpus: must be 0 or more"),
         ("launch --sbatch job-name=x", "--sbatch job-name=...: this one is set by launch itself"),
-        ("figures --section 2-1_width -p widths=0.5", "list of numbers"),
-        ("figures --section 2-1_width -p widths=[]", "list of numbers"),
-        ("figures --section 2-1_width -p widths=[-1]", "--width"),
-        ("figures --section 3-1_learning_rate -p rates=[true]", "list of numbers"),
-        ("figures --section 8_cost -p hills=many", "hills must be a whole number"),
+        ("figures --section 2-1_width -p widths=0.5", "widths: input should be a valid list"),
+        ("figures --section 2-1_width -p widths=[]", "widths: list should have at least 1 item"),
+        ("figures --section 2-1_width -p widths=[-1]", "widths: input should be greater than 0, not -1"),
+        ("figures --section 3-1_learning_rate -p rates=[true]", "rates: input should be a valid number"),
+        ("figures --section 8_cost -p hills=many", "hills: input should be a valid integer"),
         (
             "figures --section 1_baseline -p smoothing=100000000000000000000000000000",
-            "must be 1000000000 or less",
+            "less than or equal to 1000000000",
         ),
-        ("figures --section 1_baseline -p smoothing=1e30", "smoothing must be like 1"),
+        ("figures --section 1_baseline -p smoothing=1e30", "smoothing: input should be a valid integer"),
         ("figures --section 8_cost -p hills=99999", "100000 minima are too many, 1000 at most"),
         ("figures --section 8_cost -p hills=1000000000", "--epochs: input should be less than or equal to"),
-        ("figures --section 2-1_width -p widths=" + 100_000 * "[", "list of numbers"),
+        ("figures --section 2-1_width -p widths=" + 100_000 * "[", "widths: input should be a valid list"),
         ("figures --section 2-1_width -p width\x1b[31ms=1", "write name=value"),
         ("figures --jobs 0", "THESIS_JOBS must be a whole number from 1 to 10000, not 0"),
         ("run --epochs 1000000000 --minima-every 1 --minima multiple", "1000000000 minima are too many, 1000 at most"),
@@ -89,7 +92,7 @@ def test_the_contract_of_run(folders):
         ("run --strength \x1b[31m1\x07\u202e", r"\x1b[31m1\x07\u202e"),
         ("run --kernel " + 100_000 * "x", "x [...] x"),
         ("clean --figures --records", "not allowed with"),
-        ("run --width 0.1", "--minima-every"),
+        ("run --width 0.1", "no minimum comes, the run ends after 40, so there is no hill: give a smaller"),
         ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),
         ("", "COMMAND"),
@@ -140,13 +143,13 @@ def test_plan_counts_what_is_left(tiny, capsys):
     # Three runs of eight epochs; two of them need not train the one before the first minimum.
     assert row[:6] == ["mlp-tiny", "mnist5k", "fp32", "3", "3", "22"]
     # By one process: of two that start together either may be the one that keeps the beginning.
-    launch.train_missing((run for group in sections.groups("1_baseline", "smoke").values() for run in group), workers=1)
+    runs = [row.run for row in sections.rows("1_baseline", "smoke")]
+    launch.train_missing(runs, workers=1)
     assert main(arguments) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["0", "0"]
     # The other two go on from what the first one left behind.
-    _, *others = [store.run_id(run) for group in sections.groups("1_baseline", "smoke").values() for run in group]
-    for other in others:
-        shutil.rmtree(store.runs_folder() / other)
+    for run in runs[1:]:
+        shutil.rmtree(store.runs_folder() / store.run_id(run))
     assert main(arguments) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ["2", "14"]
 
@@ -228,16 +231,16 @@ def test_a_run_that_resumes_deletes_only_its_own_half_written_files(tiny):
 def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys):
     """$THESIS_FIGURES may be a thesis: with its .git, the runs, and sketches among the figures."""
     figures, results = folders / "figures", trained({"no term": [tiny.replace(strength=0)], "term": [tiny]})
-    save.save(curves.over_epochs(results), "mine", "smoke", results)
+    save.save(curves.curves(results), "mine", results)
     drawn = figures / "smoke"
-    save.book(drawn, drawn.glob("*.pgf"))
-    save.table(results.final, "1_baseline", "smoke")
-    save.table(results.final, "scores", "smoke")
-    cell = {"cell_type": "code", "source": ['save.table(scores, "scores", scale)']}
-    (drawn / "own.ipynb").write_text(json.dumps({"metadata": {"papermill": {}}, "cells": [cell]}))
-    for name in ("mine-000.png", ".mine.png.123"):
-        (drawn / name).write_text("x")
-    assert len(list(drawn.iterdir())) == 10
+    save.document(drawn, drawn.glob("*.pgf"))
+    save.table(results.final, "1_baseline", results)
+    save.table(results.final, "scores", results)
+    heatmap, _ = style.grid(1, 1, 2.0)
+    heatmap.axes[0].pcolormesh([[1.0, 2.0], [3.0, 4.0]])
+    save.save(heatmap, "heat", results)
+    (drawn / ".mine.png.123").write_text("x")
+    assert len(list(drawn.iterdir())) == 4 + 3 + 5 + 1 + 1, "two figures, one with an image, and the list of them"
     kept = [
         "thesis.tex", ".git/config", "smoke/sketch.png", "smoke/mine-notes.txt", "smoke/numbers.csv", "smoke/data.json",
         "smoke/lab.ipynb", "smoke/runs.zip", "smoke/sub/mine.png", "other/1_baseline.png", "reference/smoke/mine.json",
@@ -251,7 +254,7 @@ def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys
     assert main(["clean", "--figures"]) == 0
     assert {path.relative_to(figures).as_posix() for path in figures.rglob("*") if path.is_file()} == set(kept)
     left = "data.json, lab.ipynb, mine-notes.txt, numbers.csv, runs.zip, sketch.png, sub"
-    assert capsys.readouterr().out == f"deleted 10 files in {drawn}; not written here, so left: {left}\n"
+    assert capsys.readouterr().out == f"deleted 13 files in {drawn}; not written here, so left: {left}\n"
     assert store.is_done(tiny)
 
 
@@ -276,7 +279,7 @@ def test_make_hands_on_blanks_brackets_and_quotes(folders):
     """The last of the widths does not fit, which tells that all of them have arrived; nothing is executed."""
     p = f"widths=[0.5, 0.05, -1] smoothing=5 $(touch {folders}/a) `touch {folders}/b`; touch {folders}/c"
     done = make("figures", "section=2-1_width", "p=widths=[0.5, 0.05, -1] smoothing=5", folder=folders)
-    assert "--width: input should be greater than 0, not -1" in done.stderr
+    assert "widths: input should be greater than 0, not -1" in done.stderr
     done = make("figures", "section=2-1_width", f"p={p}".replace("$", "$$"), folder=folders)
     assert "write name=value" in done.stderr
     assert sorted(path.name for path in folders.iterdir()) == ["ready"]

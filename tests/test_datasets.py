@@ -9,7 +9,7 @@ from thesislib.config import Run
 from thesislib.plots import save
 from thesislib.runs.results import Result, Results
 from thesislib.system.errors import UserError
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 
 def write(folder, name="mnist", **changes):

@@ -19,7 +19,7 @@ from thesislib import datasets, models
 from thesislib.runs import archive, cache, launch, results, shared_prefix, slurm, store
 from thesislib.system import files
 from thesislib.system.errors import UserError
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 #: A run that has every kind of file.
 FULL = TINY.replace(dense_steps=3, step_losses=True, member_epochs=1, cycle=1, epochs=4, seed=5)

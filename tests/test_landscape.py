@@ -9,7 +9,7 @@ from thesislib.analysis.evaluator import Evaluator, Point
 from thesislib.analysis.landscape import Plane
 from thesislib.config import Run
 from thesislib.minima import Minima
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_a_dead_network_ends_at_zero(tiny, folders, monkeypatch):
             super().__init__(model)
             self.theta.mul_(1e-38)
 
-    monkeypatch.setattr("thesislib.train.FlatParameters", Dying)
+    monkeypatch.setattr("thesislib.minima.FlatParameters", Dying)
     theta = launch.execute(tiny.replace(epochs=1, lr=1e-4)).arrays("final", "theta")["theta"]
     small = abs(theta[:-10])  # the last biases learn how frequent the digits are
     assert ((small == 0) | (small > 1.1e-38)).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PATIENCE, trained
+from conftest import PATIENCE, TINY, trained
 from PIL import Image
 
 from thesislib import datasets
@@ -21,11 +21,16 @@ from thesislib.system.errors import UserError
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 
 
-@pytest.fixture
-def results(tiny):
-    return trained(
-        {"no term": [tiny.replace(strength=0, seed=s) for s in (0, 1)], "s = 1": [tiny, tiny.replace(seed=1)]}
-    )
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two settings with two seeds; trained once, in a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THESIS_RUNS", str(tmp_path_factory.mktemp("runs")))
+        found = trained(
+            {"no term": [TINY.replace(strength=0, seed=s) for s in (0, 1)], "s = 1": [TINY, TINY.replace(seed=1)]}
+        )
+        assert len(found.history) == 4 * TINY.epochs  # read, as long as the folder is known
+    return found
 
 
 def test_every_figure_comes_in_four_files(chapter):
@@ -38,16 +43,16 @@ def test_every_figure_comes_in_four_files(chapter):
 
 
 def test_provenance(results, folders):
-    save.save(curves.over_epochs(results), "curves", "smoke", results)
+    save.save(curves.curves(results), "curves", results)
     provenance = json.loads((folders / "figures" / "smoke" / "curves.json").read_text())
-    assert provenance["runs"] == {label: [r.id for r in group] for label, group in results.items()}
+    assert provenance["runs"] == {label: [row.id for row in results.only(label)] for label in results.labels}
     assert provenance["common"]["model"] == "mlp-tiny"
     assert provenance["varied"]["no term"]["strength"] == 0
     assert {"scale", "versions", "commit", "time"} <= provenance.keys()
 
 
 def test_pgf_has_the_legend_once_and_every_line(results, folders):
-    save.save(curves.over_epochs(results), "curves", "smoke", results)
+    save.save(curves.curves(results), "curves", results)
     code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
     assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
     assert code.count(r"\begin{axis}") == 2 + 1  # the legend's
@@ -56,7 +61,7 @@ def test_pgf_has_the_legend_once_and_every_line(results, folders):
 
 
 def test_the_band_is_one_standard_deviation(results):
-    figure = curves.over_epochs(results, ["accuracy"], log=[])
+    figure = curves.curves(results, ["accuracy"], log=[])
     band = figure.axes[0].collections[1].get_paths()[0].vertices
     at_end = results.final.query("label == 's = 1'")["accuracy"]
     last = band[band[:, 0] == 6][:, 1]
@@ -66,17 +71,17 @@ def test_the_band_is_one_standard_deviation(results):
 
 
 def test_a_setting_looks_the_same_everywhere():
-    looks = style.looks_of(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
-    assert style.looks_of(["cosine", "s = 10"])["s = 10"] == looks["s = 10"]
-    assert looks["cosine"].color == looks["cosine, term"].color
-    assert looks["cosine"].linestyle != looks["cosine, term"].linestyle
-    assert len({look.color for look in looks.values()}) == 4
-    many = style.looks_of([f"w = {k}" for k in range(20)])
-    assert len({look.color for look in many.values()}) == 20
+    styles = style.line_styles(["no term", "s = 10", "lr = 1", "cosine", "cosine, term"])
+    assert style.line_styles(["cosine", "s = 10"])["s = 10"] == styles["s = 10"]
+    assert styles["cosine"].color == styles["cosine, term"].color
+    assert styles["cosine"].linestyle != styles["cosine, term"].linestyle
+    assert len({one.color for one in styles.values()}) == 4
+    many = style.line_styles([f"w = {k}" for k in range(20)])
+    assert len({one.color for one in many.values()}) == 20
 
 
 def test_panels_alike_have_one_axis():
-    rows = [{"label": "a", "model": "m", "x": x, "y": 10 * x, "z": x} for x in (1.0, 2.0)]
+    rows = [{"label": "a", "network": "m", "x": x, "y": 10 * x, "z": x} for x in (1.0, 2.0)]
     x, y, z = panels.points(pd.DataFrame(rows), {"x": "x", "y": "y", "z": "z"}, alike=[("x", "y")]).axes
     assert x.get_xlim() == y.get_xlim() != z.get_xlim()
 
@@ -86,13 +91,13 @@ def test_networks_are_not_averaged():
     small = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
     rows = {"epoch": [1, 2], "accuracy": [0.5, 0.6], "d_0": [0.0, 1.0], "members": [1, 2]}
     table = pd.concat(
-        pd.DataFrame(rows).assign(label="s = 1", model=model, seed=seed, id=f"{model}{seed}", d_0=[0.0, d + seed])
+        pd.DataFrame(rows).assign(label="s = 1", network=model, seed=seed, id=f"{model}{seed}", d_0=[0.0, d + seed])
         for model, d in (("resnet20", 1.0), ("mobilenetv2", 100.0))
         for seed in (0, 1)
     )
-    results = Results({"s = 1": [Result(small, Path())]})
+    results = Results({"s = 1": [small]})
     results.__dict__["history"] = table.reset_index(drop=True)
-    for figure in (curves.distances(results), curves.over_epochs(results, ["d_0"], log=[])):
+    for figure in (curves.distances(results), curves.curves(results, ["d_0"], log=[])):
         ends = [axis.lines[0].get_ydata()[-1] for axis in figure.axes]
         assert ends == [1.5, 100.5]
         assert all(
@@ -102,8 +107,8 @@ def test_networks_are_not_averaged():
 
 def test_lines_that_coincide_all_show(results):
     """The learning rate of all settings is the same: each line leaves some of those before it in sight."""
-    figure = curves.over_epochs(results, ["lr"], stripes=True)
-    drawn = [line for line in figure.axes[0].lines if line.get_label() in results]
+    figure = curves.curves(results, ["lr"], stripes=True)
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in results.labels]
     assert len(drawn) > 1
     assert all((line.get_ydata() == drawn[0].get_ydata()).all() for line in drawn)
     widths = [line.get_linewidth() for line in drawn]
@@ -112,7 +117,7 @@ def test_lines_that_coincide_all_show(results):
 
 def test_smoothing(results):
     def line(smoothing):
-        return curves.over_epochs(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
+        return curves.curves(results, ["accuracy"], smoothing, log=[]).axes[0].lines[0].get_ydata()
 
     assert line(3)[-1] == pytest.approx(line(1)[-3:].mean())
     with pytest.raises(UserError, match="smoothing"):
@@ -120,9 +125,9 @@ def test_smoothing(results):
 
 
 def test_diverged_runs_still_draw(tiny, folders):
-    results = trained({"fine": [tiny], "diverged": [tiny.replace(lr=1e6)]})
-    for k, figure in enumerate((curves.over_epochs(results), curves.distances(results), curves.lengths(results, 2))):
-        save.save(figure, f"diverged{k}", "smoke", results)
+    results = trained({"fine": [tiny.replace(cycle=2)], "diverged": [tiny.replace(cycle=2, lr=1e6)]})
+    for k, figure in enumerate((curves.curves(results), curves.distances(results), curves.lengths(results))):
+        save.save(figure, f"diverged{k}", results)
         assert (save.figures_folder("smoke") / f"diverged{k}.png").exists()
 
 
@@ -130,10 +135,12 @@ def test_networks_that_exploded_leave_the_heat_map_legible():
     """A squared distance of 37 digits is written short, and the others keep their shades."""
     runs = [Run(strength=s, width=w, minima_every=1) for s in (1.0, 10.0) for w in (0.01, 0.1)]
     rows = [
-        {"model": "mlp", "id": str(k), "label": str(k), "strength": 0, "accuracy": 0.9, "d_0": d}
+        {"network": "mlp", "id": str(k), "label": str(k), "strength": 0, "accuracy": 0.9, "d_0": d}
         for k, d in enumerate((100.0, 2000.0, 3.4e37, np.inf))
     ]
-    results = Results({str(k): [Result(run, Path(str(k)))] for k, run in enumerate(runs)})
+    results = Results({str(k): [run] for k, run in enumerate(runs)})
+    for k, row in enumerate(results):
+        row.__dict__["result"] = Result(row.run, Path(str(k)))
     results.__dict__["history"] = pd.DataFrame(rows)
     axis = panels.heatmaps(results, ["d_0"]).axes[0]
     assert [text.get_text() for text in axis.texts] == ["100", "2000", "3e+37", "inf"]
@@ -142,10 +149,10 @@ def test_networks_that_exploded_leave_the_heat_map_legible():
 
 
 def test_one_seed_has_no_error_bar(tiny, folders):
-    results = trained({"no term": [tiny.replace(strength=0)], "s = 1": [tiny]})
-    for k, figure in enumerate((curves.lengths(results, 2), panels.endpoints(results, "strength"))):
+    results = trained({"no term": [tiny.replace(cycle=2, strength=0)], "s = 1": [tiny.replace(cycle=2)]})
+    for k, figure in enumerate((curves.lengths(results), panels.endpoints(results, "strength"))):
         assert not [c for axis in figure.axes for c in axis.collections]
-        save.save(figure, f"single{k}", "smoke", results)
+        save.save(figure, f"single{k}", results)
         code = (folders / "figures" / "smoke" / f"single{k}.pgf").read_text()
         assert "mark=-" not in code
         assert "nan" not in code
@@ -154,10 +161,11 @@ def test_one_seed_has_no_error_bar(tiny, folders):
 def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
     monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
     run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
-    results = Results({"s = 1": [Result(run, Path())]})
+    results = Results({"s = 1": [run]}, "smoke")
+    results[0].__dict__["result"] = Result(run, Path())
     figure, _ = style.grid(1, 1, 2.0)
     for name in ("first", "second"):
-        save.save(figure, name, "smoke", results)
+        save.save(figure, name, results)
         assert (folders / "figures" / "smoke" / f"{name}.pgf").read_text().count("CIFAR-10 (noise)") == 1
 
 
@@ -174,17 +182,15 @@ def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
 
 
 def compile_tex(folder: Path, name: str) -> str:
-    for _ in range(2):
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
-        environment = os.environ | {"max_print_line": "1000"}  # no line breaks within file names
-        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-        assert process.returncode == 0, process.stdout[-3000:]
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+    environment = os.environ | {"max_print_line": "1000"}  # no line breaks within file names
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert process.returncode == 0, process.stdout[-3000:]
     return (folder / name).with_suffix(".log").read_text(errors="replace")
 
 
 @needs_tex
-def test_the_book_compiles_without_overfull_boxes(chapter):
-    save.book(chapter.figures, sorted(chapter.figures.glob("*.pgf")))  # further calls may have drawn a part of them
+def test_all_figures_in_one_document_without_overfull_boxes(chapter):
     log = compile_tex(chapter.figures, "figures.tex")
     assert "Overfull" not in log
     assert re.search(r"Output written on figures\.pdf \(\d+ pages", log)

@@ -11,9 +11,10 @@ from conftest import PATIENCE, interrupted, write_photographs
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
+from thesislib.system import parallel
 from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 #: 20 steps, a minimum after the 8th, 16th; 4 steps an epoch.
 MLP = Run(
@@ -34,7 +35,7 @@ import torch
 from torch import nn
 from thesislib.system import parallel
 from thesislib.config import Run
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 torch.set_num_threads(1)
 with parallel.together("cpu"):
     for run in map(Run.model_validate_json, sys.argv[1:]):
@@ -142,7 +143,7 @@ def test_another_number_of_processes_is_refused():
     (folder / "final.safetensors").unlink()
     begin = (
         "import sys; from thesislib.runs import launch; launch.CHECKPOINT_SECONDS = -1;"
-        "from thesislib.config import Run; from thesislib.train import Trainer; epoch = Trainer.epoch\n"
+        "from thesislib.config import Run; from thesislib.trainer import Trainer; epoch = Trainer.epoch\n"
         "def stop(self):\n if self.finished_epochs == 3: sys.exit(3)\n return epoch(self)\n"
         "Trainer.epoch = stop; launch.execute(Run.model_validate_json(sys.argv[1]))"
     )
@@ -169,8 +170,7 @@ def test_two_processes_do_not_go_on_from_one():
     assert checkpoint.read_bytes() == before
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused():
-    done = torchrun(2, "-m", "thesislib", "run", *flags(MLP.replace(batch_size=127)))
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("thesislib: ")]
-    assert lines == ["thesislib: --batch-size: 127 cannot be shared out among 2 processes"]
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(UserError, match="--batch-size: 127 cannot be shared out among 2 processes"):
+        Trainer(MLP.replace(batch_size=127)).epoch()

@@ -13,13 +13,12 @@ from xml.etree import ElementTree
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import thesislib
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 
-from thesislib.app import notebooks as notebooks
+from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.plots import save, style
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
@@ -248,8 +247,8 @@ def assert_like(code, figure):
 def figures_of(section, monkeypatch):
     """The figures that a notebook saves, by name: its code, executed here."""
     found = {}
-    # The chapter has saved them once; here they are only looked at.
-    monkeypatch.setattr(save, "save", lambda figure, name, scale, results: found.setdefault(name, figure))
+    # They have been saved once; here they are only looked at.
+    monkeypatch.setattr(save, "save", lambda figure, name, runs: found.setdefault(name, figure))
     cells = json.loads((notebooks.notebooks_folder() / f"{section}.ipynb").read_text())["cells"]
     names = {}
     for cell in cells:
@@ -259,13 +258,13 @@ def figures_of(section, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("section", sections.SECTIONS)
-def test_every_figure_of_the_chapter(section, chapter, monkeypatch):
-    monkeypatch.setenv("THESIS_RUNS", notebooks.environment["THESIS_RUNS"])
+@pytest.mark.parametrize("section", ["0_own_question", *sections.SECTIONS])
+def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
+    monkeypatch.setenv("THESIS_RUNS", chapter.environment["THESIS_RUNS"])
     found = figures_of(section, monkeypatch)
     assert found
     for name, figure in found.items():
-        assert_like((notebooks.figures / f"{name}.pgf").read_text(), figure)
+        assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
         plt.close(figure)
 
 
@@ -277,7 +276,10 @@ def panels(rows=1, columns=1):
 @style.styled()
 def code_of(figure, folder):
     style.clip_error_bars(figure)
-    return pgf_code(figure, folder / "figure.pgf")
+    code, images = pgf_code(figure, "figure")
+    for name, content in images.items():
+        (folder / name).write_bytes(content)
+    return code
 
 
 def test_lines_marks_and_dashes(tmp_path):
@@ -419,9 +421,9 @@ def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
 @pytest.mark.parametrize("document", ["report", "scrbook"])
 def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path):
     """Every figure at 345 and 373 points, instead of the 455 that matplotlib laid it out for."""
-    names = sorted(path.stem for path in notebooks.figures.glob("*.pgf"))
+    names = sorted(path.stem for path in chapter.figures.glob("*.pgf"))
     body = [rf"\noindent\input{{{name}.pgf}}\newpage" for name in names]
-    shutil.copytree(notebooks.figures, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(chapter.figures, tmp_path, dirs_exist_ok=True)
     log = tex(tmp_path, *body, document=document, options="10pt,a4paper,oneside")
     assert "Overfull" not in log
     assert "Missing character" not in log
@@ -443,70 +445,15 @@ def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path)
             assert across < 0.5 or down < 2.5, f"{name}: {first} on {second}"
 
 
-#: A look that nobody would want in a thesis, every line of it from a user's own file.
-MATPLOTLIBRC = """
-figure.facecolor: black
-axes.facecolor: "#111111"
-savefig.facecolor: black
-savefig.bbox: tight
-axes.edgecolor: white
-axes.labelcolor: white
-text.color: white
-xtick.color: white
-ytick.color: white
-xtick.minor.visible: True
-ytick.minor.visible: True
-xtick.direction: in
-axes.grid: True
-axes.linewidth: 3
-axes.formatter.useoffset: False
-axes.formatter.limits: -1, 1
-axes.prop_cycle: cycler("color", ["w"])
-axes.unicode_minus: False
-lines.marker: o
-lines.linewidth: 7
-lines.dashed_pattern: 1, 9
-errorbar.capsize: 20
-legend.fancybox: False
-legend.numpoints: 3
-image.cmap: gray
-font.family: monospace
-font.weight: bold
-text.usetex: True
-"""
-THEME = """
-import matplotlib.pyplot as plt, seaborn as sns
-sns.set_theme("poster", "darkgrid", "husl")
-plt.rcParams.update({"text.usetex": True, "lines.marker": "s"})
-"""
-
-
-def test_the_users_look_changes_nothing(chapter, tmp_path):
-    """Byte for byte, with a matplotlibrc and an IPython startup file of the user's own."""
-    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "theme.py").write_text(THEME)
-    environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    environment |= {"THESIS_RUNS": notebooks.environment["THESIS_RUNS"], "THESIS_FIGURES": str(tmp_path / "figures")}
-    chosen = ("2-2_strength", "2-3_interaction")  # lines, error bars, shades
-    process = thesislib("figures", "--scale", "smoke", "--section", *chosen, **environment)
-    assert process.returncode == 0, process.stdout
-    drawn = sorted(path.name for path in (tmp_path / "figures" / "smoke").iterdir() if path.suffix in (".pgf", ".png"))
-    assert len(drawn) == 8
-    for name in drawn:
-        assert (tmp_path / "figures" / "smoke" / name).read_bytes() == (notebooks.figures / name).read_bytes(), name
-
-
-def test_our_look_is_nobodys_but_ours():
+def test_our_style_is_nobodys_but_ours():
     """Whoever imports these modules, and draws with them, keeps the style that was set before."""
     code = """
         import matplotlib.pyplot as plt
         import pandas as pd
         plt.rcParams["lines.linewidth"] = 3
         before = dict(plt.rcParams)
-        from thesislib.plots import curves, panels, pgf, save, style
-        rows = [{"label": "a", "model": "m", "seed": 0, "x": 1.0, "y": 2.0}]
+        from thesislib.plots import panels, pgf, plot, save, style
+        rows = [{"label": "a", "network": "m", "seed": 0, "x": 1.0, "y": 2.0}]
         panels.points(pd.DataFrame(rows), {"y": "y"})
         assert dict(plt.rcParams) == before
     """

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thesislib.experiments import sections
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}
 

@@ -7,7 +7,7 @@ from conftest import edit
 
 from thesislib.config import Run
 from thesislib.runs import launch, shared_prefix
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 
 def epochs_trained(monkeypatch):

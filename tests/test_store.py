@@ -40,7 +40,7 @@ def test_tensorboard_has_the_epochs(finished):
 
 
 def test_a_finished_run_is_never_trained_again(tiny, finished, monkeypatch):
-    monkeypatch.setattr("thesislib.train.Trainer.epoch", None)
+    monkeypatch.setattr("thesislib.trainer.Trainer.epoch", None)
     assert launch.execute(tiny).summary["epochs"] == 6
 
 

@@ -10,7 +10,7 @@ from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
 from thesislib.system.vectors import radial_and_angular
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 TIMES = {"seconds", "train_seconds"}
 

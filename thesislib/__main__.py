@@ -1,18 +1,27 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | lab | clean."""
+"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | lab | clean.
+
+Each command is a function, whose docstring is its help; `_parser` has their flags.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import select
 import signal
 import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from thesislib.app.arguments import pair, parameters, parser
 from thesislib.config import Run, make_run
 from thesislib.experiments import sections
 from thesislib.runs import store
+from thesislib.runs.results import Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import settle_folders
@@ -21,7 +30,7 @@ from thesislib.system.files import settle_folders
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     sys.stdout.reconfigure(errors="backslashreplace")  # of a folder's name, say, that is not UTF-8
-    options = parser(COMMANDS).parse_args(arguments)
+    options = _parser().parse_args(arguments)
     if options.command is not _run:
         machine.leave_group()  # only a run is trained by several processes
     try:
@@ -59,26 +68,27 @@ def _first_process() -> bool:
     return not machine.under_torchrun() or os.environ["RANK"] == "0"
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: Namespace) -> int:
+    """Sections, with their runs done and missing."""
     seen: set[str] = set()
     for name in options.section or sections.SECTIONS:
-        groups = sections.groups(name, options.scale)
-        runs = {store.run_id(run): run for group in groups.values() for run in group}
+        rows = sections.rows(name, options.scale)
+        settings = {(row.section, row.role, row.label) for row in rows}
+        runs = {store.run_id(row.run): row.run for row in rows}
         seen |= set(runs)
         done = sum(store.is_done(run) for run in runs.values())
-        print(f"{name:<24} {len(groups):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
+        print(f"{name:<24} {len(settings):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
     print(f"{'together':<24} {len(seen):17} runs (sections share some)")
     print(f"scale {options.scale}: {sections.SCALES[options.scale].about}")
     return 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: Namespace) -> int:
+    """Train one run, or say what came out if it was trained before."""
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
-    asked = given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}
-    if asked and run.strength and not run.minimum_epochs:
-        hint = "--minima-every (no more than --epochs) or --minimum-at-start"
-        raise UserError(f"no minimum is stored in {run.epochs} epochs, so there is no hill: give {hint}")
+    if given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}:
+        sections.check_hill(Row(run, "run"))
     # Imported here: the other commands need not wait for it.
     from thesislib.runs import launch
 
@@ -97,7 +107,34 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _figures(options: argparse.Namespace) -> int:
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    """Name and value of "name=value", given to a flag. Raises UserError for anything else."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.replace("-", "_").isidentifier():
+        raise UserError(f"{flag} {text}: write name=value")
+    return name, value
+
+
+def parameters(text: str) -> dict[str, Any]:
+    """Names and values of a notebook's parameters, "name=value name=value"; raises UserError for anything else.
+
+    A value is JSON, which may have blanks in it, or else text up to the next blank.
+    """
+    found, rest = {}, text.strip()
+    while rest or not found:
+        name, rest = _pair("-p", rest)
+        value = re.match(r"\S*", rest)[0]
+        end = len(value)
+        with contextlib.suppress(ValueError, RecursionError):
+            known, last = json.JSONDecoder().raw_decode(rest)
+            if not rest[last : last + 1].strip():
+                value, end = known, last
+        found[name], rest = value, rest[end:].strip()
+    return found
+
+
+def _figures(options: Namespace) -> int:
+    """Train what is missing and execute the notebooks."""
     from thesislib.app import notebooks
 
     if options.jobs is not None:
@@ -107,7 +144,8 @@ def _figures(options: argparse.Namespace) -> int:
     return 0 if notebooks.execute(options.scale, options.section, given) else 1
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: Namespace) -> int:
+    """What a scale takes: runs, epochs, disk, and hours by the measured time of a step."""
     from thesislib.runs import plan
 
     table = plan.table(_runs(options))
@@ -117,7 +155,8 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _launch(options: argparse.Namespace) -> int:
+def _launch(options: Namespace) -> int:
+    """Send the missing runs to Slurm, or to processes that outlive the terminal."""
     from thesislib.runs import slurm
 
     for name, least in (("tasks", 1), ("cpus", 1), ("gpus", 0)):
@@ -125,7 +164,7 @@ def _launch(options: argparse.Namespace) -> int:
             raise UserError(f"--{name}: must be {least} or more, not {value}")
     if not 1 / 60 <= options.hours < 10_000:
         raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
-    further = dict(pair("--sbatch", text) for text in options.sbatch)
+    further = dict(_pair("--sbatch", text) for text in options.sbatch)
     if taken := sorted(name for name in further if name.replace("-", "_") in slurm.OURS):
         raise UserError(f"--sbatch {taken[0]}=...: this one is set by launch itself")
     resources = slurm.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
@@ -141,7 +180,8 @@ def _launch(options: argparse.Namespace) -> int:
     return 1 if slurm.watch(waiting) else 0
 
 
-def _pack(options: argparse.Namespace) -> int:
+def _pack(options: Namespace) -> int:
+    """Put what figures need of finished runs, no weights, into one small file."""
     from thesislib.plots import save
     from thesislib.runs import archive
 
@@ -151,7 +191,8 @@ def _pack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _unpack(options: argparse.Namespace) -> int:
+def _unpack(options: Namespace) -> int:
+    """Put such a file's runs among those here."""
     from thesislib.runs import archive
 
     new, runs, begun = archive.unpack(options.file)
@@ -160,13 +201,14 @@ def _unpack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _runs(options: argparse.Namespace) -> list[Run]:
+def _runs(options: Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
     chosen = options.section or sections.SECTIONS
-    return sections.in_order({name: sections.groups(name, options.scale) for name in chosen})
+    return sections.in_order([row for name in chosen for row in sections.rows(name, options.scale)])
 
 
-def _lab(options: argparse.Namespace) -> int:
+def _lab(options: Namespace) -> int:
+    """JupyterLab on the notebooks."""
     from thesislib.app import notebooks
 
     # The first python3 on this path is the one that Lab offers: this environment's, not what somebody else calls so.
@@ -177,12 +219,11 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _clean_figures() -> int:
-    from thesislib.app import notebooks
     from thesislib.plots import save
 
     deleted = 0
     for scale in sections.SCALES:
-        gone, left = notebooks.delete(scale)
+        gone, left = save.delete(scale)
         deleted += len(gone)
         if gone or left:
             rest = f"; not written here, so left: {', '.join(left)}" if left else ""
@@ -192,7 +233,10 @@ def _clean_figures() -> int:
     return 0
 
 
-def _clean(options: argparse.Namespace) -> int:
+def _clean(options: Namespace) -> int:
+    """Delete all runs, after asking."""
+    if options.figures and options.records:
+        raise UserError("--records is not allowed with --figures")
     if options.figures:
         return _clean_figures()
     # Imported here: the other commands need not wait for it.
@@ -219,17 +263,55 @@ def _clean(options: argparse.Namespace) -> int:
     return 1 if busy else 0
 
 
-COMMANDS = {
-    "list": _list,
-    "figures": _figures,
-    "plan": _plan,
-    "launch": _launch,
-    "pack": _pack,
-    "unpack": _unpack,
-    "run": _run,
-    "lab": _lab,
-    "clean": _clean,
-}
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One line instead of the whole usage."""
+        self.exit(2, f"thesislib: {printable(message)} (--help lists what is allowed)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Train, draw, send to a cluster, pack and clean the runs of the thesis' sections."
+    root = _Parser(prog="python -m thesislib", description=about, allow_abbrev=False)
+    subparsers = root.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(command: Callable[[Namespace], int], *parents: _Parser) -> Callable[..., argparse.Action]:
+        name, about = command.__name__.removeprefix("_"), command.__doc__.rstrip(".")
+        parser = subparsers.add_parser(name, help=about, description=about, parents=parents, allow_abbrev=False)
+        parser.set_defaults(command=command)
+        return parser.add_argument
+
+    scale = _Parser(add_help=False)
+    scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
+    scale.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
+    add(_list, scale)
+    flag = add(_figures, scale)
+    flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
+    flag("--jobs", help="processes at a time (one a processor)", metavar="N")
+    add(_plan, scale)
+    flag = add(_launch, scale)
+    flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")
+    flag("--tasks", type=int, help="Slurm: size of the array (up to 64); local: processes (one a core)", metavar="N")
+    flag("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
+    flag("--gpus", type=int, default=0, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
+    flag("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
+    flag("--partition", help="Slurm's partition", metavar="X")
+    flag("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
+    flag("--no-wait", dest="wait", action="store_false", help="send, show no progress")
+    add(_pack, scale)("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
+    add(_unpack)("file", type=Path, metavar="X.zip")
+    flag = add(_run)
+    flag("--json", action="store_true", help="print the summary as one JSON object")
+    for name, field in Run.model_fields.items():
+        # Values stay text: pydantic reads and checks them, so there is one place that says what is allowed.
+        kind = {"action": argparse.BooleanOptionalAction} if field.annotation is bool else {"metavar": "X"}
+        about = field.description if field.default is None else f"{field.description} ({field.default})"
+        flag(f"--{name.replace('_', '-')}", default=None, help=about, **kind)
+    add(_lab)
+    flag = add(_clean)
+    flag("--records", action="store_true", help="only those that came without weights (unpack)")
+    flag("--figures", action="store_true", help="not the runs but what was drawn of them; asks nothing")
+    flag("--yes", action="store_true", help="do not ask")
+    return root
 
 
 if __name__ == "__main__":

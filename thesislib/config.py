@@ -38,6 +38,9 @@ class Run(BaseModel):
 
     Symbols are those of the thesis: strength s, width w (an *inverse* squared length: a larger w is a
     narrower hill), squared distance d = ||theta - theta_c||^2 over all trainable parameters.
+
+    >>> tl.Run(strength=10, epochs=30, minima="multiple", minima_every=10).minimum_epochs
+    [10, 20, 30]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -28,7 +28,7 @@ from thesislib.config import Run, make_run
 from thesislib.runs import launch, store
 from thesislib.runs.results import Results
 from thesislib.system import fast, machine
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 
 HERE = Path(__file__).resolve()
 OUT = HERE.parents[2] / "figures" / "reference"
@@ -202,7 +202,7 @@ import sys
 from pathlib import Path
 from thesislib.runs import launch, store
 from thesislib.config import Run
-from thesislib.train import Trainer
+from thesislib.trainer import Trainer
 model, minima = sys.argv[1], int(sys.argv[2])
 small = {"data": "mnist", "batch_size": 128} if model == "mlp" else {"data": "cifar10", "batch_size": 8}
 run = Run(**small, model=model, train_size=2 * small["batch_size"], test_size=8, epochs=minima,

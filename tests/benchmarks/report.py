@@ -127,7 +127,7 @@ def processes(
         ("16 runs, 1 process", one, ""),
         ("16 runs, 2 processes", two, f"ratio {one / two:.2f}, goal >= 1.9"),
         ("a grid by hand, run after run, over ours by 2 processes", whole * one / two, "a ratio, goal >= 11"),
-        ("import thesislib.train after torch", importing("thesislib.train", after="import torch"), "<= 0.3 s"),
+        ("import thesislib.trainer after torch", importing("thesislib.trainer", after="import torch"), "<= 0.3 s"),
         ("import thesislib.__main__ (the command line)", importing("thesislib.__main__"), ""),
         ("find 1,000 finished runs", lists["find"], "<= 1 s"),
         ("read their 80,000 rows", lists["read"], ""),

@@ -300,8 +300,17 @@ def rows(section: str, scale: str, **parameters: Any) -> list[Row]:
     return found
 
 
-def results(section: str, scale: str, **parameters: Any) -> Results:
-    """The results of a section's `rows`; runs that are missing are trained first."""
+def results(section: str, scale: str = "laptop", **parameters: Any) -> Results:
+    """Train what a section of the thesis needs at a scale, unless it is finished, and return its results.
+
+    `parameters` are those of the section's notebook; None keeps the section's default. Raises UserError for an unknown
+    section, scale or parameter, or a value that does not fit; RuntimeError if a run fails.
+
+    >>> import thesislib as tl
+    >>> runs = tl.section("2-2_strength", scale="smoke", strengths=[10])
+    >>> runs.labels
+    ['no term', 's = 10']
+    """
     return launch.results(rows(section, scale, **parameters), scale=scale, section=section)
 
 

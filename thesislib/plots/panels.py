@@ -15,6 +15,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from thesislib.experiments.sections import digits
 from thesislib.plots.style import FARTHEST, LABELS, error_bars, grid, legend_below, line_styles, styled
 from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
+from thesislib.system.files import ROOT
 
 
 @styled()
@@ -136,11 +138,16 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
 
 
 @styled()
-def cost(results: Results, bench: pd.DataFrame, height: float = 2.5) -> Figure:
+def cost(results: Results, height: float = 2.5) -> Figure:
     """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
 
-    Right: seconds of an epoch of full MNIST, written by hand and by thesislib, from `bench` (bench.csv).
+    Right: seconds of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them.
+    Raises UserError if its table is missing.
     """
+    path = ROOT / "figures" / "reference" / "bench.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it is part of the repository (make bench writes it)")
+    bench = pd.read_csv(path)
     figure, axes = grid(1, 2, height)
     own, measured = axes[0]
     styles, every = line_styles(results.labels), results[0].run.minima_every

@@ -32,8 +32,6 @@ from matplotlib.patches import Patch
 from matplotlib.path import Path as Outline
 from matplotlib.text import Text
 
-from thesislib.system.files import write
-
 #: What a LaTeX document needs to \input the .pgf files.
 PREAMBLE = (
     r"\usepackage{pgfplots}",
@@ -56,11 +54,9 @@ _COLOUR = re.compile(r"\\definecolor.*\n")
 
 def escape(text: str) -> str:
     r"""A text of matplotlib's for LaTeX, $...$ as it is, but for what only matplotlib knows or only TeX does."""
-    if not is_math_text(text):
-        return "".join(_ESCAPED.get(character, character) for character in text.replace(r"\$", "$"))
-    parts = re.split(r"(?<!\\)\$", text)
+    parts = re.split(r"(?<!\\)\$", text) if is_math_text(text) else [text]
     for k, part in enumerate(parts):
-        if k % 2:
+        if k % 2:  # between two dollars
             math = part.replace(r"\mathdefault", "").replace("\N{MINUS SIGN}", "-")
             parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
         else:
@@ -68,27 +64,33 @@ def escape(text: str) -> str:
     return "".join(parts)
 
 
-def pgf_code(figure: Figure, path: Path) -> str:
-    r"""pgfplots code of a figure, to be written to `path`, as wide as the document's \textwidth.
+def pgf_code(figure: Figure, name: str) -> tuple[str, dict[str, bytes]]:
+    r"""pgfplots code of a figure, as wide as the document's \textwidth, and its side images, PNG, by file name.
 
-    Texts, and what is between the panels, keep their size; the panels take the width that is left. Side images get
-    bare names beside `path`, so that LaTeX finds them through \graphicspath wherever the folder is dropped.
+    Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are named
+    after the figure, without a folder: LaTeX finds them through \graphicspath wherever they are dropped.
     """
     figure.canvas.draw()
-    return _Writer(figure, path).code()
+    writer = _Writer(figure, name)
+    return writer.code(), writer.images
 
 
 class _Writer:
     """One figure on its way to TeX; collects the colours and marks to be declared before they are used."""
 
-    def __init__(self, figure: Figure, path: Path) -> None:
-        self.figure, self.path = figure, path
+    def __init__(self, figure: Figure, name: str) -> None:
+        self.figure, self.name = figure, name
         self.panels = [axis for axis in figure.axes if axis.get_visible()]
         self.colours: dict[str, None] = {}
         self.marks: dict[str, str] = {}
-        self.images = itertools.count()
+        self.images: dict[str, bytes] = {}
         # Along x, what some panel covers can be stretched; what is between is as wide as its text, everywhere.
-        self.ends = _union((box.x0, box.x1) for box in (axis.get_position() for axis in self.panels))
+        self.stretched: list[list[float]] = []
+        for box in sorted((axis.get_position() for axis in self.panels), key=lambda box: box.x0):
+            if self.stretched and box.x0 <= self.stretched[-1][1]:
+                self.stretched[-1][1] = max(self.stretched[-1][1], box.x1)
+            else:
+                self.stretched.append([box.x0, box.x1])
 
     def code(self) -> str:
         body = [self.panel(axis) for axis in self.panels]
@@ -103,14 +105,14 @@ class _Writer:
 
     def x(self, fraction: float) -> str:
         """A place along the figure's width as a length in TeX."""
-        whole, free = 72 * self.figure.get_figwidth(), self.covered(1.0) or 1.0
-        share = self.covered(fraction) / free if self.ends else fraction
-        rigid = whole * (fraction - self.covered(fraction) - share * (1 - free)) if self.ends else 0.0
+        covered, free = self.covered(fraction), self.covered(1.0) or 1.0
+        share = covered / free
+        rigid = 72 * self.figure.get_figwidth() * (fraction - covered - share * (1 - free))
         return f"{share:.5f}*\\textwidth{rigid:+.2f}bp"
 
     def covered(self, fraction: float) -> float:
         """How much of the figure's width up to a place belongs to panels."""
-        return sum(float(np.clip(fraction, low, high) - low) for low, high in self.ends)
+        return sum(float(np.clip(fraction, low, high) - low) for low, high in self.stretched or [(0.0, 1.0)])
 
     def y(self, fraction: float) -> str:
         return f"{72 * self.figure.get_figheight() * fraction:.2f}bp"
@@ -121,6 +123,9 @@ class _Writer:
         name = f"rgb{red:02x}{green:02x}{blue:02x}"
         self.colours[rf"\definecolor{{{name}}}{{RGB}}{{{red},{green},{blue}}}"] = None
         return name
+
+    def stroke(self, colour: Any, width: float) -> str:
+        return f"{self.colour(colour)}, line width={width:.4g}pt"
 
     def panel(self, axis: Axes) -> str:
         box = axis.get_position()
@@ -143,32 +148,29 @@ class _Writer:
             options.append("axis on top")
         entries = ""
         if legend is not None and legend.get_visible():
-            x, y = axis.transAxes.inverted().transform(_center(legend))
-            some, entries = self.legend(legend, f"({x:.3f},{y:.3f})", "center")
+            x, y = axis.transAxes.inverted().transform(legend.get_window_extent().get_points().mean(axis=0))
+            some, entries = self.legend(legend, f"({x:.3f},{y:.3f})")
             options += some
-        listed = ",\n".join(options)
-        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}{self.content(axis)}\\end{{axis}}"
+        return _environment(options, entries + self.content(axis))
 
     def side(self, name: str, axis: Axis, panel: Axes) -> list[str]:
         """Options of a panel's x or y axis: limits, scale, line, ticks, label."""
         low, high = axis.get_view_interval()
+        near, far = ("bottom", "top") if name == "x" else ("left", "right")
+        spines = [side for side in (near, far) if panel.spines[side].get_visible()]
         options = [f"{name}min={min(low, high):.9g}", f"{name}max={max(low, high):.9g}"]
         if low > high:
             options.append(f"{name} dir=reverse")
         if axis.get_scale() == "log":
             options += [f"{name}mode=log", f"log basis {name}=10"]
-        near, far = ("bottom", "top") if name == "x" else ("left", "right")
-        lines = [side for side in (near, far) if panel.spines[side].get_visible()]
+        if len(spines) < 2:
+            options.append(f"axis {name} line*={(spines or [near])[0]}")
+        style = "draw=none"
+        for spine in map(panel.spines.get, spines[:1]):
+            style = self.stroke(spine.get_edgecolor(), spine.get_linewidth())
         ticks = axis.get_ticks_position()
-        if len(lines) < 2:
-            options.append(f"axis {name} line*={(lines or [near])[0]}")
-        if lines:
-            spine = panel.spines[lines[0]]
-            style = f"{self.colour(spine.get_edgecolor())}, line width={spine.get_linewidth():.4g}pt"
-            options.append(f"{name} axis line style={{{style}}}")
-        else:
-            options.append(f"{name} axis line style={{draw=none}}")
-        options += [f"{name}tick pos={ticks if ticks in (near, far) else near}", *self.ticks(name, axis)]
+        options += [f"{name} axis line style={{{style}}}", f"{name}tick pos={ticks if ticks in (near, far) else near}"]
+        options += self.ticks(name, axis)
         if label := axis.get_label_text():
             options += [f"{name}label={{{escape(label)}}}", f"{name}label style={{{self.font(axis.label)}}}"]
         return options
@@ -176,8 +178,7 @@ class _Writer:
     def ticks(self, name: str, axis: Axis) -> list[str]:
         """Ticks where matplotlib has them, with the texts it writes; minor ones that have a text are extra ticks."""
         major, minor = _shown(axis, False), _shown(axis, True)
-        labelled = [tick for tick in minor if tick[1]]
-        plain = [tick for tick in minor if not tick[1]]
+        labelled, plain = ([tick for tick in minor if bool(tick[1]) == there] for there in (True, False))
         options = [
             f"{name}tick={_places(major)}", f"{name}ticklabels={_labels(major)}",
             f"minor {name}tick={_places(plain) if plain else '{}'}",
@@ -193,13 +194,11 @@ class _Writer:
             style = self.font(labels[0]) + (f", rotate={rotation:.4g}" if rotation else "")
             options.append(f"{name}ticklabel style={{{style}}}")
         for lines, which in ((axis.get_majorticklines(), ""), (axis.get_minorticklines(), "minor ")):
-            if lines:
-                colour, width = self.colour(lines[0].get_color()), lines[0].get_markeredgewidth()
-                drawn = f"{colour}, line width={width:.4g}pt" if lines[0].get_visible() else "draw=none"
-                options.append(f"{which}{name} tick style={{{drawn}}}")
-        grid = [line for line in axis.get_gridlines() if line.get_visible()]
-        if grid:
-            style = f"{self.colour(grid[0].get_color())}, line width={grid[0].get_linewidth():.4g}pt"
+            for line in lines[:1]:
+                style = self.stroke(line.get_color(), line.get_markeredgewidth())
+                options.append(f"{which}{name} tick style={{{style if line.get_visible() else 'draw=none'}}}")
+        for line in [line for line in axis.get_gridlines() if line.get_visible()][:1]:
+            style = self.stroke(line.get_color(), line.get_linewidth())
             options += [f"{name}majorgrids", f"{name} grid style={{{style}}}"]
         return options
 
@@ -239,14 +238,16 @@ class _Writer:
                 dpi=200,
             )
             for image in sorted(Path(folder).glob("*.png")):
-                name = f"{self.path.stem}-{next(self.images):03d}.png"
-                write(self.path.with_name(name), image.read_bytes())
+                name = f"{self.name}-{len(self.images):03d}.png"
+                self.images[name] = image.read_bytes()
                 code = code.replace(f"{{{image.name}}}", f"{{{name}}}")
         for unwanted in ("includegraphics cmd=\\pgfimage,", r"\end{groupplot}"):
             code = code.replace(unwanted, "")
         self.colours |= {line.strip(): None for line in _COLOUR.findall(code)}
         code = _COLOUR.sub("", code).strip()
-        lines = iter(_in_order(axis))
+        # In the order in which matplot2tikz writes them.
+        lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
+        lines = iter(sorted(lines, key=lambda line: line.get_zorder()))
         code = _LINE.sub(lambda _: f"\\addplot [{self.line(next(lines))}]\n", code)
         return code + "\n" if code else ""
 
@@ -287,21 +288,18 @@ class _Writer:
 
     def legend_alone(self, legend: Legend) -> str:
         """A figure's legend, in an invisible panel of its own."""
-        x, y = self.figure.transFigure.inverted().transform(_center(legend))
-        options, entries = self.legend(legend, "(0,0)", "center")
+        x, y = self.figure.transFigure.inverted().transform(legend.get_window_extent().get_points().mean(axis=0))
+        options, entries = self.legend(legend, "(0,0)")
         place = f"at={{({{{x:.5f}*\\textwidth}},{self.y(y)})}}"
-        listed = ",\n".join(
-            ["hide axis", "scale only axis", place, "width=9bp", "height=9bp", "xmin=0", "xmax=1", "ymin=0", "ymax=1"]
-            + options
-        )
-        return f"\\begin{{axis}}[\n{listed}\n]\n{entries}\\end{{axis}}"
+        size = ["width=9bp", "height=9bp", "xmin=0", "xmax=1", "ymin=0", "ymax=1"]
+        return _environment(["hide axis", "scale only axis", place, *size, *options], entries)
 
-    def legend(self, legend: Legend, place: str, anchor: str) -> tuple[str | list[str], str]:
+    def legend(self, legend: Legend, place: str) -> tuple[list[str], str]:
         """Options and entries of a legend; matplotlib fills it column by column, pgfplots row by row."""
         texts, handles = legend.get_texts(), _handles(legend)
         columns = [list(column) for column in np.array_split(np.arange(len(texts)), legend._ncols)]
         order = [k for row in itertools.zip_longest(*columns) for k in row if k is not None]
-        style = [f"at={{{place}}}", f"anchor={anchor}", "cells={anchor=west}", "inner sep=0bp"]
+        style = [f"at={{{place}}}", "anchor=center", "cells={anchor=west}", "inner sep=0bp"]
         frame = f"draw={self.colour('0.8')}, fill=white, fill opacity=0.8, text opacity=1"
         style += [frame if legend.get_frame_on() else "draw=none, fill=none"]
         style += [self.font(texts[0])] if texts else []
@@ -326,20 +324,9 @@ class _Writer:
         return ", ".join(options)
 
 
-def _union(intervals: Iterator[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Intervals, those that overlap made one."""
-    united: list[tuple[float, float]] = []
-    for low, high in sorted(intervals):
-        if united and low <= united[-1][1]:
-            united[-1] = (united[-1][0], max(high, united[-1][1]))
-        else:
-            united.append((low, high))
-    return united
-
-
-def _center(legend: Legend) -> tuple[float, float]:
-    box = legend.get_window_extent()
-    return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+def _environment(options: list[str], body: str) -> str:
+    """A panel of pgfplots."""
+    return "\\begin{axis}[\n" + ",\n".join(options) + f"\n]\n{body}\\end{{axis}}"
 
 
 def _handles(legend: Legend) -> list[Any]:
@@ -357,11 +344,11 @@ def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
     labels = axis.get_ticklabels(minor=minor)
     with np.errstate(all="ignore"):
         where = axis.get_transform().transform(places)
-    room = 1e-9 * (high - low)
+    slack = 1e-9 * (high - low)
     return [
         (float(place), label.get_text().strip() if label.get_visible() else "")
         for place, at, label in zip(places, where, labels, strict=True)
-        if low - room <= at <= high + room
+        if low - slack <= at <= high + slack
     ]
 
 
@@ -377,12 +364,6 @@ def _texts(axis: Axes) -> list[Text]:
     """A panel's texts but its title and labels: annotations, titles at the sides, factors of the tick labels."""
     own = [child for child in axis.get_children() if isinstance(child, Text) and child is not axis.title]
     return [*own, axis.xaxis.get_offset_text(), axis.yaxis.get_offset_text()]
-
-
-def _in_order(axis: Axes) -> list[Line2D]:
-    """A panel's lines in the order in which matplot2tikz writes them."""
-    lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
-    return sorted(lines, key=lambda line: line.get_zorder())
 
 
 def _outline(path: Outline) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,21 +21,15 @@ from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import clip_error_bars, styled
 from thesislib.runs.results import Results
 from thesislib.system import files
-from thesislib.system.errors import UserError
-from thesislib.system.files import ROOT, make_writable, write
+from thesislib.system.files import ABANDONED, make_writable
+
+#: In each folder of figures, the names of the files that were written there.
+WRITTEN = ".written"
 
 
 def figures_folder(scale: str) -> Path:
     """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
     return files.folder("THESIS_FIGURES") / scale
-
-
-def reference(name: str) -> Path:
-    """A file that came with the repository, in figures/reference/. Raises UserError if it is not there."""
-    path = ROOT / "figures" / "reference" / name
-    if not path.is_file():
-        raise UserError(f"{path} is missing: it is part of the repository (make bench writes bench.csv)")
-    return path
 
 
 def make_folder(scale: str) -> Path:
@@ -42,44 +39,92 @@ def make_folder(scale: str) -> Path:
     return folder
 
 
-@styled()
-def save(figure: Figure, name: str, scale: str, results: Results) -> None:
-    """Write `name`.pdf, .png, .pgf and .json into the scale's folder.
+def write(folder: Path, name: str, content: bytes) -> None:
+    """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
+    files.write(folder / name, content)
+    if name not in _written(folder):
+        with (folder / WRITTEN).open("a") as names:
+            names.write(f"{name}\n")
 
-    Of error bars that reach below 0 on a logarithmic axis, what is in sight is drawn.
+
+def _written(folder: Path) -> set[str]:
+    path = folder / WRITTEN
+    return set(path.read_text().splitlines()) if path.is_file() else set()
+
+
+def delete(scale: str) -> tuple[list[str], list[str]]:
+    """Delete what `write` wrote for a scale; names of the files that went, and of the others, which stay."""
+    folder = figures_folder(scale)
+    there = sorted(path for path in folder.iterdir() if path.name != WRITTEN) if folder.is_dir() else []
+    ours = _written(folder)
+    # What a killed process left has a dot before its name and a suffix behind.
+    names = {path: re.sub(rf"^\.(.+)\.{ABANDONED}$", r"\1", path.name) for path in there}
+    gone = [path for path in there if {path.name, names[path]} & ours and path.is_file()]
+    for path in gone:
+        path.unlink()
+    if ours:
+        (folder / WRITTEN).unlink()
+    if there and gone == there:
+        with contextlib.suppress(OSError):  # a link to a folder elsewhere
+            folder.rmdir()
+    return [path.name for path in gone], [path.name for path in there if path not in gone]
+
+
+@styled()
+def save(figure: Figure, name: str, runs: Results) -> None:
+    r"""Write `name`.pdf, .png, .pgf and .json into figures/, into the folder of the runs' scale.
+
+    The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
+    reach below 0 on a logarithmic axis are cut at its end. Raises UserError if the folder cannot be written.
+
+    >>> import thesislib as tl
+    >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
+    >>> tl.save(tl.plot.curves(runs), "mine", runs)
     """
     clip_error_bars(figure)
-    folder = make_folder(scale)
-    data = {result.run.data for group in results.values() for result in group}
+    folder = make_folder(runs.scale)
     noted = {text.get_text() for text in figure.texts}  # a figure that is saved a second time
-    for note in sorted({datasets.variant(name) for name in data} - {"", *noted}):
+    for note in sorted({datasets.variant(row.run.data) for row in runs} - {"", *noted}):
         if (layout := figure.get_layout_engine()) is not None:
             layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
     for kind in ("pdf", "png"):
         drawn = io.BytesIO()
         figure.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
-        write(folder / f"{name}.{kind}", drawn.getvalue())
-    write(folder / f"{name}.pgf", pgf_code(figure, folder / f"{name}.pgf").encode())
-    write(folder / f"{name}.json", json.dumps(_provenance(scale, results), indent=1).encode())
+        write(folder, f"{name}.{kind}", drawn.getvalue())
+    code, images = pgf_code(figure, name)
+    for image, content in images.items():
+        write(folder, image, content)
+    write(folder, f"{name}.pgf", code.encode())
+    write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
 
 
-def table(numbers: pd.DataFrame, name: str, scale: str) -> None:
-    """Write a table as `name`.csv into the scale's folder, six digits a number."""
-    write(make_folder(scale) / f"{name}.csv", numbers.to_csv(index=False, float_format="%.6g").encode())
+def table(frame: pd.DataFrame, name: str, runs: Results) -> None:
+    """Write a table as `name`.csv into figures/, into the folder of the runs' scale, six digits a number.
+
+    >>> import thesislib as tl
+    >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
+    >>> tl.table(runs.table("accuracy", "d_0"), "mine", runs)
+    """
+    write(make_folder(runs.scale), f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
 
 
-def _provenance(scale: str, results: Results) -> dict[str, object]:
-    runs = [result for group in results.values() for result in group]
-    configs = [result.run.model_dump() for result in runs]
-    fixed = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
+def _provenance(runs: Results) -> dict[str, Any]:
+    """The scale, the data, every run's id, the fields that all have in common and those that vary, versions, commit."""
+    groups: dict[str, list[Any]] = {}
+    for row in runs:
+        front = [row.section] * (runs.section != row.section) + [row.role] * (row.role != "curve")
+        groups.setdefault(": ".join([*front, row.label]), []).append(row)
+    configs = [row.run.model_dump() for row in runs]
+    common = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
     return {
-        "scale": scale,
+        "scale": runs.scale,
         "data": {name: datasets.variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
-        "runs": {label: [result.id for result in group] for label, group in results.items()},
-        "common": fixed,
+        "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
+        "common": common,
         "varied": {
-            label: {k: v for k, v in g[0].run.model_dump().items() if k not in fixed} for label, g in results.items()
+            label: {k: v for k, v in rows[0].run.model_dump().items() if k not in common}
+            for label, rows in groups.items()
         },
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
         "commit": _commit(),
@@ -95,24 +140,13 @@ def _commit() -> str | None:
         return None  # not a clone, or no git
 
 
-def book(folder: Path, drawn: Iterable[Path]) -> Path:
+def document(folder: Path, drawn: Iterable[Path]) -> Path:
     """Write figures.tex, a document with these .pgf of a folder, and return its path."""
-    lines = [
-        r"\documentclass[11pt,a4paper]{article}",
-        r"\usepackage[T1]{fontenc}",
-        r"\usepackage{lmodern}",
-        r"\usepackage[margin=2.5cm]{geometry}",
-        *PREAMBLE,
-        r"\begin{document}",
+    head = [r"\documentclass[11pt,a4paper]{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{lmodern}"]
+    head += [r"\usepackage[margin=2.5cm]{geometry}", *PREAMBLE, r"\begin{document}"]
+    body = [
+        rf"\begin{{figure}}[p]\noindent\input{{{path.name}}}\caption{{{escape(path.stem)}}}\end{{figure}}"
+        for path in drawn
     ]
-    for path in drawn:
-        lines += [
-            r"\begin{figure}[p]",
-            r"\noindent",
-            rf"\input{{{path.name}}}",
-            rf"\caption{{{escape(path.stem)}}}",
-            r"\end{figure}",
-        ]
-    path = folder / "figures.tex"
-    write(path, "\n".join([*lines, r"\end{document}", ""]).encode())
-    return path
+    write(folder, "figures.tex", "\n".join([*head, *body, r"\end{document}", ""]).encode())
+    return folder / "figures.tex"

@@ -1,4 +1,4 @@
-"""One look for all figures: sizes, colours, names of columns, grids of panels and their legend."""
+"""The style of all figures: sizes, colours, names of columns, grids of panels and their legend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NARROWEST = 345
 #: No figure is higher, in inches: with its caption it fits a page.
 HIGHEST = 7.0
 
-#: One look for all figures; sizes are those of the LaTeX text around them.
+#: Of all figures; sizes are those of the LaTeX text around them.
 STYLE = {
     "font.size": 9,
     "axes.labelsize": 9,
@@ -90,12 +90,12 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
     return figure, axes
 
 
-def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **look: Any) -> None:
+def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **style: Any) -> None:
     """Means with one standard deviation to either side, if there is any: a single seed has none."""
-    axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **look)
+    axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **style)
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """How a label is drawn, in every figure alike; the fields are named as matplotlib's arguments."""
 
     color: str | tuple[float, float, float]
@@ -103,36 +103,35 @@ class Look(NamedTuple):
 
 
 _COLOURS = sns.color_palette("colorblind", 10)
-#: Places in the colour-blind palette, or greys: a setting keeps its colour throughout the chapter. s = 1 is "term".
+#: A setting keeps its colour in all figures; s = 1 is "term".
 _FIXED = {
-    "no term": "0.35", "constant": "0.35", "baseline": "0.35",
-    "s = 0.1": 9, "s = 1": 0, "term": 0, "w = 0.001": 0, "s = 10": 1, "multiple": 1, "s = 100": 3, "yours": 3,
-    "cosine": 2, "step": 5, "term as restart": 3, "strength on cosine": 1, "cosine, multiple": 0,
-    "FGE": 4, "SWA": 9, "independent": "0.65",
+    **dict.fromkeys(("no term", "constant", "baseline"), "0.35"), "independent": "0.65",
+    **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple"), _COLOURS[0]),
+    **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]), "cosine": _COLOURS[2],
+    **dict.fromkeys(("s = 100", "yours", "term as restart"), _COLOURS[3]), "FGE": _COLOURS[4], "step": _COLOURS[5],
+    **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]),
 }  # fmt: skip
-#: Places for what is not fixed; the palette's yellow and grey are left out.
-_ORDER = (0, 1, 2, 3, 4, 5, 9, 6)
+#: For what is not fixed, in this order; the palette's yellow and grey are left out.
+_FURTHER = [_COLOURS[place] for place in (0, 1, 2, 3, 4, 5, 9, 6)]
 _DASHES = ("-", "--", ":", "-.")
 
 
-def looks_of(labels: Sequence[str]) -> dict[str, Look]:
+def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     """How to draw these labels: one colour for what stands before the last comma, dashes for what follows it.
 
     "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
     are left, in their order; more than there are, a palette of their own.
     """
     family = {label: label.rsplit(", ", 1)[0] for label in labels}
-    known = {name: _FIXED[name] for name in family.values() if name in _FIXED}
-    unknown = list(dict.fromkeys(name for name in family.values() if name not in _FIXED))
-    free = [place for place in _ORDER if place not in known.values()]
-    others = [_COLOURS[place] for place in free] if len(unknown) <= len(free) else sns.husl_palette(len(unknown))
-    colours: dict[str, Any] = dict(zip(unknown, others, strict=False))
-    colours |= {name: place if isinstance(place, str) else _COLOURS[place] for name, place in known.items()}
-    looks: dict[str, Look] = {}
+    colours = {name: _FIXED[name] for name in family.values() if name in _FIXED}
+    unknown = [name for name in dict.fromkeys(family.values()) if name not in colours]
+    free = [colour for colour in _FURTHER if colour not in colours.values()]
+    colours |= zip(unknown, free if len(unknown) <= len(free) else sns.husl_palette(len(unknown)), strict=False)
+    styles: dict[str, LineStyle] = {}
     for label, name in family.items():
-        before = sum(family[other] == name for other in looks)
-        looks[label] = Look(colours[name], _DASHES[before % len(_DASHES)])
-    return looks
+        before = sum(family[other] == name for other in styles)
+        styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)])
+    return styles
 
 
 @styled()
@@ -154,20 +153,15 @@ def clip_error_bars(figure: Figure) -> None:
 
     matplotlib takes such an end out of sight, and pgfplots leaves out the bar's whole half.
     """
-    bars = [(axis, bar) for axis in figure.axes for bar in axis.containers if isinstance(bar, ErrorbarContainer)]
-    for axis, (_, caps, lines) in bars:
-        sides = ((axis.get_xscale(), axis.get_xlim()), (axis.get_yscale(), axis.get_ylim()))
-        for column, (scale, limits) in enumerate(sides):
-            if scale != "log":
-                continue
+    for axis in figure.axes:
+        log = np.array([axis.get_xscale(), axis.get_yscale()]) == "log"
+        low = np.array([min(axis.get_xlim()), min(axis.get_ylim())])
+
+        def clipped(points: np.ndarray, log: np.ndarray = log, low: np.ndarray = low) -> np.ndarray:
+            return np.where(log & (points <= 0), low, points)  # [n, 2]
+
+        for _, caps, lines in (bar for bar in axis.containers if isinstance(bar, ErrorbarContainer)):
             for line in lines:
-                line.set_segments([_clipped(path.vertices, column, min(limits)) for path in line.get_paths()])
+                line.set_segments([clipped(path.vertices) for path in line.get_paths()])
             for cap in caps:
-                cap.set_data(*_clipped(cap.get_xydata(), column, min(limits)).T)
-
-
-def _clipped(points: np.ndarray, column: int, low: float) -> np.ndarray:
-    """Points [n, 2]; what is 0 or less in a column becomes `low`."""
-    clipped = points.copy()
-    clipped[:, column] = np.where(points[:, column] <= 0, low, points[:, column])
-    return clipped
+                cap.set_data(*clipped(cap.get_xydata()).T)

@@ -49,7 +49,7 @@ def execute(run: Run) -> Result:
 
 def _train(run: Run) -> None:
     from thesislib.system import parallel
-    from thesislib.train import Trainer
+    from thesislib.trainer import Trainer
 
     trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from thesislib import datasets
+from thesislib.config import Run
 from thesislib.runs import launch, shared_prefix
 from thesislib.system import machine
-from thesislib.config import Run
 
 #: Steps that are timed, three times.
 STEPS = 3
@@ -54,7 +54,7 @@ def measure(run: Run) -> Cost:
     """Take a few real steps of the run's network on its data. Raises UserError if the data are missing."""
     import torch
 
-    from thesislib.train import Trainer
+    from thesislib.trainer import Trainer
 
     torch.set_num_threads(1)
     arrays = datasets.load(run.data)

@@ -21,7 +21,7 @@ def weights(result: Result, epochs: int) -> Iterator[Tensor]:
 
     Other processors round differently and may lead elsewhere. Yields nothing if it takes longer than LONGEST.
     """
-    from thesislib.train import Trainer
+    from thesislib.trainer import Trainer
 
     if result.history["seconds"][:epochs].sum() > LONGEST:
         return

@@ -31,6 +31,10 @@ class Trainer:
 
     `state()` and `restore()` round-trip all of it: a run continued from a state is, on the same machine,
     bit for bit the run that was never interrupted.
+
+    >>> trainer = tl.Trainer(tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=2))
+    >>> 0 < trainer.epoch()["accuracy"] < 1
+    True
     """
 
     def __init__(self, run: Run, device: str = "cpu", start: Arrays | None = None) -> None:

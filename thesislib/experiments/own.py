@@ -1,0 +1,54 @@
+"""Experiments of one's own: any settings side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from thesislib.config import Run
+from thesislib.experiments import sections
+from thesislib.experiments.scales import SCALES
+from thesislib.runs import launch
+from thesislib.runs.results import Results, Row, rows_of
+from thesislib.system.errors import UserError
+
+Setting = Iterable[Run] | Mapping[str, Any]
+
+
+def train(
+    runs: Iterable[Run] | Mapping[str, Setting], scale: str = "own", seeds: Sequence[int] | None = None
+) -> Results:
+    """Train runs of one's own, side by side, and return their results; what is finished is only read.
+
+    `runs` is a list, or has a list under each label. A label may have fields of `tl.Run` instead: the other fields are
+    the scale's, with a minimum every cycle, once for each of `seeds` (None: the scale's). Figures of these results go
+    into the folder of that scale. Raises UserError for a value that does not fit, RuntimeError if a run fails.
+
+    >>> import thesislib as tl
+    >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)
+    >>> runs = tl.train([tiny])
+    >>> runs.labels, runs.scale
+    (['run'], 'own')
+    >>> runs = tl.train({"no term": {"strength": 0}, "s = 10": {"strength": 10}}, scale="smoke", seeds=[0, 1])
+    >>> [(row.label, row.seed) for row in runs]
+    [('no term', 0), ('no term', 1), ('s = 10', 0), ('s = 10', 1)]
+    """
+    if not isinstance(runs, Mapping):
+        return launch.results(rows_of(runs), scale=scale)
+    rows = []
+    for label, setting in runs.items():
+        if isinstance(setting, Mapping):
+            rows += _of_scale(label, setting, scale, seeds)
+        else:
+            rows += [Row(run, label) for run in setting]
+    return launch.results(rows, scale=scale)
+
+
+def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: Sequence[int] | None) -> list[Row]:
+    if scale not in SCALES:
+        raise UserError(f"the fields of {label!r} are completed by a scale's: choose from {', '.join(SCALES)}")
+    every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
+    rows = [Row(run, label) for run in SCALES[scale].runs(**{"seeds": seeds} | every_cycle | dict(fields))]
+    for row in rows:
+        sections.check_hill(row)
+    return rows
