@@ -196,7 +196,7 @@ def test_the_command_line_packs_a_section(tmp_path, capsys):
     from thesislib.experiments import sections
 
     assert main(["pack", "--scale", "smoke"]) == 2
-    trained(sections.groups("1_baseline", "smoke"))
+    trained(sections.rows("1_baseline", "smoke"))
     process = thesislib("pack", "--scale", "smoke", "--section", "1_baseline")
     assert process.stdout.startswith("3 of 3 runs in "), process.stderr
     with zipfile.ZipFile(tmp_path / "figures" / "smoke" / "runs.zip") as file:
