@@ -89,7 +89,7 @@ def trained(groups: Labelled | list[Row], scale: str = "smoke") -> Results:
     rows = rows_of(groups)
     for row in rows:
         launch.execute(row.run)
-    return Results.load(rows, scale)
+    return Results(rows, scale)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_figures_need_no_more_than_an_archived_run(tiny, finished, tmp_path, els
     elsewhere()
     assert archive.unpack(tmp_path / "runs.zip") == (1, 1, 0)
     assert not launch.missing([tiny])
-    there = results.Results.load({"all": [tiny]})
+    there = results.Results({"all": [tiny]})
     pd.testing.assert_frame_equal(there.history, history)
     pd.testing.assert_frame_equal(ensembles.table(there), scores)
     with pytest.raises(UserError, match="came without its weights"):
@@ -196,7 +196,7 @@ def test_the_command_line_packs_a_section(tmp_path, capsys):
     from thesislib.experiments import sections
 
     assert main(["pack", "--scale", "smoke"]) == 2
-    trained(sections.groups("1_baseline", "smoke"))
+    trained(sections.rows("1_baseline", "smoke"))
     process = thesislib("pack", "--scale", "smoke", "--section", "1_baseline")
     assert process.stdout.startswith("3 of 3 runs in "), process.stderr
     with zipfile.ZipFile(tmp_path / "figures" / "smoke" / "runs.zip") as file:

@@ -86,15 +86,10 @@ def test_independent_runs_are_members_of_one_ensemble(tiny):
         assert np.array_equal(ensembles.members([row.result for row in rows]), np.stack(finals))
 
 
-def test_the_end_is_a_member_or_not(tiny):
+def test_the_end_is_a_member(tiny):
     """Minima after 2 and 4 of 5 epochs: the end is a third network."""
     results = trained({"a": [tiny.replace(epochs=5)]})
     assert ensembles.table(results)["members"].item() == 3
-    minima = ensembles.table(results, live=False)
-    assert minima["members"].item() == 2
-    result = results[0].result
-    logits, labels = ensembles.snapshots(result), result.arrays("final", "labels")["labels"]
-    assert minima["nll_ensemble"].item() == ensembles.score(logits[:2], labels)["nll_ensemble"]
 
 
 def test_every_member_has_its_scores(tiny):

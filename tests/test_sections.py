@@ -133,7 +133,7 @@ def test_a_value_that_does_not_fit_is_one_line(section, values, words):
 
 def test_a_notebooks_values_are_checked_and_those_that_decide_the_runs_chosen():
     own = {"widths": (0.1, 1), "smoothing": 3, "images": None, "average": "votes", "further": "x"}
-    assert sections.check("2-1_width", own) == {"widths": [0.1, 1.0]}
+    assert sections.check("2-1_width", own) == {"widths": (0.1, 1)}
     assert sections.check("0_explore", {"train_size": 100, "smoothing": 1}) == {"train_size": 100}
     assert sections.parameters("2-1_width") == {"widths": None, "strength": 1.0}
     for name, value in {"smoothing": 0, "images": True, "average": "mean", "strength": None}.items():

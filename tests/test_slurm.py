@@ -48,7 +48,7 @@ def until(what, there, seconds=PATIENCE):
 
 
 def runs_of(section):
-    return list({run: None for group in sections.groups(section, "smoke").values() for run in group})
+    return list(dict.fromkeys(row.run for row in sections.rows(section, "smoke")))
 
 
 def weights(run):

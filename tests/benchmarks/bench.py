@@ -175,7 +175,7 @@ def listing(count: int = 1000) -> dict[str, float]:
         begin = time.perf_counter()
         assert not launch.missing(runs)
         found = time.perf_counter()
-        assert len(Results.load({"all": runs}).history) == 80 * count
+        assert len(Results({"all": runs}).history) == 80 * count
         return {"find": found - begin, "read": time.perf_counter() - found}
 
 

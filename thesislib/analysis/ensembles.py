@@ -19,7 +19,7 @@ from thesislib.analysis.verdicts import FEWEST, interval, rounding
 from thesislib.datasets import test_images
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, spread
+from thesislib.runs.results import Result, Results, spreads
 from thesislib.system.errors import UserError
 
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
@@ -32,26 +32,21 @@ SHOWN = {
 }  # fmt: skip
 
 
-def snapshots(result: Result, what: Literal["logits", "theta"] = "logits", live: bool = True) -> np.ndarray:
-    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there.
-
-    Without `live` of the minima alone, unless there is none.
-    """
+def snapshots(result: Result, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
+    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there."""
     epochs = result.minimum_epochs
     stored = [result.arrays(k, what)[what] for k in range(len(epochs))]
     at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
-    if not stored or (live and not (at_end or result.diverged)):  # a diverged end predicts nothing
+    if not stored or not (at_end or result.diverged):  # a diverged end predicts nothing
         stored.append(result.arrays("final", what)[what])
     return np.stack(stored)
 
 
-def members(
-    runs: Sequence[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits", live: bool = True
-) -> np.ndarray:
+def members(runs: Sequence[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
     """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
     if len(runs) > 1:
         return np.stack([snapshots(run, what)[-1] for run in runs])
-    return snapshots(runs[0], what, live)[-last if last else None :]
+    return snapshots(runs[0], what)[-last if last else None :]
 
 
 def labels_of(result: Result) -> np.ndarray:
@@ -105,22 +100,19 @@ def score(logits: np.ndarray, labels: np.ndarray, average: Average = "probabilit
     return out | (diversity if len(logits) > 1 else dict.fromkeys(diversity, np.nan))
 
 
-def table(
-    results: Results, average: Average = "probabilities", last: int | None = None, live: bool = True
-) -> pd.DataFrame:
+def table(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
     """`score` of every ensemble, one row each, behind label, network, seed and number of test images.
 
-    The members are the `last` snapshots of a run (None: all), or of its minima alone if its end is no member (`live`).
+    The members are the `last` snapshots of a run (None: all).
     """
-    how = {"average": average, "last": last} | ({} if live else {"live": live})
-    found = results.map(_score, "ensemble", version=2, **how)
+    found = results.map(_score, "ensemble", version=2, average=average, last=last)
     images = [test_images(first.run) for first, *_ in results.ensembles]
     found.insert(found.columns.get_loc("seed") + 1, "images", images)
     return found
 
 
-def _score(runs: list[Result], average: Average, last: int | None, live: bool = True) -> Computed:
-    return score(members(runs, last, live=live), labels_of(runs[0]), average)
+def _score(runs: list[Result], average: Average, last: int | None) -> Computed:
+    return score(members(runs, last), labels_of(runs[0]), average)
 
 
 def each(results: Results, last: int | None = None) -> pd.DataFrame:
@@ -156,9 +148,7 @@ def _growth(runs: list[Result], average: Average, last: int | None) -> Computed:
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
-    groups = table.groupby(["label", "network"], sort=False)
-    shown = {title: groups[c].agg(lambda v: spread(v, ".4f", ".4f")) for c, title in SHOWN.items()}
-    return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+    return spreads(table, ["label", "network"], SHOWN, ".4f", ".4f")
 
 
 def compared(

@@ -130,7 +130,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
                 errors[futures[future]] = error
             print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
     for section in rows.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
-        runs = Results.load(rows[section], scale, section)
+        runs = Results(rows[section], scale, section)
         save.table(runs.for_csv(), section, runs)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     drawn = sorted(path for path, stamp in _stamps(folder).items() if before.get(path) != stamp)

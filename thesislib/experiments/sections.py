@@ -12,10 +12,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
 from thesislib.config import NonNegative, Positive, Run, Size
 from thesislib.experiments.scales import SCALES, Scale
@@ -50,11 +49,11 @@ class Drawing(BaseModel):
 
 
 def section(name: str) -> Callable[[Section], Section]:
-    """Make a function the section of that name."""
+    """Make a function the section of that name; its arguments are checked against its annotations."""
 
     def add(function: Section) -> Section:
-        SECTIONS[name] = function
-        return function
+        SECTIONS[name] = validate_call(config=ConfigDict(strict=True))(function)
+        return SECTIONS[name]
 
     return add
 
@@ -288,15 +287,17 @@ def rows(section: str, scale: str, **parameters: Any) -> list[Row]:
 
     Raises UserError for an unknown section, scale or parameter, or a value that does not fit.
     """
+    known = _names(section)
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}: choose from {', '.join(SCALES)}")
     given = {name: value for name, value in parameters.items() if value is not None}
-    values = _checked(section, _arguments(section), given)
-    found = SECTIONS[section](SCALES[scale], **values)
-    found = dict.fromkeys(row if row.section else replace(row, section=section) for row in found)
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
+    found = _checked(SECTIONS[section], SCALES[scale], **given)
+    found = list(dict.fromkeys(row if row.section else replace(row, section=section) for row in found))
     for row in found:
         check_hill(row)
-    return list(found)
+    return found
 
 
 def results(section: str, scale: str = "laptop", **parameters: Any) -> Results:
@@ -323,40 +324,35 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError, one line, if one of these, or of `Drawing`, does not fit. Other names are the notebook's own.
     """
-    _checked(section, Drawing, {name: value for name, value in values.items() if name in Drawing.model_fields})
-    known = _arguments(section)
-    return _checked(section, known, {name: value for name, value in values.items() if name in known.model_fields})
+    _checked(Drawing, **{name: value for name, value in values.items() if name in Drawing.model_fields})
+    deciding = {name: value for name, value in values.items() if name in _names(section)}
+    _checked(SECTIONS[section], next(iter(SCALES.values())), **deciding)
+    return deciding
 
 
 def _signature(section: str) -> dict[str, inspect.Parameter]:
     if section not in SECTIONS:
         raise UserError(f"unknown section {section!r}: choose from {', '.join(SECTIONS)}")
-    parameters = inspect.signature(SECTIONS[section]).parameters
-    return {name: parameter for name, parameter in parameters.items() if name != "scale"}
+    _, *parameters = inspect.signature(SECTIONS[section]).parameters.items()  # the first is the scale
+    return dict(parameters)
 
 
-@cache
-def _arguments(section: str) -> type[BaseModel]:
-    """A section's parameters as a model, made of its function's signature; further ones (**) are fields of a Run."""
-    signature, fields = _signature(section), {}
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
-        # Seeds are the scale's.
-        fields = {name: (field.annotation, field) for name, field in Run.model_fields.items() if name != "seed"}
-    hints = get_type_hints(SECTIONS[section], include_extras=True)
-    fields |= {name: (hints[name], default) for name, default in parameters(section).items()}
-    return create_model(section, __config__=ConfigDict(strict=True, extra="forbid"), **fields)
+def _names(section: str) -> set[str]:
+    """Names of all parameters that change which runs a section asks for: further ones (**) are fields of a Run."""
+    takes_fields = any(p.kind is p.VAR_KEYWORD for p in _signature(section).values())
+    return {*parameters(section)} | (
+        Run.model_fields.keys() - {"seed"} if takes_fields else set()
+    )  # seeds: the scale's
 
 
-def _checked(section: str, model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
-    """The values as the model reads them."""
+def _checked(function: Callable[..., Any], *scale: Scale, **values: Any) -> Any:
+    """`function(*scale, **values)`; UserError, one line, for the first value that does not fit its annotation."""
     try:
-        return model(**values).model_dump(include=set(values))
+        return function(*scale, **values)
     except ValidationError as error:
         first = error.errors()[0]
-    name, reason = first["loc"][0], first["msg"]
-    if first["type"] == "extra_forbidden":
-        raise UserError(f"section {section} has no parameter {name}")
-    raise UserError(f"parameter {name}: {reason[0].lower()}{reason[1:]}, not {first['input']!r}")
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    raise UserError(f"parameter {first['loc'][0]}: {reason}, not {first['input']!r}")
 
 
 def check_hill(row: Row) -> None:

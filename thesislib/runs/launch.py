@@ -160,7 +160,7 @@ def results(
     """The results of rows or of labelled runs; those that are missing are trained first."""
     rows = rows_of(runs)
     train_missing([row.run for row in rows], workers)
-    return Results.load(rows, scale, section)
+    return Results(rows, scale, section)
 
 
 def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:

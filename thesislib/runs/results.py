@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +147,15 @@ def spread(values: pd.Series, mean: str, deviation: str) -> str:
     return f"{numbers.mean():{mean}} ± {numbers.std(ddof=1):{deviation}}"
 
 
+def spreads(
+    table: pd.DataFrame, keys: list[str], columns: Mapping[str, str], mean: str, deviation: str
+) -> pd.DataFrame:
+    """The `spread` of some columns under headings, one row for all rows of equal keys, with their number n."""
+    groups = table.groupby(keys, sort=False)
+    shown = {heading: groups[c].agg(spread, mean, deviation) for c, heading in columns.items()}
+    return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
 #: The columns that say which run a line of a table is of.
 FRONT = ("section", "label", "role", "network", "seed", "member", "id")
 
@@ -212,22 +221,11 @@ class Results(Sequence[Row]):
     def __init__(self, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> None:
         self.rows, self.scale, self.section = tuple(rows_of(rows)), scale, section
 
-    @classmethod
-    def load(cls, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> Results:
-        """The same. Raises UserError if a run is not finished."""
-        results = cls(rows, scale, section)
-        for row in results:
-            _ = row.result
-        return results
-
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
-
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self.rows)
 
     @property
     def labels(self) -> list[str]:
@@ -286,9 +284,7 @@ class Results(Sequence[Row]):
 
     def table(self, *columns: str) -> pd.DataFrame:
         """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n."""
-        groups = self.final.groupby(self.keys, sort=False)
-        shown = {c: groups[c].agg(lambda v: spread(v, ".4g", ".2g")) for c in columns}
-        return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+        return spreads(self.final, self.keys, dict(zip(columns, columns, strict=True)), ".4g", ".2g")
 
     def map(self, function: Callable[..., cache.Computed], name: str, version: int, **parameters: Any) -> pd.DataFrame:
         """`function(results, **parameters)` of each of the `ensembles`, as rows behind `keys` and seed.

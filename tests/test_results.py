@@ -1,0 +1,111 @@
+"""Results as one tidy table, and what is computed from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import trained
+
+from thesislib.experiments.sections import independent
+from thesislib.runs.results import FRONT, Results, Row
+from thesislib.system.errors import UserError
+
+
+@pytest.fixture
+def rows(tiny):
+    short = tiny.replace(epochs=2)
+    return [
+        *(Row(run, "a", section="1") for run in (short, short.replace(seed=1))),
+        Row(short.replace(strength=0), "b", role="steps", section="1"),
+        *independent("c", [short.replace(minima_every=None)], 2),
+    ]
+
+
+def test_rows_are_chosen_by_their_columns(rows):
+    results = Results(rows, "smoke", "1")
+    assert results.labels == ["a", "b", "c"]
+    assert [row.seed for row in results.where(label="a", seed=[1, 2])] == [1]
+    assert results.where(role="steps").labels == ["b"]
+    assert results.where(network="resnet20").labels == []
+    chosen = results.only("c", "a")
+    assert (chosen.labels, chosen.scale, chosen.section) == (["c", "a"], "smoke", "1")
+    with pytest.raises(UserError, match="no runs are labelled d: choose from a, b, c"):
+        results.only("a", "d")
+
+
+def test_members_of_an_ensemble_share_its_seed_and_no_run_does(rows):
+    results = Results(rows)
+    assert [[row.member for row in group] for group in results.ensembles] == [[None], [None], [None], [1, 2]]
+    *_, first, second = results
+    assert first.seed == second.seed == first.run.seed == 0
+    assert first.run.seed != second.run.seed
+
+
+def test_an_unfinished_run_is_one_line(rows):
+    with pytest.raises(UserError, match="is not finished"):
+        _ = Results(rows).history
+
+
+def test_every_line_says_which_run_it_is_of(rows):
+    results = trained(rows)
+    history = results.history
+    assert set(FRONT) < set(history)
+    last = history.groupby("id", sort=False).tail(1)
+    assert last[["section", "label", "role", "network", "seed"]].values.tolist() == [
+        [row.section, row.label, row.role, "mlp-tiny", row.seed] for row in results
+    ]
+    assert last["member"].tolist() == pytest.approx([np.nan] * 3 + [1, 2], nan_ok=True)
+    assert last["id"].tolist() == [row.id for row in results]
+    pd.testing.assert_frame_equal(results.final, last.reset_index(drop=True))
+
+
+def test_a_csv_has_roles_before_labels_and_a_members_own_seed(rows):
+    table = trained(rows).for_csv()
+    assert list(table["label"]) == ["a", "a", "steps: b", "c", "c"]
+    assert list(table["seed"]) == [row.run.seed for row in rows]
+    assert not {"section", "role", "member"} & set(table)
+
+
+def test_a_table_tells_settings_apart_by_what_differs(rows):
+    results = trained(rows)
+    assert list(results.only("a").table("accuracy")) == ["label", "network", "accuracy", "n"]
+    both = results.table("accuracy")
+    assert list(both) == ["section", "role", "label", "network", "accuracy", "n"]
+    assert list(both["n"]) == [2, 1, 2]
+
+
+def count(results, base):
+    count.calls += 1
+    if len(results) == 1:
+        return {"members": 1}
+    return {"members": np.full(len(results), len(results)), "ids": np.arange(len(results)) + base}
+
+
+def test_map_computes_once_for_each_ensemble(rows):
+    results, count.calls = trained(rows).where(label=["a", "c"], role="curve"), 0
+    found = results.map(count, "count", version=1, base=10)
+    assert count.calls == len(results.ensembles) == 3
+    assert found[["label", "seed", "members"]].values.tolist() == [["a", 0, 1], ["a", 1, 1], ["c", 0, 2], ["c", 0, 2]]
+    assert found["ids"].tolist() == pytest.approx([np.nan, np.nan, 10, 11], nan_ok=True)
+    pd.testing.assert_frame_equal(results.map(count, "count", version=1, base=10), found)
+    assert count.calls == 3
+    for again in ({"version": 2, "base": 10}, {"version": 1, "base": 11}):
+        results.map(count, "count", **again)
+    assert count.calls == 9
+
+
+def nothing(results):
+    return {}
+
+
+def test_what_has_no_rows_is_left_out(rows):
+    found = trained(rows).map(nothing, "nothing", version=1)
+    assert found.empty
+    assert list(found) == ["section", "role", "label", "network", "seed"]
+
+
+def test_runs_of_ones_own_are_named_by_what_differs(tiny):
+    runs = [tiny.replace(strength=s, seed=seed) for s in (0.5, 2) for seed in (0, 1)]
+    assert Results(runs).labels == ["strength = 0.5", "strength = 2.0"]
+    assert Results(runs[:2]).labels == ["run"]
+    assert Results({"mine": runs}).labels == ["mine"]
+    assert Results(runs).scale == "own"
