@@ -112,6 +112,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
     """
     chosen = list(chosen) or [*EXPLORATORY, *sections.SECTIONS]
     values = _values(chosen, given or {})
+    sections.rows("0_explore", scale)  # refuses an unknown scale, if nothing below does
     rows = {s: sections.rows(s, scale, **sections.check(s, values[s])) for s in chosen if s not in EXPLORATORY}
     settle_folders()  # kernels work in notebooks/
     _delete_abandoned()
