@@ -52,6 +52,7 @@ def test_the_contract_of_run(folders):
         ("list --scale thesis", "cifar10.npz"),
         ("figures --section 10_conclusion", "unknown section"),
         ("figures --scale huge", "unknown scale"),
+        ("figures --scale huge --section 0_own_question", "unknown scale"),
         ("figures --scale mnist", "mnist.npz"),
         ("figures -p depth=3", "unknown parameter 'depth'"),
         ("figures -p scale=smoke", "unknown parameter 'scale'"),

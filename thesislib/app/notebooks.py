@@ -112,6 +112,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
     """
     chosen = list(chosen) or [*EXPLORATORY, *sections.SECTIONS]
     values = _values(chosen, given or {})
+    sections.rows("0_explore", scale)  # refuses an unknown scale, if nothing below does
     rows = {s: sections.rows(s, scale, **sections.check(s, values[s])) for s in chosen if s not in EXPLORATORY}
     settle_folders()  # kernels work in notebooks/
     _delete_abandoned()
@@ -120,8 +121,8 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
     before = _stamps(folder)
     errors = _train(rows)
     trained = time.perf_counter()
-    # Runs are there: a notebook only reads and draws, in its own kernel.
-    ready = [section for section in chosen if section not in errors]
+    # Runs are there: a notebook only reads and draws, in its own kernel. The landscape takes longest, so it begins.
+    ready = sorted((s for s in chosen if s not in errors), key=lambda s: s != "6_gradients_and_valleys")
     with machine.pool_of(machine.cores()) as pool:
         futures = {pool.submit(_papermill, s, folder, values[s] | {"scale": scale}): s for s in ready}
         for future in as_completed(futures):
