@@ -240,7 +240,7 @@ def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys
     heatmap, _ = style.grid(1, 1, 2.0)
     heatmap.axes[0].pcolormesh([[1.0, 2.0], [3.0, 4.0]])
     save.save(heatmap, "heat", results)
-    (drawn / ".mine.png.123").write_text("x")
+    (drawn / ".mine.png.0123456789abcdef").write_text("x")
     assert len(list(drawn.iterdir())) == 4 + 3 + 5 + 1 + 1, "two figures, one with an image, and the list of them"
     kept = [
         "thesis.tex", ".git/config", "smoke/sketch.png", "smoke/mine-notes.txt", "smoke/numbers.csv", "smoke/data.json",
