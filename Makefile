@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures reference restore runs test lint bench lab clean clean-runs
+.PHONY: help setup figures reference docs restore runs test lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs,
 	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
 	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
 
+docs: $(READY)  ## docs/RESULTS.md and the chapters in figures/reference/, from the tables and pictures there
+	@$(PY) docs/results.py
+
 restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: figures without training
 	@$(PY) -m thesislib unpack "figures/reference/$$scale/runs.zip"
 
@@ -42,7 +45,7 @@ test: $(READY)  ## every test; those that need TeX are skipped where it is missi
 	@$(PY) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)  ## style of code and notebooks
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests docs
 	@$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
 
 bench: $(READY)  ## seconds of an epoch and a step, to figures/reference/bench.md (20 minutes; needs MNIST and CIFAR-10)

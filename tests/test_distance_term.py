@@ -131,6 +131,7 @@ def test_mixed_devices_and_types_are_one_line():
         (lambda d, w: d.sum(), "must give a value for each d"),
         (lambda d, w: torch.ones_like(d), "must give a value for each d"),
         (lambda d: d, "TypeError"),
+        (lambda d, w: torch.exp(-torch.sqrt(w * d)), "no slope at d = 0"),
     ],
 )
 def test_what_is_no_kernel_is_one_line(kernel, says):
