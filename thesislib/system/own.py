@@ -114,7 +114,9 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
                 )
             (slope,) = torch.autograd.grad(value.sum(), d)
             if not slope.isfinite().all() and d.isfinite().all():
-                raise UserError(f"{name}: k(d, w) has no slope at d = {d[~slope.isfinite()][0]:g}: make it smooth there")
+                raise UserError(
+                    f"{name}: k(d, w) has no slope at d = {d[~slope.isfinite()][0]:g}: make it smooth there"
+                )
         return value.detach(), slope
 
     with_slope(torch.tensor([0.0, 1.0]), 1.0)  # says at once what is wrong with it
