@@ -10,6 +10,7 @@ import termios
 import time
 from pathlib import Path
 
+import networks
 import psutil
 import pytest
 import slurm as one_node
@@ -160,6 +161,31 @@ def test_a_job_may_send_jobs(on_slurm, monkeypatch):
     assert slurm.submit([run], "slurm", Resources()) == [run]
     assert slurm.watch([run]) == 0
     assert os.environ["SLURM_MEM_PER_CPU"] == "1", "ours is as it was"
+
+
+def test_a_network_of_ones_own_is_found_by_a_job(on_slurm, tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text(Path(networks.__file__).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run = TINY.replace(model="mynet:small", epochs=1, minima_every=1)
+    assert slurm.submit([run], "slurm", Resources()) == [run]
+    monkeypatch.chdir("/")
+    assert slurm.watch([run]) == 0
+    assert (launch.load(run).folder / "model.py").is_file()
+
+
+def test_nice_is_kept_in_a_session_of_its_own():
+    """Else a training in the background takes half the machine wherever Linux shares it among sessions."""
+    if not Path("/proc/self/autogroup").is_file():
+        pytest.skip("this Linux does not share processors among sessions")
+    code = "import sys, os; os.nice(19); from test_slurm import *; slurm.submit([LONG], 'local', Resources())"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent, env=os.environ)
+    worker = until("worker", lambda: worker_of(LONG))
+    assert worker.nice() == 19
+    assert Path(f"/proc/{worker.pid}/autogroup").read_text().split()[-1] == "19"
+    psutil.Process(int(sent_job(LONG).job)).kill()
+    until("end of the worker", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_nobody_else_can_put_a_task_in_place_of_ours(monkeypatch):

@@ -6,6 +6,7 @@ runs/cluster/submitted.json   where each run was last sent, by its id
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
@@ -88,6 +89,8 @@ class Task:
         """Train what is missing."""
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":
             os.setsid()  # neither Ctrl-C nor the end of the terminal is meant for us
+            with contextlib.suppress(OSError):  # Linux may share processors among sessions: `nice` is then theirs
+                Path("/proc/self/autogroup").write_text(str(os.nice(0)))
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # submitit hides all GPUs from a task that asks for none
         os.environ.update(self.environment)
         launch.train_missing(self.runs, self.workers, first_worker=self.number * self.workers)
@@ -165,7 +168,7 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, 
     # The longest runs come first, dealt out in turn: tasks take about the same time.
     shares = [[run for family in families[k::count] for run in family] for k in range(count)]
     files.settle_folders()
-    kept = ("THESIS_RUNS", "THESIS_DATA", *(("CUDA_VISIBLE_DEVICES",) if cluster == "local" else ()))
+    kept = ("THESIS_RUNS", "THESIS_DATA", "PYTHONPATH", *(("CUDA_VISIBLE_DEVICES",) if cluster == "local" else ()))
     environment = {variable: os.environ[variable] for variable in kept if variable in os.environ}
     tasks = [Task(share, workers, environment, number) for number, share in enumerate(shares)]
     try:

@@ -36,8 +36,9 @@ def source(name: str) -> str:
     It is looked for in the working folder, then on Python's path. Processes that are started later find it as well.
     """
     module = name.partition(":")[0]
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    here, paths = str(Path.cwd()), [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    # A task of a cluster has its launcher's PYTHONPATH only once it has begun.
+    sys.path[:0] = [folder for folder in (here, *paths) if folder not in sys.path]
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):  # a package in front of the dot that is not there
@@ -46,7 +47,6 @@ def source(name: str) -> str:
         raise UserError(f"{name}: no module {module} in {here} or on Python's path (PYTHONPATH)")
     path = Path(found.origin)
     folder = str(path.parents[module.count(".") + (path.name == "__init__.py")])
-    paths = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     if folder not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, *paths])
     return path.read_text()
