@@ -256,7 +256,8 @@ def hostile(chapter, tmp_path_factory):
     }  # fmt: skip
     chosen = ("1_baseline", "2-2_strength", "2-3_interaction", "3-2_epochs", "8_cost")
     process = thesislib("figures", "--scale", "smoke", "--section", *chosen, **environment)
-    assert not list(temporary.iterdir()), "no leftovers"
+    left = {path.name for path in temporary.iterdir() if not path.name.startswith("torchinductor")}
+    assert not left, "only torch leaves its cache"
     return process, figures / "smoke"
 
 
