@@ -217,7 +217,7 @@ def test_what_failed_is_told_by_job(monkeypatch, capsys):
     runs = [TINY.replace(seed=seed) for seed in range(7)]
     ids = [store.run_id(run) for run in runs]
     slurm.folder().mkdir(parents=True)
-    jobs = {name: slurm.Sent("local", "x", name, str(slurm.folder() / f"{name}_0_log.err")) for name in "123"}
+    jobs = {name: slurm.Sent("local", "thesislib-gone", name, str(slurm.folder() / f"{name}_0_log.err")) for name in "123"}
     (slurm.folder() / "1_0_result.pkl").touch()  # it came to its end
     sent = dict(zip(ids, (jobs[name] for name in "1112333"), strict=True))
     (slurm.folder() / "submitted.json").write_text(json.dumps({i: vars(job) for i, job in sent.items()}))
