@@ -119,7 +119,7 @@ def test_a_requeued_run_resumes_to_the_bit(on_slurm, undisturbed, how, capsys):
 
     The last one is the announcement alone, in the sixth of an hour before which submitit takes all of them for that.
     """
-    slurm.submit([LONG], "slurm", Resources(hours=0.1 if how == "timed-out" else 24.0))
+    slurm.submit([LONG], "slurm", Resources(hours=0.16 if how == "timed-out" else 24.0))
     job = sent_job(LONG).job
     until("checkpoint", checkpoint_of(LONG).exists)
     if how == "requeued":
@@ -243,7 +243,8 @@ def test_what_failed_is_told_by_job(monkeypatch, capsys):
     runs = [TINY.replace(seed=seed) for seed in range(7)]
     ids = [store.run_id(run) for run in runs]
     slurm.folder().mkdir(parents=True)
-    jobs = {name: slurm.Sent("local", "x", name, str(slurm.folder() / f"{name}_0_log.err")) for name in "123"}
+    logs = {number: str(slurm.folder() / f"{number}_0_log.err") for number in "123"}
+    jobs = {number: slurm.Sent("local", "thesislib-gone", number, log) for number, log in logs.items()}
     (slurm.folder() / "1_0_result.pkl").touch()  # it came to its end
     sent = dict(zip(ids, (jobs[name] for name in "1112333"), strict=True))
     (slurm.folder() / "submitted.json").write_text(json.dumps({i: vars(job) for i, job in sent.items()}))
@@ -281,7 +282,8 @@ def test_local_tasks_see_the_gpus_that_we_see(visible, monkeypatch):
     slurm.submit([run], "local", Resources())
     worker = until("worker", lambda: worker_of(run))
     assert worker.environ().get("CUDA_VISIBLE_DEVICES") == visible
-    psutil.Process(int(sent_job(run).job)).kill()
+    for process in (psutil.Process(int(sent_job(run).job)), worker.parent()):
+        process.kill()
     until("end of the worker", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
