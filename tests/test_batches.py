@@ -5,7 +5,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from thesislib import datasets
-from thesislib.analysis.evaluator import Probe
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.datasets import KNOWN, load
@@ -122,12 +122,12 @@ def test_one_image_more_does_not_change_the_statistics(photographs, folders):
 
     def variance(images):
         """Of the stem's output."""
-        probe = Probe(run, images, batch_size=32)
+        probe = Evaluator(run, images, batch_size=32)
         probe.at(probe.flat.theta.clone())
         return probe.model[1].running_var
 
     whole, more = variance(32), variance(33)
-    x, _ = Probe(run).train.take(torch.arange(32, 33))
+    x, _ = Evaluator(run).train.take(torch.arange(32, 33))
     lone = F.conv2d(x, build("resnet20", 0)[0].weight, padding=1).var((0, 2, 3))
     assert ((more - whole).abs() / whole).median() < 0.05
     assert ((lone - whole).abs() / whole / 2).median() > 0.3, "which it would have been"

@@ -7,7 +7,7 @@ import pytest
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import save
-from thesislib.runs.results import Result, Results
+from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
 
@@ -160,8 +160,7 @@ def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     assert datasets.variant("cifar10") == "CIFAR-10 (JPEG)"
     figure, axis = plt.subplots(layout="constrained")
     axis.set_xlabel("epoch")
-    result = Result(Run(data="cifar10", model="resnet20"), folders / "runs" / "0")
-    save.save(figure, "x", "smoke", Results({"a": [result.run]}))
+    save.save(figure, "x", Results([Run(data="cifar10", model="resnet20")], "smoke"))
     assert "CIFAR-10 (JPEG)" in (folders / "figures" / "smoke" / "x.json").read_text()
     (note,) = figure.texts
     assert note.get_text() == "CIFAR-10 (JPEG)"

@@ -22,7 +22,7 @@ from thesislib.runs.slurm import Resources
 from thesislib.system.errors import UserError
 
 #: Long enough (some ten seconds) to be disturbed after its first checkpoint.
-LONG = TINY.replace(epochs=1500, minima_every=500, train_size=2000)
+LONG = TINY.replace(epochs=1000, minima_every=400, train_size=2000)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from thesislib.analysis.evaluator import Probe
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
@@ -258,7 +258,7 @@ def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
     run = Run(data="cifar10", model="networks:small", batch_size=32, swa_from=1, epochs=2)
     trainer = Trainer(run)
     rows_of(trainer, 2)
-    probe = Probe(run, batch_size=32)
+    probe = Evaluator(run, batch_size=32)
     assert np.allclose(probe.logits(trainer.snapshot()["theta"]), trainer.logits, atol=1e-4)
 
 
@@ -321,7 +321,7 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
         if trainer.member:
             mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them measured
             assert np.allclose(trainer.member["theta"], mean, atol=1e-6)
-            assert np.allclose(trainer.member["logits"], Probe(trainer.run).logits(mean.float()), atol=1e-4)
+            assert np.allclose(trainer.member["logits"], Evaluator(trainer.run).logits(mean.float()), atol=1e-4)
             right = trainer.member["logits"].argmax(1) == trainer.labels()
             assert row["accuracy_mean"] == right.mean()
 

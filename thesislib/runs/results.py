@@ -188,7 +188,7 @@ class Row:
     @property
     def id(self) -> str:
         """The run's id."""
-        return self.result.id
+        return run_id(self.run)
 
     @cached_property
     def result(self) -> Result:
