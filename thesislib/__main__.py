@@ -69,7 +69,13 @@ def _first_process() -> bool:
 
 
 def _list(options: Namespace) -> int:
-    """Sections, with their runs done and missing."""
+    """Sections, with their runs done and missing; or all runs on disk."""
+    if options.runs:
+        # Imported here: the other commands need not wait for it.
+        from thesislib.runs import listing
+
+        print(listing.table().to_string(index=False, na_rep="", float_format="{:.4g}".format))
+        return 0
     seen: set[str] = set()
     for name in options.section or sections.SECTIONS:
         rows = sections.rows(name, options.scale)
@@ -283,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     scale = _Parser(add_help=False)
     scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
     scale.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
-    add(_list, scale)
+    add(_list, scale)("--runs", action="store_true", help="every run on disk, of all scales")
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
