@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | lab | clean.
+"""The command line: python -m thesislib list | plan | run | launch | figures | report | pack | unpack | lab | clean.
 
 Each command is a function, whose docstring is its help; `_parser` has their flags.
 """
@@ -150,6 +150,14 @@ def _figures(options: Namespace) -> int:
     return 0 if notebooks.execute(options.scale, options.section, given) else 1
 
 
+def _report(options: Namespace) -> int:
+    """Executed notebooks as pages for a browser."""
+    from thesislib.app import report
+
+    print(f"open {report.build(options.scale)}")
+    return 0
+
+
 def _plan(options: Namespace) -> int:
     """What a scale takes: runs, epochs, disk, and hours by the measured time of a step."""
     from thesislib.runs import plan
@@ -225,15 +233,17 @@ def _lab(options: Namespace) -> int:
 
 
 def _clean_figures() -> int:
+    from thesislib.app import report
     from thesislib.plots import save
 
     deleted = 0
     for scale in sections.SCALES:
-        gone, left = save.delete(scale)
-        deleted += len(gone)
-        if gone or left:
-            rest = f"; not written here, so left: {', '.join(left)}" if left else ""
-            print(f"deleted {len(gone)} files in {save.figures_folder(scale)}{rest}")
+        for name in (f"{scale}/{report.FOLDER}", scale):
+            gone, left = save.delete(name)
+            deleted += len(gone)
+            if gone or left:
+                rest = f"; not written here, so left: {', '.join(left)}" if left else ""
+                print(f"deleted {len(gone)} files in {save.figures_folder(name)}{rest}")
     if not deleted:
         print(f"no figures in {save.figures_folder('')}")
     return 0
@@ -293,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
+    add(_report, scale)
     add(_plan, scale)
     flag = add(_launch, scale)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")

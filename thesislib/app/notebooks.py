@@ -225,10 +225,11 @@ def _private_kernel(private: Path) -> dict[str, Any]:
     manager = {"transport": "ipc", "ip": str(private / "s"), "connection_file": str(private / "connection.json")}
     quiet = "--IPKernelApp.log_level=CRITICAL"  # kernels that are shut down log an interrupt as an error
     nothing = ["--InteractiveShellApp.exec_PYTHONSTARTUP=False", "--InteractiveShell.pdb=False"]
+    vectors = "--InlineBackend.figure_formats={'png', 'svg'}"  # for the report
     return {
         "kernel_manager_class": Own,
         "config": Config({"KernelManager": manager}),
-        "extra_arguments": [quiet, *nothing, f"--ipython-dir={private}"],
+        "extra_arguments": [quiet, *nothing, vectors, f"--ipython-dir={private}"],
     }
 
 

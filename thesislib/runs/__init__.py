@@ -6,11 +6,11 @@ many, accuracy, test_loss and d_0 (squared distance to the first minimum) at the
 resumes. `tl.train` takes such a table, or some rows of it, and returns results to draw.
 
 >>> import thesislib as tl
->>> runs = tl.train([tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2, strength=7)])
+>>> runs = tl.train([tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=3, minima_every=2)])
 >>> table = tl.runs()
->>> mine = table[(table["network"] == "mlp-tiny") & (table["strength"] == 7)]
+>>> mine = table[table["of"] == 3]
 >>> list(mine["status"]), list(mine["epochs"])
-(['finished'], [4])
+(['finished'], [3])
 >>> figure = tl.plot.curves(tl.train(mine))
 """
 
