@@ -21,6 +21,7 @@ _PUBLIC = {
     "section": "experiments.sections",
     "train": "experiments.own",
     "runs": "runs",
+    "explore": "app.explore",
     "plot": "plots.plot",
     "save": "plots.save",
     "table": "plots.save",

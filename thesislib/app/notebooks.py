@@ -170,6 +170,7 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
     from papermill import PapermillExecutionError, execute_notebook
 
     begin, error = time.perf_counter(), ""
+    os.environ.pop("JPY_SESSION_NAME", None)  # of a notebook that started all this: nobody looks at this one
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of cells that it cannot read; here they are
     with _kernel_folder() as private:
         executed = private / "executed.ipynb"
