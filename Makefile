@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures reference docs restore runs test lint bench lab clean clean-runs
+.PHONY: help setup figures report reference docs restore runs test lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ setup: $(READY)  ## create .venv with the pinned packages (the others do it them
 
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
 	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${p:+-p "$$p"}
+
+report: $(READY)  ## the executed notebooks as pages for a browser: figures/<scale>/report/index.html
+	@$(PY) -m thesislib report --scale "$$scale"
 
 reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs, without weights, in figures/reference/<scale>/
 	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"

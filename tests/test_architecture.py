@@ -87,7 +87,8 @@ def test_the_core_is_what_the_list_says_and_thin():
         ),
         (
             "thesislib.runs.launch, thesislib.analysis.ensembles, thesislib.analysis.claims, thesislib.plots.curves, "
-            "thesislib.plots.panels, thesislib.plots.save, thesislib.app.notebooks",
+            "thesislib.plots.panels, thesislib.plots.save, thesislib.app.notebooks, thesislib.app.report, "
+            "thesislib.app.explore",
             "torch, torchvision, tensorboard, papermill",
         ),
         ("thesislib.trainer", "pandas, torchvision, matplotlib, papermill"),

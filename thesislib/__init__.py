@@ -6,7 +6,7 @@
     figure = tl.plot.curves(runs, ["accuracy", "d_0"])
     tl.save(figure, "2-2_strength", runs)
 
-`tl.train` takes runs of one's own, `tl.DistanceTerm` goes into any training loop.
+`tl.train` takes runs of one's own, `tl.runs()` lists those on disk, `tl.DistanceTerm` goes into any training loop.
 """
 
 from importlib import import_module
@@ -20,6 +20,8 @@ _PUBLIC = {
     "UserError": "system.errors",
     "section": "experiments.sections",
     "train": "experiments.own",
+    "runs": "runs",
+    "explore": "app.explore",
     "plot": "plots.plot",
     "save": "plots.save",
     "table": "plots.save",
@@ -32,7 +34,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_PUBLIC[name]}")
     # `section` there is what sections are declared by.
-    return module if name == "plot" else getattr(module, {"section": "results"}.get(name, name))
+    return module if name in ("plot", "runs") else getattr(module, {"section": "results"}.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | pack | unpack | lab | clean.
+"""The command line: python -m thesislib list | plan | run | launch | figures | report | pack | unpack | lab | clean.
 
 Each command is a function, whose docstring is its help; `_parser` has their flags.
 """
@@ -69,7 +69,13 @@ def _first_process() -> bool:
 
 
 def _list(options: Namespace) -> int:
-    """Sections, with their runs done and missing."""
+    """Sections, with their runs done and missing; or all runs on disk."""
+    if options.runs:
+        # Imported here: the other commands need not wait for it.
+        from thesislib.runs import listing
+
+        print(listing.table().to_string(index=False, na_rep="", float_format="{:.4g}".format))
+        return 0
     seen: set[str] = set()
     for name in options.section or sections.SECTIONS:
         rows = sections.rows(name, options.scale)
@@ -142,6 +148,14 @@ def _figures(options: Namespace) -> int:
     machine.cores()  # says so if that is no number
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
     return 0 if notebooks.execute(options.scale, options.section, given) else 1
+
+
+def _report(options: Namespace) -> int:
+    """Executed notebooks as pages for a browser."""
+    from thesislib.app import report
+
+    print(f"open {report.build(options.scale)}")
+    return 0
 
 
 def _plan(options: Namespace) -> int:
@@ -219,15 +233,17 @@ def _lab(options: Namespace) -> int:
 
 
 def _clean_figures() -> int:
+    from thesislib.app import report
     from thesislib.plots import save
 
     deleted = 0
     for scale in sections.SCALES:
-        gone, left = save.delete(scale)
-        deleted += len(gone)
-        if gone or left:
-            rest = f"; not written here, so left: {', '.join(left)}" if left else ""
-            print(f"deleted {len(gone)} files in {save.figures_folder(scale)}{rest}")
+        for name in (f"{scale}/{report.FOLDER}", scale):
+            gone, left = save.delete(name)
+            deleted += len(gone)
+            if gone or left:
+                rest = f"; not written here, so left: {', '.join(left)}" if left else ""
+                print(f"deleted {len(gone)} files in {save.figures_folder(name)}{rest}")
     if not deleted:
         print(f"no figures in {save.figures_folder('')}")
     return 0
@@ -283,10 +299,11 @@ def _parser() -> argparse.ArgumentParser:
     scale = _Parser(add_help=False)
     scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
     scale.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
-    add(_list, scale)
+    add(_list, scale)("--runs", action="store_true", help="every run on disk, of all scales")
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
+    add(_report, scale)
     add(_plan, scale)
     flag = add(_launch, scale)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")

@@ -170,6 +170,7 @@ def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[
     from papermill import PapermillExecutionError, execute_notebook
 
     begin, error = time.perf_counter(), ""
+    os.environ.pop("JPY_SESSION_NAME", None)  # of a notebook that started all this: nobody looks at this one
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of cells that it cannot read; here they are
     with _kernel_folder() as private:
         executed = private / "executed.ipynb"
@@ -225,10 +226,11 @@ def _private_kernel(private: Path) -> dict[str, Any]:
     manager = {"transport": "ipc", "ip": str(private / "s"), "connection_file": str(private / "connection.json")}
     quiet = "--IPKernelApp.log_level=CRITICAL"  # kernels that are shut down log an interrupt as an error
     nothing = ["--InteractiveShellApp.exec_PYTHONSTARTUP=False", "--InteractiveShell.pdb=False"]
+    vectors = "--InlineBackend.figure_formats={'png', 'svg'}"  # for the report
     return {
         "kernel_manager_class": Own,
         "config": Config({"KernelManager": manager}),
-        "extra_arguments": [quiet, *nothing, f"--ipython-dir={private}"],
+        "extra_arguments": [quiet, *nothing, vectors, f"--ipython-dir={private}"],
     }
 
 

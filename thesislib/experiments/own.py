@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thesislib.config import Run
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
-from thesislib.runs import launch
+from thesislib.runs import launch, listing
 from thesislib.runs.results import Results, Row, rows_of
 from thesislib.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Setting = Iterable[Run] | Mapping[str, Any]
 
 
 def train(
-    runs: Iterable[Run] | Mapping[str, Setting], scale: str = "own", seeds: Sequence[int] | None = None
+    runs: Iterable[Run] | Mapping[str, Setting] | pd.DataFrame,
+    scale: str = "own",
+    seeds: Sequence[int] | None = None,
 ) -> Results:
     """Train runs of one's own, side by side, and return their results; what is finished is only read.
 
-    `runs` is a list, or has a list under each label. A label may have fields of `tl.Run` instead: the other fields are
-    the scale's, with a minimum every cycle, once for each of `seeds` (None: the scale's). Figures of these results go
-    into the folder of that scale. Raises UserError for a value that does not fit, RuntimeError if a run fails.
+    `runs` is a list, rows of `tl.runs()`, or has a list under each label. A label may have fields of `tl.Run` instead:
+    the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (None: the scale's). Figures
+    of these results go into the folder of that scale. Raises UserError for a value that does not fit, RuntimeError if a
+    run fails.
 
     >>> import thesislib as tl
     >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)
@@ -33,6 +39,8 @@ def train(
     >>> [(row.label, row.seed) for row in runs]
     [('no term', 0), ('no term', 1), ('s = 10', 0), ('s = 10', 1)]
     """
+    if hasattr(runs, "columns"):  # a table, without importing pandas to ask
+        runs = listing.runs_of(runs)
     if not isinstance(runs, Mapping):
         return launch.results(rows_of(runs), scale=scale)
     rows = []

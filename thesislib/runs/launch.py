@@ -12,14 +12,15 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from importlib.metadata import version
+from threading import Event
 from time import monotonic
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from thesislib.config import Run
 from thesislib.datasets import facts
-from thesislib.runs import shared_prefix, store
+from thesislib.runs import progress, shared_prefix, store
 from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
 from thesislib.system import machine
 from thesislib.system.errors import UserError
@@ -163,8 +164,12 @@ def results(
     return Results(rows, scale, section)
 
 
-def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker: int = 0) -> None:
+def train_missing(
+    runs: Iterable[Run], workers: int | None = None, first_worker: int = 0, stop: Event | None = None
+) -> None:
     """Train what is missing in a pool of processes, with a progress bar, in the order of the runs (see _Queue).
+
+    Who gives a `stop` shows the progress himself: once it is set, KeyboardInterrupt ends all work, which then resumes.
 
     Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
     (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
@@ -177,15 +182,18 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
     failures: Counter[str] = Counter()
     died, workers = False, min(workers or machine.cores(), len(todo))
     queue, running = _Queue(todo), {}
-    with machine.pool_of(workers, first_worker) as pool, tqdm(total=len(todo), desc="training", unit="run") as bar:
+    with machine.pool_of(workers, first_worker) as pool, progress.Bar(todo, shown=stop is None) as bar:
         while queue.waiting or running:
             while not died and len(running) < workers and (run := queue.take()):
                 running[pool.submit(_execute, run)] = run
             if not running:  # a process died, of memory perhaps: this pool takes no further runs
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                queue.done(running.pop(future))
-                bar.update()
+            ended = wait(running, timeout=progress.LOOK, return_when=FIRST_COMPLETED).done
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+            for future in ended:
+                queue.done(run := running.pop(future))
+                bar.done(run)
                 if error := future.exception():
                     if isinstance(error, OSError) and error.errno in FULL:
                         raise error  # no other run would get farther
@@ -195,6 +203,7 @@ def train_missing(runs: Iterable[Run], workers: int | None = None, first_worker:
                     if not expected and reason not in failures:
                         tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
                     failures[reason] += 1
+            bar.update(running.values())
     if failures:
         raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
 

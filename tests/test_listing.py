@@ -1,0 +1,77 @@
+"""All runs on disk as one table."""
+
+import pytest
+from conftest import TINY, interrupted
+
+import thesislib as tl
+from thesislib.__main__ import main
+from thesislib.runs import listing, store
+from thesislib.runs.results import load
+from thesislib.system.errors import UserError
+
+
+def test_there_may_be_none(folders, capsys):
+    assert tl.runs().empty
+    assert main(["list", "--runs"]) == 0
+
+
+def test_a_row_says_how_a_run_ended(finished):
+    table = tl.runs()
+    row, last = table.iloc[0], finished.history.iloc[-1]
+    assert [*table.columns] == [*listing.FRONT, *listing.BEHIND], "nothing differs"
+    assert (row["id"], row["status"], row["network"]) == (finished.id, "finished", "mlp-tiny")
+    assert (row["epochs"], row["of"]) == (TINY.epochs, TINY.epochs)
+    for name in ("accuracy", "test_loss", "d_0"):
+        assert row[name] == last[name]
+    assert row["seconds"] == pytest.approx(finished.history["seconds"].sum())
+
+
+def test_every_status_and_what_differs(finished, capsys):
+    stopped = interrupted(TINY.replace(strength=5), after=3)
+    archived = interrupted(TINY.replace(seed=1), after=1)  # looks like one that came without weights
+    for path in finished.folder.glob("*.json"):
+        (archived / path.name).write_bytes(path.read_bytes())
+    broken = store.runs_folder() / "0123456789ab"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    with store.writing(TINY.replace(seed=2)) as writer:
+        writer.resume()
+        table = tl.runs().set_index("id")
+    assert table.loc[finished.id, "status"] == "finished"
+    assert tuple(table.loc[stopped.name, ["status", "epochs", "of", "strength"]]) == ("stopped", 3, 6, 5.0)
+    assert tuple(table.loc[writer.folder.name, ["status", "epochs"]]) == ("under way", 0)
+    for path in (archived, broken):  # the first has another's files
+        assert table.loc[path.name, "status"] == "broken"
+        assert "is broken" in table.loc[path.name, "broken"]
+    assert "strength" in table
+    assert "width" not in table
+    assert main(["list", "--runs"]) == 0
+    assert stopped.name in capsys.readouterr().out
+
+
+def test_an_archived_run(finished):
+    (finished.folder / "final.safetensors").unlink()
+    assert list(tl.runs()["status"]) == ["archived"]
+
+
+def test_rows_become_curves(finished):
+    interrupted(TINY.replace(strength=5), after=3)
+    results = tl.train(tl.runs())
+    assert sorted(results.labels) == ["strength = 1.0", "strength = 5.0"]
+    assert load(TINY.replace(strength=5)).summary["epochs"] == TINY.epochs, "went on"
+    assert len(tl.plot.curves(results).axes) == 2
+
+
+def test_a_broken_row_is_one_line(finished):
+    (finished.folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is broken"):
+        tl.train(tl.runs())
+
+
+def test_epochs_are_counted_while_they_are_logged(folders):
+    folder = interrupted(TINY, after=3)
+    assert listing.epochs(TINY) == 3
+    assert listing.epochs(TINY.replace(seed=1)) == 0
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("4,0.1")  # half a line
+    assert len(listing.logged(folder)) == listing.epochs(TINY) == 3
