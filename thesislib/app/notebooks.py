@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from thesislib.app import prose
 from thesislib.experiments import sections
 from thesislib.plots import save
 from thesislib.runs import launch
@@ -132,7 +133,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
             print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
     for section in rows.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
         runs = Results(rows[section], scale, section)
-        save.table(runs.for_csv(), section, runs)
+        save.table(runs.for_csv(), section, runs, prose.columns(prose.read(notebooks_folder() / f"{section}.ipynb")))
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     drawn = sorted(path for path, stamp in _stamps(folder).items() if before.get(path) != stamp)
     document = save.document(folder, drawn)
