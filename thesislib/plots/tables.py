@@ -140,7 +140,7 @@ def heading(column: str) -> str:
 _LINES = 40
 #: Points that a letter of small print takes and the gap between columns; letters of which a text may be broken into
 #: lines of `_LEAST`.
-_LETTER, _GAP, _LONG, _LEAST = 4.6, 12.0, 28, 20
+_LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
 _PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
 _NUMBER = re.compile(rf"(≥ )?({_PLAIN})(?: ± ({_PLAIN}))?")
 _SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$"}
