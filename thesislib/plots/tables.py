@@ -246,4 +246,4 @@ def _aligned(match: re.Match[str], decimals: int, deviation: bool) -> str:
 
 def _letters(text: str) -> int:
     """Letters that a text takes on paper, roughly."""
-    return len(re.sub(r"\\[a-zA-Z]+|[\\${}_^]", "", text))
+    return len(re.sub(r"\\[a-zA-Z]+|[\\${}^]", "", text))
