@@ -182,17 +182,11 @@ def results() -> str:
 def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
-        "6_gradients_and_valleys": {
-            "6_valley_or_jump": "Barrier between neighbouring minima, and rise along the trajectory",
-            "6_disguises": "First against last minimum, as they are and aligned",
-        },
-        "7_ensembles": {
-            "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
-            "7_ensembles_compared": "Against plain snapshots, paired by seed",
-        },
+        "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
+        "7_ensembles": ("7_ensembles_scores", "7_ensembles_compared"),
     }
     if section in named:
-        shown = [(text, s, table(s, section, name)) for name, text in named[section].items() for s in conclusive()]
+        shown = [(prose.TABLES[name], s, table(s, section, name)) for name in named[section] for s in conclusive()]
         return [part for text, scale, found in shown for part in (f"{text} ({scale}):", found)]
     if section == "8_cost":
         return [cost(scales())]

@@ -51,5 +51,17 @@ def _saved(source: str) -> list[tuple[str, str | list[str]]]:
 
 
 def columns(section: Section) -> list[str]:
-    """The columns of the section's own table, where its notebook shows one."""
-    return next((what for kind, what in section.parts if kind == "columns"), [])
+    """The columns of the table of the section's runs: those that its notebook shows."""
+    shown = next((what for kind, what in section.parts if kind == "columns"), [])
+    return [*shown] or ["accuracy", "test_loss", "d_0"]
+
+
+#: Tables that notebooks save, in words.
+TABLES = {
+    "6_valley_or_jump": "Barrier between neighbouring minima, and rise along the trajectory",
+    "6_disguises": "First against last minimum, as they are and aligned",
+    "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
+    "7_ensembles_compared": "Against plain snapshots, paired by seed",
+    "7_ensembles_each": "Every member alone",
+    "9_claims": "Every part of every claim: effect, 95 % interval, verdict",
+}

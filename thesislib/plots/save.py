@@ -134,6 +134,7 @@ def _provenance(runs: Results) -> dict[str, Any]:
         "scale": runs.scale,
         "data": {name: datasets.variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
         "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
+        "seeds": sorted({row.seed for row in runs}),
         "common": common,
         "varied": {
             label: {k: v for k, v in rows[0].run.model_dump().items() if k not in common}

@@ -126,9 +126,13 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
             return statements(frame)
     if "seed" not in frame or "label" not in frame:
         return frame.rename(columns=heading)
+    return means(curves(frame), shown_columns(frame, name, columns))
+
+
+def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
+    """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
     numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch"], sort=False)
-    titles = _SHOWN.get(name) or {column: heading(column) for column in columns or numbers}
-    return means(curves(frame), titles)
+    return _SHOWN.get(name) or {column: heading(column) for column in columns or numbers}
 
 
 def heading(column: str) -> str:
@@ -159,7 +163,9 @@ def latex(frame: pd.DataFrame) -> str:
         blocks = [[first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
         if max(sum(column.narrow for column in block) for block in blocks) <= NARROWEST + _GAP:
             break
-    return "\\par\\medskip\\noindent\n".join(map(_tabular, blocks if rest else [[first]]))
+    blocks = blocks if rest else [[first]]
+    lines = sum(max(column.lines(k) for column in block) for block in blocks for k in range(len(frame)))
+    return "\\par\\medskip\\noindent\n".join(_tabular(block, lines > _LINES) for block in blocks)
 
 
 class _Column:
@@ -196,13 +202,13 @@ class _Column:
         return -(-self.letters[row + 1] // _LEAST) if self.breaks else 1
 
 
-def _tabular(columns: list[_Column]) -> str:
+def _tabular(columns: list[_Column], long: bool) -> str:
     rows, broken = len(columns[0].cells), max(1, sum(column.breaks for column in columns))
     fixed = sum(column.narrow for column in columns if not column.breaks) + _GAP * (broken - 1)
     kinds = "".join(column.kind(rf"\dimexpr(\linewidth-{fixed + 5:.0f}pt)/{broken}") for column in columns)
     head = " & ".join(column.head() for column in columns) + r" \tabularnewline"
     body = [" & ".join(column.cell(k) for column in columns) + r" \tabularnewline" for k in range(rows)]
-    if sum(max(column.lines(k) for column in columns) for k in range(rows)) > _LINES:
+    if long:
         top = [rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", r"\toprule", head, r"\midrule", r"\endhead"]
         lines = [*top, r"\bottomrule", r"\endfoot", *body, r"\end{longtable}"]
     else:
@@ -223,7 +229,7 @@ def prose(text: str) -> str:
     return "".join(_SIGNS.get(character, character) for character in escape(text))
 
 
-def number(text: str) -> str:
+def math_number(text: str) -> str:
     """A number for LaTeX's mathematics."""
     text = text.replace("\N{MINUS SIGN}", "-").replace("inf", r"\infty").replace("nan", r"\mbox{--}")
     digits, _, exponent = text.partition("e")
@@ -238,10 +244,10 @@ def _aligned(match: re.Match[str], decimals: int, deviation: bool) -> str:
     """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
     own = _decimals(match[2])
     lacking = ("" if own else ".") + "0" * (decimals - own) if own < decimals and "e" not in match[2] else ""
-    shown = (r"\geq " if match[1] else "") + number(match[2]) + (rf"\phantom{{{lacking}}}" if lacking else "")
+    shown = (r"\geq " if match[1] else "") + math_number(match[2]) + (rf"\phantom{{{lacking}}}" if lacking else "")
     if not deviation:
         return f"${shown}$"
-    return f"${shown}$ & " + (rf"${{}}\pm {number(match[3])}$" if match[3] else "")
+    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3])}$" if match[3] else "")
 
 
 def _letters(text: str) -> int:
