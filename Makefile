@@ -3,15 +3,17 @@ PYTHON ?= python3
 scale ?= laptop
 section ?=
 jobs ?=
+engine ?=
+language ?=
 p ?=
 # To the shell as a variable, which it does not read again: brackets, quotes and blanks stay what they are.
-export scale section jobs p
+export scale section jobs engine language p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report reference docs restore runs test lint bench lab clean clean-runs
+.PHONY: help setup figures report reference chapter docs restore runs test lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +36,9 @@ report: $(READY)  ## the executed notebooks as pages for a browser: figures/<sca
 reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs, without weights, in figures/reference/<scale>/
 	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
 	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
+
+chapter: $(READY)  ## figures/<scale>/chapter.pdf: the results with figures, captions and tables, from what make figures drew (needs TeX)
+	@$(PY) -m thesislib chapter --scale "$$scale" $${engine:+--engine "$$engine"} $${language:+--language "$$language"}
 
 docs: $(READY)  ## docs/RESULTS.md and the chapters in figures/reference/, from the tables and pictures there
 	@$(PY) docs/results.py

@@ -9,18 +9,17 @@ when a page is stale.
 
 from __future__ import annotations
 
-import ast
-import json
-import math
 import re
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from thesislib.analysis import verdicts
+from thesislib.app import prose
+from thesislib.app.prose import Section
 from thesislib.experiments.scales import SCALES
+from thesislib.plots.tables import TITLES, curves, interval, means, readable, spread, statements
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, REFERENCE = ROOT / "notebooks", ROOT / "figures" / "reference"
@@ -58,38 +57,6 @@ ABOUT = {
 #: The figure of a section that stands for it in docs/RESULTS.md, where it is not the section's own.
 MAIN = {"6_gradients_and_valleys": "6_barriers"}
 
-#: Columns of tables, and their headings.
-TITLES = {
-    "label": "setting", "member": "member", "accuracy": "accuracy", "test_loss": "test loss",
-    "train_loss": "training loss", "d_init": "$d$ to the start", "grad_norm": "gradient",
-    "term_norm": "term's gradient", "grad_cosine": "cosine of steps",
-    **{f"d_{k}": f"$d_{k}$" for k in range(10)},
-}  # fmt: skip
-SCORES = {
-    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
-    "brier_ensemble_scaled": "Brier score", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
-    "disagreement": "two disagree", "mutual_information": "mutual information",
-    "equivalent": "deep-ensemble equivalent",
-}  # fmt: skip
-EACH = {
-    "accuracy": "accuracy", "nll": "NLL", "nll_scaled": "NLL, scaled", "brier_scaled": "Brier score, scaled",
-    "ece": "ECE", "ece_scaled": "ECE, scaled",
-}  # fmt: skip
-ALIGNED = {
-    "d": "$d$", "d_aligned": "$d$, aligned", "barrier": "barrier [nats]", "barrier_aligned": "barrier, aligned [nats]"
-}  # fmt: skip
-
-
-class Section(NamedTuple):
-    """A notebook: its title and question, then texts, figures and tables in order, and how it is read."""
-
-    name: str
-    title: str
-    question: str
-    parts: list[tuple[str, str | list[str]]]
-    bullets: list[str]
-    scales: dict[str, str]
-
 
 def scales() -> list[str]:
     """Scales with figures in figures/reference, in the order in which they are shown."""
@@ -107,41 +74,12 @@ def conclusive() -> list[str]:
 def sections() -> list[Section]:
     """The notebooks that have a figure in figures/reference, in their order; 0_... come last."""
     paths = sorted(NOTEBOOKS.glob("*.ipynb"), key=lambda path: (path.stem.startswith("0"), path.stem))
-    return [section for section in map(_section, paths) if _png(scales()[0], main(section)).is_file()]
+    return [section for section in map(prose.read, paths) if _png(scales()[0], main(section)).is_file()]
 
 
 def main(section: Section) -> str:
     """The figure that stands for a section."""
     return MAIN.get(section.name, section.name)
-
-
-def _section(path: Path) -> Section:
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
-    first, _, question = cells[0][1].partition("\n")
-    parts, bullets, lines = [], [], {}
-    for kind, source in cells[1:]:
-        if kind == "code":
-            parts += _saved(source)
-        elif source.startswith("## Reading"):
-            bullets = re.findall(r"^- (.*)$", source, re.MULTILINE)
-            lines = dict(re.findall(r"^\*\*([\w-]+)\*\*: (.*)$", source, re.MULTILINE))
-        else:
-            parts.append(("text", source))
-    return Section(path.stem, first.removeprefix("# "), question.strip(), parts, bullets, lines)
-
-
-def _saved(source: str) -> list[tuple[str, str | list[str]]]:
-    """Figures and tables that a code cell saves or shows."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    found: list[tuple[int, tuple[str, str | list[str]]]] = []
-    for call in calls:
-        words = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
-        match call.func:
-            case ast.Attribute(attr="save" | "table" as what) if words:
-                columns = what == "table" and len(words) == len(call.args)
-                part = ("columns", words) if columns else ("figure" if what == "save" else "table", words[0])
-                found.append((call.lineno, part))
-    return [part for _, part in sorted(found, key=lambda pair: pair[0])]
 
 
 def _png(scale: str, name: str) -> Path:
@@ -154,13 +92,6 @@ def _csv(scale: str, name: str) -> pd.DataFrame | None:
     return pd.read_csv(path).rename(columns={"model": "network"}) if path.is_file() else None
 
 
-def _curves(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a section's curves show: not those of published settings, of single steps, or between minima."""
-    if "role" in table:
-        return table[table["role"] == "curve"]
-    return table[~table["label"].str.match("(published|steps|between): ")]
-
-
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown; what is missing stays empty."""
     rows = [table.columns, ["---"] * table.shape[1], *table.astype(object).where(table.notna(), "").to_numpy()]
@@ -171,88 +102,13 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")
 
 
-def means(table: pd.DataFrame, titles: dict[str, str], by: tuple[str, ...] = ("label",)) -> pd.DataFrame:
-    """Columns as "mean ± std" over seeds, one row a setting, under their titles, with n."""
-    groups = table.groupby(list(by), sort=False)
-    shown = {title: groups[column].agg(spread) for column, title in titles.items() if column in table}
-    return pd.DataFrame({**shown, "n": groups.size()}).reset_index().rename(columns=TITLES)
-
-
-def spread(values: pd.Series) -> str:
-    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself."""
-    numbers = values.dropna()
-    if len(numbers) < 2:
-        return "".join(f"{number:.4g}" for number in numbers)
-    mean, deviation = numbers.mean(), numbers.std(ddof=1)
-    if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
-        return f"≥ {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
-    if abs(mean) >= 1e6:  # of a network that explodes
-        return f"{mean:.1e} ± {deviation:.1e}"
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
-
-
 def table(scale: str, section: str, what: str | list[str]) -> str:
     """A table of a section at a scale as Markdown: a CSV by its name, or columns of the section's own."""
     if isinstance(what, list):
         found = _csv(scale, section)
-        return "" if found is None else markdown(means(_curves(found), {c: TITLES.get(c, c) for c in what}))
+        return "" if found is None else markdown(means(curves(found), {c: TITLES.get(c, c) for c in what}))
     found = _csv(scale, what)
-    if found is None:
-        return ""
-    match what:
-        case "7_ensembles_scores":
-            return markdown(means(found, SCORES))
-        case "7_ensembles_each":
-            return markdown(means(found, EACH, ("label", "member")))
-        case "7_ensembles_compared":
-            return markdown(compared(found))
-        case "6_valley_or_jump":
-            return markdown(valleys(found))
-        case "9_claims":
-            return markdown(parts(scale))
-        case _:
-            return markdown(means(found, ALIGNED) if "seed" in found else found)
-
-
-def interval(effect: float, low: float, high: float, digits: str) -> str:
-    """ "effect [low, high]"."""
-    return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
-
-
-def compared(found: pd.DataFrame) -> pd.DataFrame:
-    """Ensembles against plain snapshots: a column a score, differences in points or in thousandths of a nat."""
-    names = {"accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("NLL, 0.001 nats", 1000)}
-    rows: dict[str, dict[str, str]] = {}
-    for row in found.itertuples():
-        title, factor = names[row.score]
-        shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
-        rows.setdefault(row.label, {})[title] = f"{shown} {row.verdict}"
-    return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
-
-
-def valleys(found: pd.DataFrame) -> pd.DataFrame:
-    """Barrier between neighbouring minima and rise along the trajectory, with their verdicts."""
-    rows = []
-    for row in found.itertuples():
-        barrier = f"{interval(row.barrier, row.barrier_low, row.barrier_high, '.3f')} {row.barrier_says}"
-        rise = f"{interval(row.rise, row.rise_low, row.rise_high, '.3f')} {row.rise_says}" if pd.notna(row.rise) else ""
-        rows.append({"setting": row.label, "barrier [nats]": barrier, "rise [nats]": rise, "n": row.n})
-    return pd.DataFrame(rows)
-
-
-def parts(scale: str) -> pd.DataFrame:
-    """Every part of every claim: expectation, effect with its interval, verdict."""
-    rows = []
-    for row in _csv(scale, "9_claims").itertuples():
-        says = f"{row.says} (premise)" if row.premise else row.says
-        effect = f"{interval(row.effect, row.low, row.high, '.3g')} {_unit(row.unit)}"
-        rows.append({"claim": row.claim, "says": says, "effect": effect, "verdict": row.verdict, "n": row.n})
-    return pd.DataFrame(rows)
-
-
-def _unit(unit: str) -> str:
-    return {"factor": "×", "percent": "%"}.get(unit, unit)
+    return "" if found is None else markdown(readable(found, what))
 
 
 def claims(chosen: list[str]) -> pd.DataFrame:
@@ -264,7 +120,7 @@ def claims(chosen: list[str]) -> pd.DataFrame:
 
 def effects() -> pd.DataFrame:
     """Every part of every claim, its effects side by side."""
-    found = {scale: parts(scale).set_index(["claim", "says"]) for scale in scales()}
+    found = {scale: statements(_csv(scale, "9_claims")).set_index(["claim", "says"]) for scale in scales()}
     rows = dict.fromkeys(index for table in found.values() for index in table.index)
     order = sorted(rows, key=lambda index: int(index[0][1:]))
     shown = [{"": c, "part": says} | {s: t["effect"].get((c, says), "") for s, t in found.items()} for c, says in order]
@@ -299,7 +155,7 @@ def side_by_side(section: str) -> str:
     columns = {name: TITLES[name] for name in ("accuracy", "train_loss", "test_loss", "d_0")}
     tables = []
     for scale in conclusive():
-        found = means(_curves(_csv(scale, section)), columns).set_index("setting").drop(columns="n")
+        found = means(curves(_csv(scale, section)), columns).set_index("setting").drop(columns="n")
         tables.append(found.add_suffix(f", {scale}"))
     wide = pd.concat(tables, axis=1)
     order = [f"{title}, {scale}" for title in columns.values() for scale in conclusive()]
@@ -326,17 +182,11 @@ def results() -> str:
 def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
-        "6_gradients_and_valleys": {
-            "6_valley_or_jump": "Barrier between neighbouring minima, and rise along the trajectory",
-            "6_disguises": "First against last minimum, as they are and aligned",
-        },
-        "7_ensembles": {
-            "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
-            "7_ensembles_compared": "Against plain snapshots, paired by seed",
-        },
+        "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
+        "7_ensembles": ("7_ensembles_scores", "7_ensembles_compared"),
     }
     if section in named:
-        shown = [(text, s, table(s, section, name)) for name, text in named[section].items() for s in conclusive()]
+        shown = [(prose.TABLES[name], s, table(s, section, name)) for name in named[section] for s in conclusive()]
         return [part for text, scale, found in shown for part in (f"{text} ({scale}):", found)]
     if section == "8_cost":
         return [cost(scales())]

@@ -241,7 +241,7 @@ def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys
     heatmap.axes[0].pcolormesh([[1.0, 2.0], [3.0, 4.0]])
     save.save(heatmap, "heat", results)
     (drawn / ".mine.png.0123456789abcdef").write_text("x")
-    assert len(list(drawn.iterdir())) == 4 + 3 + 5 + 1 + 1, "two figures, one with an image, and the list of them"
+    assert len(list(drawn.iterdir())) == 4 + 1 + 4 + 5 + 1 + 1, "two figures, one with an image, tables, the list"
     kept = [
         "thesis.tex", ".git/config", "smoke/sketch.png", "smoke/mine-notes.txt", "smoke/numbers.csv", "smoke/data.json",
         "smoke/lab.ipynb", "smoke/runs.zip", "smoke/sub/mine.png", "other/1_baseline.png", "reference/smoke/mine.json",
@@ -255,7 +255,7 @@ def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys
     assert main(["clean", "--figures"]) == 0
     assert {path.relative_to(figures).as_posix() for path in figures.rglob("*") if path.is_file()} == set(kept)
     left = "data.json, lab.ipynb, mine-notes.txt, numbers.csv, runs.zip, sketch.png, sub"
-    assert capsys.readouterr().out == f"deleted 13 files in {drawn}; not written here, so left: {left}\n"
+    assert capsys.readouterr().out == f"deleted 15 files in {drawn}; not written here, so left: {left}\n"
     assert store.is_done(tiny)
 
 

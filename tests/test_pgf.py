@@ -1,5 +1,6 @@
 """A figure's PGF is its PNG: what matplotlib draws on one side, what stands in the .pgf on the other."""
 
+import io
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from matplotlib.text import Text
 from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.plots import save, style
-from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
+from thesislib.plots.pgf import POINTS, PREAMBLE, escape, pgf_code, thinned
 
 needs_tex = pytest.mark.skipif(
     not (shutil.which("pdflatex") and shutil.which("pdftotext")), reason="pdflatex and pdftotext are not installed"
@@ -458,3 +459,64 @@ def test_our_style_is_nobodys_but_ours():
         assert dict(plt.rcParams) == before
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def test_thinned_curves_keep_their_extremes():
+    """Few points stay as they are; of many each bin's lowest and highest, both ends, and gaps."""
+    few = np.arange(2.0 * POINTS).reshape(-1, 2)
+    assert thinned(few) is few
+    x = np.arange(600.0)
+    y = np.random.default_rng(0).normal(size=600)
+    y[[123, 456]] = -9, 9
+    curve = np.stack([x, y], axis=1)
+    thin = thinned(curve)
+    assert 100 < len(thin) <= POINTS
+    assert {tuple(point) for point in thin} <= {tuple(point) for point in curve}
+    assert (np.diff(thin[:, 0]) > 0).all()
+    assert {0.0, 123.0, 456.0, 599.0} <= set(thin[:, 0])
+    for some in np.array_split(curve, (POINTS - 2) // 2):
+        near = thin[(thin[:, 0] >= some[0, 0]) & (thin[:, 0] <= some[-1, 0])]
+        assert near[:, 1].min() == some[:, 1].min() and near[:, 1].max() == some[:, 1].max()
+    round_ = np.stack([np.cos(x / 95.49), np.sin(x / 95.49)], axis=1)  # x falls and rises
+    assert len(thinned(round_)) <= POINTS
+    assert np.abs(thinned(round_)).max(axis=0) == pytest.approx(np.abs(round_).max(axis=0))
+    curve[200:210, 1] = np.nan
+    assert np.isnan(thinned(curve)).any() and len(thinned(curve)) <= POINTS
+
+
+def of_600_epochs():
+    """Curves with bands, as scale thesis has them."""
+    rng, x = np.random.default_rng(0), np.arange(1, 601)
+    figure, axes = panels(1, 2)
+    with style.styled():
+        for axis in axes.flat:
+            for k in range(6):
+                y = k + np.log(x) + 0.3 * rng.normal(size=600)
+                axis.plot(x, y, label=f"s = {k}")
+                axis.fill_between(x, y - 0.5, y + 0.5, alpha=0.2, linewidth=0)
+        style.legend_below(figure, axes[0, 0])
+    return figure
+
+
+def test_curves_of_600_epochs_are_thinned_in_the_pgf_alone(tmp_path):
+    figure = of_600_epochs()
+    drawn = [io.BytesIO(), io.BytesIO()]
+    with style.styled():
+        figure.savefig(drawn[0], format="png")
+    code = code_of(figure, tmp_path)
+    with style.styled():
+        figure.savefig(drawn[1], format="png")
+    assert drawn[0].getvalue() == drawn[1].getvalue()
+    found = written(code)[0]
+    assert len(found) == 2
+    for axis, panel in zip(figure.axes, found, strict=True):
+        assert len(panel["points"]) == 6
+        assert max(panel["points"]) <= POINTS
+        assert_same(drawn_panel(axis) | {"points": 0}, panel | {"points": 0})
+    assert max(line.count("--") for line in code.split(";")) <= 2 * POINTS + 2
+
+
+@needs_tex
+def test_a_figure_of_600_epochs_compiles(tmp_path):
+    (tmp_path / "figure.pgf").write_text(code_of(of_600_epochs(), tmp_path))
+    tex(tmp_path, r"\noindent\input{figure.pgf}")

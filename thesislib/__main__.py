@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | report | pack | unpack | lab | clean.
+"""The command line: python -m thesislib list | plan | run | launch | figures | report | chapter | pack | unpack | lab | clean.
 
 Each command is a function, whose docstring is its help; `_parser` has their flags.
 """
@@ -158,6 +158,17 @@ def _report(options: Namespace) -> int:
     return 0
 
 
+def _chapter(options: Namespace) -> int:
+    """The results chapter as a PDF, from the figures that are there: texts, figures with captions, tables."""
+    from thesislib.app import chapter, notebooks
+    from thesislib.plots import save
+
+    sections.rows("1_baseline", options.scale)  # refuses an unknown scale
+    document = chapter.write(save.figures_folder(options.scale), notebooks.chapter_sections(), options.language)
+    print(chapter.compiled(document, options.engine))
+    return 0
+
+
 def _plan(options: Namespace) -> int:
     """What a scale takes: runs, epochs, disk, and hours by the measured time of a step."""
     from thesislib.runs import plan
@@ -304,6 +315,10 @@ def _parser() -> argparse.ArgumentParser:
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
     add(_report, scale)
+    flag = add(_chapter)
+    flag("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
+    flag("--engine", default="", help="pdflatex, xelatex or lualatex (the first that is there)", metavar="X")
+    flag("--language", default="", help="of captions and dates, one of babel's, such as ngerman", metavar="X")
     add(_plan, scale)
     flag = add(_launch, scale)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")

@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from thesislib.app import chapter, numbers, prose
 from thesislib.experiments import sections
 from thesislib.plots import save
 from thesislib.runs import launch
@@ -40,6 +41,11 @@ _PRIVATE, _LONGEST = "thesis-kernel-", 75
 def notebooks_folder() -> Path:
     """The folder of the notebooks, beside the package."""
     return ROOT / "notebooks"
+
+
+def chapter_sections() -> list[prose.Section]:
+    """What the notebooks of the chapter's sections say, in their order; 0_explore is none of them."""
+    return [prose.read(notebooks_folder() / f"{name}.ipynb") for name in sections.SECTIONS if name[0] != "0"]
 
 
 def in_notebook(section: str) -> dict[str, Any]:
@@ -132,10 +138,15 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
             print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
     for section in rows.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
         runs = Results(rows[section], scale, section)
-        save.table(runs.for_csv(), section, runs)
+        columns = prose.columns(prose.read(notebooks_folder() / f"{section}.ipynb"))
+        save.table(runs.for_csv(), section, runs, columns)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     drawn = sorted(path for path, stamp in _stamps(folder).items() if before.get(path) != stamp)
     document = save.document(folder, drawn)
+    read = chapter_sections()
+    columns = {section.name: prose.columns(section) for section in read}
+    save.write(folder, "numbers.tex", numbers.numbers(folder, columns).encode())
+    save.write(folder, "captions.tex", chapter.captions(folder, read).encode())
     print(
         f"{len(chosen) - len(errors)} of {len(chosen)} notebooks, "
         f"{len(drawn)} figures in {folder} ({document.name} shows them); "

@@ -21,7 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cbook import is_math_text
-from matplotlib.collections import Collection
+from matplotlib.collections import Collection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -46,6 +46,9 @@ _ESCAPED = {
 }  # fmt: skip
 #: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
+#: More points than these are more than the eye sees of a curve across a page, and TeX takes 10 ms for each.
+POINTS = 200
+_NO_MARKER = (None, "None", "none", " ", "")
 _STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-post": "left"}
 #: The options that matplot2tikz gives a line.
 _LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
@@ -73,6 +76,26 @@ def pgf_code(figure: Figure, name: str) -> tuple[str, dict[str, bytes]]:
     figure.canvas.draw()
     writer = _Writer(figure, name)
     return writer.code(), writer.images
+
+
+def thinned(points: np.ndarray) -> np.ndarray:
+    """At most POINTS of a curve's points [n, 2], in their order: of each of equally many neighbours the extremes.
+
+    Of a curve whose x rises these are the lowest and the highest point, of any other those along x as well. A gap
+    (nan) stays a gap; both ends stay. What is short enough is returned as it is.
+    """
+    if len(points) <= POINTS:
+        return points
+    rises = bool((np.diff(points[:, 0]) >= 0).all())
+    kept = {0, len(points) - 1}
+    most = 2 * (1 if rises else 2) + int(not np.isfinite(points).all())
+    for place in np.array_split(np.arange(len(points)), (POINTS - 2) // most):
+        there = place[np.isfinite(points[place]).all(axis=1)]
+        kept |= {int(place[~np.isin(place, there)][0])} if len(there) < len(place) else set()
+        for column in (1,) if rises else (0, 1):
+            values = points[there, column]
+            kept |= {int(there[values.argmin()]), int(there[values.argmax()])} if len(there) else set()
+    return points[sorted(kept)]
 
 
 class _Writer:
@@ -262,7 +285,7 @@ class _Writer:
         if drawn and line.is_dashed():
             pattern = zip(*[iter(line._dash_pattern[1])] * 2, strict=True)  # as long as the line is wide
             options.append("dash pattern=" + " ".join(f"on {on:.4g}pt off {off:.4g}pt" for on, off in pattern))
-        if line.get_marker() in (None, "None", "none", " ", ""):
+        if line.get_marker() in _NO_MARKER:
             return ", ".join([*options, "no marks"] if drawn else [*options, "draw=none", "no marks"])
         edge, face = line.get_markeredgecolor(), line.get_markerfacecolor()
         style = ["solid", f"line width={line.get_markeredgewidth():.4g}pt", f"draw={self.colour(edge)}"]
@@ -382,6 +405,15 @@ def _outline(path: Outline) -> str:
     return code + r"\pgfusepathqfillstroke"
 
 
+def _thinned_band(path: Outline) -> Outline:
+    """A polygon between two curves with both of them thinned."""
+    half = len(path.vertices) // 2
+    if half <= POINTS:
+        return path
+    vertices = np.vstack([thinned(path.vertices[:half]), thinned(path.vertices[half:][::-1])[::-1]])
+    return Outline(vertices, closed=True)
+
+
 @contextmanager
 def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
     """For a while, only this panel is there, without what is written elsewhere, and with widths as it scales them."""
@@ -400,6 +432,13 @@ def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
         for sign in vars(axis).keys() & {"_colorbar", "_colorbar_info"}:  # a colour bar is a panel like any other
             back.callback(setattr, axis, sign, getattr(axis, sign))
             delattr(axis, sign)
+        for line in axis.lines:
+            if line.get_marker() in _NO_MARKER and len(points := np.asarray(line.get_xydata(), dtype=float)) > POINTS:
+                back.callback(line.set_data, *line.get_data())
+                line.set_data(*thinned(points).T)
+        for band in (child for child in axis.collections if isinstance(child, PolyCollection)):
+            back.callback(setattr, band, "_paths", band.get_paths())
+            band._paths = [_thinned_band(path) for path in band.get_paths()]
         for child in axis.get_children():
             if isinstance(child, Text):
                 put(child, "text", "")  # arrows stay

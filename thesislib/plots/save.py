@@ -1,4 +1,4 @@
-"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from; tables as .csv."""
+"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from; tables as .csv and .tex."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from matplotlib.figure import Figure
 from thesislib import datasets
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import clip_error_bars, styled
+from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
 from thesislib.system import files
+from thesislib.system.errors import UserError
 from thesislib.system.files import ABANDONED, make_writable
 
 #: In each folder of figures, the names of the files that were written there.
 WRITTEN = ".written"
+#: Names of the .tex files in such a folder that are no tables.
+OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
 
 def figures_folder(scale: str) -> Path:
@@ -99,14 +103,23 @@ def save(figure: Figure, name: str, runs: Results) -> None:
     write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
 
 
-def table(frame: pd.DataFrame, name: str, runs: Results) -> None:
-    """Write a table as `name`.csv into figures/, into the folder of the runs' scale, six digits a number.
+def table(frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] = ()) -> None:
+    r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale.
+
+    The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
+    and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
+    `columns` (all if none are given). Raises UserError for a name that `make figures` needs itself, and if the folder
+    cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> tl.table(runs.table("accuracy", "d_0"), "mine", runs)
     """
-    write(make_folder(runs.scale), f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
+    if name in OURS:
+        raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
+    folder = make_folder(runs.scale)
+    write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
+    write(folder, f"{name}.tex", latex(readable(frame, name, columns)).encode())
 
 
 def _provenance(runs: Results) -> dict[str, Any]:
@@ -121,6 +134,7 @@ def _provenance(runs: Results) -> dict[str, Any]:
         "scale": runs.scale,
         "data": {name: datasets.variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
         "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
+        "seeds": sorted({row.seed for row in runs}),
         "common": common,
         "varied": {
             label: {k: v for k, v in rows[0].run.model_dump().items() if k not in common}

@@ -1,0 +1,99 @@
+"""Tables for LaTeX: what stands in the .tex is what the frame says, and a document takes it."""
+
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from thesislib.plots import save
+from thesislib.plots.tables import latex, readable
+from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
+
+needs_tex = pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+
+
+def rows(code):
+    """The cells of a tabular, line by line."""
+    return [
+        re.split(r"(?<!\\) & ", line.removesuffix(r" \tabularnewline"))
+        for line in code.splitlines()
+        if "newline" in line
+    ]
+
+
+def test_numbers_stand_under_their_decimal_points():
+    frame = pd.DataFrame({"label": ["a", "b", "c"], "d_0": [1.25, -3.0, None], "n": [1, 20, 3]})
+    head, *body = rows(latex(readable(frame)))
+    assert head == ["setting", "$d_0$", "n"]
+    assert body == [["a", "$1.25$", "$1$"], ["b", r"$-3\phantom{.00}$", "$20$"], ["c", "", "$3$"]]
+    assert r"\begin{tabular}{@{}lrr@{}}" in latex(frame)
+
+
+def test_a_row_a_seed_becomes_mean_and_deviation():
+    frame = pd.DataFrame(
+        {"label": ["x"] * 2 + ["y"], "network": "mlp", "seed": [0, 1, 0], "accuracy": [0.9, 0.92, 0.5]}
+    )
+    code = latex(readable(frame, "mine"))
+    assert rows(code) == [
+        ["setting", r"\multicolumn{2}{c}{accuracy}", "n"],
+        ["x", "$0.910$", r"${}\pm 0.014$", "$2$"],
+        ["y", r"$0.5\phantom{00}$", "", "$1$"],
+    ]
+    assert "lr@{}lr" in code
+    assert list(readable(frame.assign(nll=1.0), "mine", ["accuracy"])) == ["setting", "accuracy", "n"]
+
+
+def test_every_text_is_escaped_and_signs_are_mathematics():
+    frame = pd.DataFrame({"run #3 & more": ["50 %", "a_b"], "effect": ["2.5 [2, 3] ×", "−1 points"], "x": [1e7, 2.0]})
+    head, first, second = rows(latex(frame))
+    assert head[0] == r"run \#3 \& more"
+    assert first == [r"50 \%", r"2.5 [2, 3] $\times$", r"$1\cdot 10^{7}$"]
+    assert second[:2] == [r"a\_b", "$-$1 points"]
+
+
+def test_wide_tables_are_several_and_long_ones_break():
+    wide = pd.DataFrame({"label": ["x"], **{f"a rather long column {k}": [k / 7] for k in range(8)}})
+    tables = latex(wide).split(r"\par\medskip")
+    assert len(tables) > 1
+    assert sum(len(rows(table)[0]) - 1 for table in tables) == 8
+    assert all(rows(table)[1][0] == "x" for table in tables)
+    assert r"\begin{longtable}" in latex(pd.DataFrame({"x": range(60)}))
+    assert r"\begin{longtable}" not in latex(pd.DataFrame({"x": range(30)}))
+
+
+def test_both_files_are_written_and_deleted_again(folders):
+    runs = Results([], "smoke")
+    frame = pd.DataFrame({"label": ["a"], "d_0": [1.25]})
+    save.table(frame, "mine", runs)
+    folder = save.figures_folder("smoke")
+    assert (folder / "mine.csv").read_text() == "label,d_0\na,1.25\n"
+    assert (folder / "mine.tex").read_text() == latex(readable(frame, "mine"))
+    with pytest.raises(UserError, match="a table cannot be called numbers"):
+        save.table(frame, "numbers", runs)
+    assert sorted(save.delete("smoke")[0]) == ["mine.csv", "mine.tex"]
+
+
+@needs_tex
+def test_a_document_takes_them(tmp_path):
+    """Wide, long and with every kind of cell, on the narrowest page, in German."""
+    text = "an effect that is told in rather many words, so that it has to be broken"
+    long = pd.DataFrame(
+        {"claim": [f"C{k}" for k in range(50)], "says": text, "effect": "−0.0833 [−0.721, 0.554] points"}
+    )
+    own = pd.DataFrame({'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≥ 5", "4.2 ± 1.8"]})
+    wide = pd.DataFrame({"label": ["x"], **{f"column_{k}": [k / 7] for k in range(12)}})
+    for name, frame in (("long", long), ("own", own), ("wide", wide)):
+        (tmp_path / f"{name}.tex").write_text(latex(readable(frame)))
+    language = subprocess.run(["kpsewhich", "ngerman.ldf"], capture_output=True).returncode == 0
+    lines = [r"\documentclass[10pt]{report}\usepackage[T1]{fontenc}\usepackage{booktabs,longtable}"]
+    lines += [r"\usepackage[ngerman]{babel}"] * language + [r"\begin{document}\small"]
+    lines += [rf"\noindent\input{{{name}.tex}}" + "\n" for name in ("own", "wide", "long")] + [r"\end{document}"]
+    (tmp_path / "thesis.tex").write_text("\n".join(lines))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "thesis.tex"]
+    for _ in range(2):  # longtable's columns
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert process.returncode == 0, process.stdout[-3000:]
+    assert "Overfull" not in process.stdout

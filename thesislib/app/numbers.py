@@ -1,0 +1,103 @@
+r"""numbers.tex: a macro for each number of the chapter, so that a text that uses them follows the tables."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_uppercase
+
+import pandas as pd
+
+from thesislib.analysis import verdicts
+from thesislib.plots.tables import math_number, means, prose, shown_columns, unit
+
+_DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+_CLAIMS = (*_DIGITS, "Ten", "Eleven", "Twelve", "Thirteen", "Fourteen")
+
+#: Defines a macro under a name that a prefix may stand before; an existing one is an error, not overwritten.
+DEFINE = r"""\providecommand{\numbersprefix}{}
+\providecommand{\thesisdefine}[2]{\expandafter\newcommand\csname\numbersprefix#1\endcsname{#2}}
+"""
+
+_ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the tables beside it: do not edit.
+%
+%     \input{{figures/{scale}/numbers.tex}}
+%     The claim is \ClaimOneVerdict{{}}: the network ends \ClaimOneAEffect{{}} times as far
+%     (\ClaimOneALow{{}} to \ClaimOneAHigh{{}}, $n = \ClaimOneAN$).
+%
+% Claims: \Claim, its number, then Verdict; or the letter of a statement (A is the first), then
+%   Effect, Low, High (the 95 % interval), Unit, N (seeds), Verdict.
+% Tables with a row a seed: the table's name, the setting, the column, as in \OneBaselineNoTermAccuracy, which is the
+%   mean over seeds; with Std behind it the standard deviation; with N instead of a column the number of runs.
+% Macros have names of letters only: a digit is spelled out, a decimal point is Point, a minus Minus, and each word
+%   begins with a capital, so that "s = 0.1" is SZeroPointOne. Where there are several networks, theirs stands behind
+%   the claim's number or the setting.
+% Two scales in one document: \def\numbersprefix{{Mnist}} before \input makes it \MnistClaimOneVerdict.
+"""
+
+
+def letters(text: str) -> str:
+    """A name for TeX: letters only, every word with a capital, digits spelled out."""
+    text = re.sub(r"(?<=\d)\.(?=\d)", " Point ", text)
+    text = re.sub(r"(?<![\w)])[-\N{MINUS SIGN}](?=\d)", " Minus ", text)
+    text = re.sub(r"\d", lambda digit: f" {_DIGITS[int(digit[0])]} ", text)
+    return "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z]+", text))
+
+
+def numbers(folder: Path, columns: dict[str, list[str]]) -> str:
+    """numbers.tex, from the tables in a folder of figures; `columns` are those of the sections' own tables."""
+    lines: dict[str, str] = {}
+    for path in sorted(folder.glob("*.csv")):
+        found = _claims(path) if path.stem == "9_claims" else _settings(path, columns.get(path.stem, []))
+        for name, value, says in found:
+            lines.setdefault(name, rf"\thesisdefine{{{name}}}{{{value}}} % {says}")
+    return _ABOUT.format(scale=folder.name) + DEFINE + "\n".join(lines.values()) + "\n"
+
+
+def _claims(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, text and explanation of every number of the claims."""
+    found = pd.read_csv(path)
+    several = found["network"].nunique() > 1
+    for row in verdicts.summary(found).itertuples():
+        claim = f"Claim{_CLAIMS[int(row.claim[1:])]}" + letters(row.network) * several
+        yield f"{claim}Verdict", row.verdict, row.claim
+        statements = found[(found["claim"] == row.claim) & (found["network"] == row.network)]
+        for letter, statement in zip(ascii_uppercase, statements.itertuples(), strict=False):
+            for what in ("effect", "low", "high"):
+                yield f"{claim}{letter}{what.capitalize()}", _number(getattr(statement, what)), statement.says
+            yield f"{claim}{letter}Unit", prose(unit(statement.unit)), statement.says
+            yield f"{claim}{letter}N", str(statement.n), statement.says
+            yield f"{claim}{letter}Verdict", statement.verdict, statement.says
+
+
+def _settings(path: Path, columns: list[str]) -> Iterator[tuple[str, str, str]]:
+    """The same of a table with a row a seed."""
+    found = pd.read_csv(path)
+    if not {"label", "seed"} <= {*found}:
+        return
+    found["label"] = found["label"].fillna("")
+    shown = shown_columns(found, path.stem, columns)
+    table = means(found, shown)
+    keys = [name for name in ("setting", "network", "member") if name in table]
+    for row in table.to_dict("records"):
+        setting = letters(path.stem) + "".join(letters(str(row[key])) for key in keys)
+        says = f"{path.stem}, {', '.join(str(row[key]) for key in keys)}"
+        for column, title in shown.items():
+            mean, _, deviation = row[title].partition(" ± ")
+            if mean:
+                yield setting + letters(column), _math(mean), f"{says}: {title}"
+            if deviation:
+                yield f"{setting}{letters(column)}Std", _math(deviation), f"{says}: {title}"
+        yield f"{setting}N", str(row["n"]), says
+
+
+def _number(value: float) -> str:
+    return "--" if math.isnan(value) else _math(f"{value:.3g}")
+
+
+def _math(text: str) -> str:
+    r"""A number for text and formulas alike; "≥ 5" is \geq 5."""
+    least = r"\geq " if text.startswith("≥ ") else ""
+    return rf"\ensuremath{{{least}{math_number(text.removeprefix('≥ '))}}}"

@@ -1,0 +1,67 @@
+"""What the notebooks say: titles, questions, and the texts around their figures and tables."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Section(NamedTuple):
+    """A notebook: its title and question, then texts, figures and tables in order, and how it is read."""
+
+    name: str
+    title: str
+    question: str
+    parts: list[tuple[str, str | list[str]]]
+    bullets: list[str]
+    scales: dict[str, str]
+
+
+def read(path: Path) -> Section:
+    """What a notebook says."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
+    first, _, question = cells[0][1].partition("\n")
+    parts, bullets, lines = [], [], {}
+    for kind, source in cells[1:]:
+        if kind == "code":
+            parts += _saved(source)
+        elif source.startswith("## Reading"):
+            bullets = re.findall(r"^- (.*)$", source, re.MULTILINE)
+            lines = dict(re.findall(r"^\*\*([\w-]+)\*\*: (.*)$", source, re.MULTILINE))
+        else:
+            parts.append(("text", source))
+    return Section(path.stem, first.removeprefix("# "), question.strip(), parts, bullets, lines)
+
+
+def _saved(source: str) -> list[tuple[str, str | list[str]]]:
+    """Figures and tables that a code cell saves or shows."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    found: list[tuple[int, tuple[str, str | list[str]]]] = []
+    for call in calls:
+        words = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+        match call.func:
+            case ast.Attribute(attr="save" | "table" as what) if words:
+                columns = what == "table" and len(words) == len(call.args)
+                part = ("columns", words) if columns else ("figure" if what == "save" else "table", words[0])
+                found.append((call.lineno, part))
+    return [part for _, part in sorted(found, key=lambda pair: pair[0])]
+
+
+def columns(section: Section) -> list[str]:
+    """The columns of the table of the section's runs: those that its notebook shows."""
+    shown = next((what for kind, what in section.parts if kind == "columns"), [])
+    return [*shown] or ["accuracy", "test_loss", "d_0"]
+
+
+#: Tables that notebooks save, in words.
+TABLES = {
+    "6_valley_or_jump": "Barrier between neighbouring minima, and rise along the trajectory",
+    "6_disguises": "First against last minimum, as they are and aligned",
+    "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
+    "7_ensembles_compared": "Against plain snapshots, paired by seed",
+    "7_ensembles_each": "Every member alone",
+    "9_claims": "Every part of every claim: effect, 95 % interval, verdict",
+}

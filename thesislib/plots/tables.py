@@ -1,0 +1,255 @@
+r"""Tables to read: numbers as "mean ± std" under readable headings, and any table as LaTeX."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from thesislib.plots.pgf import escape
+from thesislib.plots.style import LABELS, NARROWEST
+
+#: Columns of tables, and their headings; those that are not here have figures' LABELS.
+TITLES = {
+    "label": "setting", "member": "member", "accuracy": "accuracy", "test_loss": "test loss",
+    "train_loss": "training loss", "d_init": "$d$ to the start", "grad_norm": "gradient",
+    "term_norm": "term's gradient", "grad_cosine": "cosine of steps",
+    **{f"d_{k}": f"$d_{k}$" for k in range(10)},
+}  # fmt: skip
+SCORES = {
+    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
+    "brier_ensemble_scaled": "Brier score", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
+    "disagreement": "two disagree", "mutual_information": "mutual information",
+    "equivalent": "deep-ensemble equivalent",
+}  # fmt: skip
+EACH = {
+    "accuracy": "accuracy", "nll": "NLL", "nll_scaled": "NLL, scaled", "brier_scaled": "Brier score, scaled",
+    "ece": "ECE", "ece_scaled": "ECE, scaled",
+}  # fmt: skip
+ALIGNED = {
+    "d": "$d$", "d_aligned": "$d$, aligned", "barrier": "barrier [nats]", "barrier_aligned": "barrier, aligned [nats]"
+}  # fmt: skip
+#: Of tables with a row a seed, the columns that are shown.
+_SHOWN = {"7_ensembles_scores": SCORES, "7_ensembles_each": EACH, "6_disguises": ALIGNED}
+#: What tells settings apart, as far as a table has several of them.
+_KEYS = ("label", "network", "member")
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a section's curves show: not those of published settings, of single steps, or between minima."""
+    if "role" in table:
+        return table[table["role"] == "curve"]
+    return table[~table["label"].str.match("(published|steps|between): ")]
+
+
+def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
+    """Columns as "mean ± std" over seeds, one row a setting, under their titles, with n.
+
+    Settings are told apart by the columns `by`: by default label, and network and member where there are several.
+    """
+    by = list(by) or [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
+    groups = table.groupby(by, sort=False)
+    shown = {title: groups[column].agg(spread) for column, title in titles.items() if column in table}
+    return pd.DataFrame({**shown, "n": groups.size()}).reset_index().rename(columns=TITLES)
+
+
+def spread(values: pd.Series) -> str:
+    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself."""
+    numbers = values.dropna()
+    if len(numbers) < 2:
+        return "".join(f"{number:.4g}" for number in numbers)
+    mean, deviation = numbers.mean(), numbers.std(ddof=1)
+    if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
+        return f"≥ {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
+    if abs(mean) >= 1e6:  # of a network that explodes
+        return f"{mean:.1e} ± {deviation:.1e}"
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
+
+
+def interval(effect: float, low: float, high: float, digits: str) -> str:
+    """ "effect [low, high]"."""
+    return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
+
+
+def compared(found: pd.DataFrame) -> pd.DataFrame:
+    """Ensembles against plain snapshots: a column a score, differences in points or in thousandths of a nat."""
+    names = {"accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("NLL, 0.001 nats", 1000)}
+    rows: dict[str, dict[str, str]] = {}
+    for row in found.itertuples():
+        title, factor = names[row.score]
+        shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
+        rows.setdefault(row.label, {})[title] = f"{shown} {row.verdict}"
+    return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
+
+
+def valleys(found: pd.DataFrame) -> pd.DataFrame:
+    """Barrier between neighbouring minima and rise along the trajectory, with their verdicts."""
+    rows = []
+    for row in found.itertuples():
+        barrier = f"{interval(row.barrier, row.barrier_low, row.barrier_high, '.3f')} {row.barrier_says}"
+        rise = f"{interval(row.rise, row.rise_low, row.rise_high, '.3f')} {row.rise_says}" if pd.notna(row.rise) else ""
+        rows.append({"setting": row.label, "barrier [nats]": barrier, "rise [nats]": rise, "n": row.n})
+    return pd.DataFrame(rows)
+
+
+def statements(found: pd.DataFrame) -> pd.DataFrame:
+    """Every part of every claim: expectation, effect with its interval, verdict."""
+    rows = []
+    for row in found.itertuples():
+        says = f"{row.says} (premise)" if row.premise else row.says
+        effect = f"{interval(row.effect, row.low, row.high, '.3g')} {unit(row.unit)}"
+        rows.append({"claim": row.claim, "says": says, "effect": effect, "verdict": row.verdict, "n": row.n})
+    return pd.DataFrame(rows)
+
+
+def unit(name: str) -> str:
+    """A unit of effects as it is written behind a number."""
+    return {"factor": "×", "percent": "%"}.get(name, name)
+
+
+def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table as it is read: what has a row a seed as means over them, cells and headings as texts.
+
+    `name` is the table's file: the chapter's own tables have a form of their own. `columns` are those that are shown
+    of a table with a row a seed; every number if none are given.
+    """
+    match name:
+        case "7_ensembles_compared":
+            return compared(frame)
+        case "6_valley_or_jump":
+            return valleys(frame)
+        case "9_claims":
+            return statements(frame)
+    if "seed" not in frame or "label" not in frame:
+        return frame.rename(columns=heading)
+    return means(curves(frame), shown_columns(frame, name, columns))
+
+
+def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
+    """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
+    numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch"], sort=False)
+    return _SHOWN.get(name) or {column: heading(column) for column in columns or numbers}
+
+
+def heading(column: str) -> str:
+    """A column's name in words, where there are any."""
+    return TITLES.get(column) or LABELS.get(column) or column
+
+
+#: Lines that stand on one page, with room for a caption.
+_LINES = 40
+#: Points that a letter of small print takes and the gap between columns; letters of which a text may be broken into
+#: lines of `_LEAST`.
+_LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
+_PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
+_NUMBER = re.compile(rf"(≥ )?({_PLAIN})(?: ± ({_PLAIN}))?")
+_SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$"}
+
+
+def latex(frame: pd.DataFrame) -> str:
+    r"""A table for LaTeX's \input, in the style of booktabs; texts are escaped, $...$ in them stays a formula.
+
+    Numbers stand with their decimal points below each other, those with a deviation as $a \pm b$. Laid out for small
+    print and a page of 345 pt: a long text is broken, and what is wider still stands in several tables below each
+    other, each with the first column. What is longer than a page is a longtable, which LaTeX breaks across pages.
+    """
+    columns = [_Column(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+    first, *rest = columns
+    for count in range(1, len(rest) + 1):
+        blocks = [[first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
+        if max(sum(column.narrow for column in block) for block in blocks) <= NARROWEST + _GAP:
+            break
+    blocks = blocks if rest else [[first]]
+    lines = sum(max(column.lines(k) for column in block) for block in blocks for k in range(len(frame)))
+    return "\\par\\medskip\\noindent\n".join(_tabular(block, lines > _LINES) for block in blocks)
+
+
+class _Column:
+    """A column of a table on its way to LaTeX: its cells, and how they are set."""
+
+    def __init__(self, name: str, values: pd.Series) -> None:
+        texts = [_text(value) for value in values]
+        found = [_NUMBER.fullmatch(text) for text in texts]
+        self.is_number = any(found) and all(match or not text for match, text in zip(found, texts, strict=True))
+        self.has_deviation = self.is_number and any(match and match[3] for match in found)
+        self.heading = prose(name)
+        self.letters = [_letters(text) for text in (name, *texts)]
+        self.breaks = not self.is_number and max(self.letters) > _LONG
+        #: The least width that it can be set in, in points.
+        self.narrow = _LETTER * (_LEAST if self.breaks else max(self.letters)) + _GAP
+        self.cells = [prose(text) for text in texts]
+        if self.is_number:
+            decimals = max(_decimals(match[2]) for match in found if match)
+            nothing = " & " if self.has_deviation else ""
+            self.cells = [_aligned(match, decimals, self.has_deviation) if match else nothing for match in found]
+
+    def head(self) -> str:
+        return rf"\multicolumn{{2}}{{c}}{{{self.heading}}}" if self.has_deviation else self.heading
+
+    def cell(self, row: int) -> str:
+        return rf"\raggedright {self.cells[row]}" if self.breaks else self.cells[row]
+
+    def kind(self, width: str) -> str:
+        """Its part of a tabular's preamble, of this width if it breaks."""
+        return f"p{{{width}}}" if self.breaks else "r@{}l" if self.has_deviation else "r" if self.is_number else "l"
+
+    def lines(self, row: int) -> int:
+        """Lines that a cell takes at most."""
+        return -(-self.letters[row + 1] // _LEAST) if self.breaks else 1
+
+
+def _tabular(columns: list[_Column], long: bool) -> str:
+    rows, broken = len(columns[0].cells), max(1, sum(column.breaks for column in columns))
+    fixed = sum(column.narrow for column in columns if not column.breaks) + _GAP * (broken - 1)
+    kinds = "".join(column.kind(rf"\dimexpr(\linewidth-{fixed + 5:.0f}pt)/{broken}") for column in columns)
+    head = " & ".join(column.head() for column in columns) + r" \tabularnewline"
+    body = [" & ".join(column.cell(k) for column in columns) + r" \tabularnewline" for k in range(rows)]
+    if long:
+        top = [rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", r"\toprule", head, r"\midrule", r"\endhead"]
+        lines = [*top, r"\bottomrule", r"\endfoot", *body, r"\end{longtable}"]
+    else:
+        top = [rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}", r"\toprule", head, r"\midrule"]
+        lines = [*top, *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, ""])
+
+
+def _text(value: object) -> str:
+    """A cell's text: floats with four digits, what is missing empty."""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return "" if value is None or value is pd.NA else str(value)
+
+
+def prose(text: str) -> str:
+    """A text for LaTeX, its signs of arithmetic too."""
+    return "".join(_SIGNS.get(character, character) for character in escape(text))
+
+
+def math_number(text: str) -> str:
+    """A number for LaTeX's mathematics."""
+    text = text.replace("\N{MINUS SIGN}", "-").replace("inf", r"\infty").replace("nan", r"\mbox{--}")
+    digits, _, exponent = text.partition("e")
+    return rf"{digits}\cdot 10^{{{int(exponent)}}}" if exponent else digits
+
+
+def _decimals(text: str) -> int:
+    return 0 if "e" in text else len(text.partition(".")[2])
+
+
+def _aligned(match: re.Match[str], decimals: int, deviation: bool) -> str:
+    """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
+    own = _decimals(match[2])
+    lacking = ("" if own else ".") + "0" * (decimals - own) if own < decimals and "e" not in match[2] else ""
+    shown = (r"\geq " if match[1] else "") + math_number(match[2]) + (rf"\phantom{{{lacking}}}" if lacking else "")
+    if not deviation:
+        return f"${shown}$"
+    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3])}$" if match[3] else "")
+
+
+def _letters(text: str) -> int:
+    """Letters that a text takes on paper, roughly."""
+    return len(re.sub(r"\\[a-zA-Z]+|[\\${}^]", "", text))
