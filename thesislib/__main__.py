@@ -1,4 +1,4 @@
-"""The command line: python -m thesislib list | plan | run | launch | figures | report | chapter | pack | unpack | lab | clean.
+"""The command line, python -m thesislib: list, plan, run, launch, figures, report, chapter, pack, unpack, lab, clean.
 
 Each command is a function, whose docstring is its help; `_parser` has their flags.
 """
