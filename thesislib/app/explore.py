@@ -133,7 +133,7 @@ class Explorer:
         import ipywidgets as w
 
         run = next(row.run for row in self._rows if row.label == "yours")
-        wide = {"description_width": "8.5em"}
+        wide = {"description_width": "11em"}
 
         def choice(kind: Any, name: str, options: Any, text: str, **further: Any) -> Any:
             value = getattr(run, name)
@@ -178,7 +178,7 @@ class Explorer:
             return made
 
         many = len(SCALES[self.scale].seeds)
-        self.seeds = w.IntSlider(many, 1, max(many, 1), description="seeds", style={"description_width": "8.5em"})
+        self.seeds = w.IntSlider(many, 1, max(many, 1), description="seeds", style={"description_width": "11em"})
         self.curves, self.hill = w.Image(layout={"max_width": "100%"}), w.Image(layout={"max_width": "22em"})
         self.status, self.code = w.HTML(), w.Textarea(layout={"width": "100%", "height": "9em"})
         self.name = w.Text("0_explore_mine", description="save as")
@@ -191,7 +191,9 @@ class Explorer:
         }
         for widget in (*self.fields.values(), self.seeds):
             widget.observe(lambda _: self._carefully(self.show), "value")
-        controls = w.VBox([*self.fields.values(), self.seeds, self.hill])
+        controls = w.VBox([*self.fields.values(), self.seeds, self.hill], layout={"min_width": "26em"})
+        for widget in (*self.fields.values(), self.seeds):
+            widget.layout.width = "25em"
         line = w.HBox([self.train_button, self.stop_button, *self.buttons.values()])
         folded = w.Accordion([self.code], titles=["copy as code"])
         right = w.VBox([self.status, line, self.curves, w.HBox([self.name]), folded], layout={"flex": "1"})
@@ -298,6 +300,8 @@ class Explorer:
             self._counted = done
             self.show()
         begun, before = self._begun
+        if done <= before:  # processes that start take seconds, which say nothing of the rest
+            self._begun = (time.monotonic(), done)
         rate = (done - before) / max(time.monotonic() - begun, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
         if not self._stop.is_set():
