@@ -142,10 +142,14 @@ def parameters(text: str) -> dict[str, Any]:
 def _figures(options: Namespace) -> int:
     """Train what is missing and execute the notebooks."""
     from thesislib.app import notebooks
+    from thesislib.plots import style
 
     if options.jobs is not None:
         os.environ[machine.JOBS] = options.jobs
     machine.cores()  # says so if that is no number
+    if options.width is not None:
+        os.environ[style.WIDTH] = options.width
+    style.width_of(os.environ.get(style.WIDTH) or "text")  # says so if that is no width
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
     return 0 if notebooks.execute(options.scale, options.section, given) else 1
 
@@ -314,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
+    flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
     add(_report, scale)
     flag = add(_chapter)
     flag("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")

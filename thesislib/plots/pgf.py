@@ -67,14 +67,14 @@ def escape(text: str) -> str:
     return "".join(parts)
 
 
-def pgf_code(figure: Figure, name: str) -> tuple[str, dict[str, bytes]]:
-    r"""pgfplots code of a figure, as wide as the document's \textwidth, and its side images, PNG, by file name.
+def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str, dict[str, bytes]]:
+    r"""pgfplots code of a figure, as wide as a length of TeX's, and its side images, PNG, by file name.
 
     Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are named
     after the figure, without a folder: LaTeX finds them through \graphicspath wherever they are dropped.
     """
     figure.canvas.draw()
-    writer = _Writer(figure, name)
+    writer = _Writer(figure, name, width)
     return writer.code(), writer.images
 
 
@@ -101,8 +101,8 @@ def thinned(points: np.ndarray) -> np.ndarray:
 class _Writer:
     """One figure on its way to TeX; collects the colours and marks to be declared before they are used."""
 
-    def __init__(self, figure: Figure, name: str) -> None:
-        self.figure, self.name = figure, name
+    def __init__(self, figure: Figure, name: str, width: str) -> None:
+        self.figure, self.name, self.width = figure, name, width
         self.panels = [axis for axis in figure.axes if axis.get_visible()]
         self.colours: dict[str, None] = {}
         self.marks: dict[str, str] = {}
@@ -131,7 +131,7 @@ class _Writer:
         covered, free = self.covered(fraction), self.covered(1.0) or 1.0
         share = covered / free
         rigid = 72 * self.figure.get_figwidth() * (fraction - covered - share * (1 - free))
-        return f"{share:.5f}*\\textwidth{rigid:+.2f}bp"
+        return f"{share:.5f}*{self.width}{rigid:+.2f}bp"
 
     def covered(self, fraction: float) -> float:
         """How much of the figure's width up to a place belongs to panels."""
@@ -313,7 +313,7 @@ class _Writer:
         """A figure's legend, in an invisible panel of its own."""
         x, y = self.figure.transFigure.inverted().transform(legend.get_window_extent().get_points().mean(axis=0))
         options, entries = self.legend(legend, "(0,0)")
-        place = f"at={{({{{x:.5f}*\\textwidth}},{self.y(y)})}}"
+        place = f"at={{({{{x:.5f}*{self.width}}},{self.y(y)})}}"
         size = ["width=9bp", "height=9bp", "xmin=0", "xmax=1", "ymin=0", "ymax=1"]
         return _environment(["hide axis", "scale only axis", place, *size, *options], entries)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import time
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 
 from thesislib import datasets
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
-from thesislib.plots.style import clip_error_bars, styled
+from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, width_of
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
 from thesislib.system import files
@@ -75,16 +76,28 @@ def delete(scale: str) -> tuple[list[str], list[str]]:
 
 
 @styled()
-def save(figure: Figure, name: str, runs: Results) -> None:
+def save(figure: Figure, name: str, runs: Results, width: str | float | None = None) -> None:
     r"""Write `name`.pdf, .png, .pgf and .json into figures/, into the folder of the runs' scale.
 
     The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
-    reach below 0 on a logarithmic axis are cut at its end. Raises UserError if the folder cannot be written.
+    reach below 0 on a logarithmic axis are cut at its end.
+
+    With a `width` of "column" (3.3 inches), "half" (3.0) or a number of inches the figure is laid out anew, texts as
+    large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or so many inches.
+    $THESIS_WIDTH is the width if none is given. Raises UserError if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> tl.save(tl.plot.curves(runs), "mine", runs)
+    >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column")
     """
+    width = width or os.environ.get(WIDTH) or None
+    inches, suffix, length = width_of(width or "text")
+    with laid_out(figure, figure.get_figwidth() if width is None else inches):
+        _save(figure, f"{name}{suffix}", length, runs)
+
+
+def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
     noted = {text.get_text() for text in figure.texts}  # a figure that is saved a second time
@@ -96,7 +109,7 @@ def save(figure: Figure, name: str, runs: Results) -> None:
         drawn = io.BytesIO()
         figure.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
         write(folder, f"{name}.{kind}", drawn.getvalue())
-    code, images = pgf_code(figure, name)
+    code, images = pgf_code(figure, name, length)
     for image, content in images.items():
         write(folder, image, content)
     write(folder, f"{name}.pgf", code.encode())
@@ -158,9 +171,11 @@ def document(folder: Path, drawn: Iterable[Path]) -> Path:
     """Write figures.tex, a document with these .pgf of a folder, and return its path."""
     head = [r"\documentclass[11pt,a4paper]{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{lmodern}"]
     head += [r"\usepackage[margin=2.5cm]{geometry}", *PREAMBLE, r"\begin{document}"]
-    body = [
-        rf"\begin{{figure}}[p]\noindent\input{{{path.name}}}\caption{{{escape(path.stem)}}}\end{{figure}}"
-        for path in drawn
-    ]
+    body = []
+    for path in drawn:
+        narrow = WIDTHS.get(path.stem.rpartition("-")[2])
+        inside = rf"\noindent\input{{{path.name}}}"
+        inside = rf"\begin{{minipage}}{{{narrow}in}}{inside}\end{{minipage}}" if narrow else inside
+        body.append(rf"\begin{{figure}}[p]{inside}\caption{{{escape(path.stem)}}}\end{{figure}}")
     write(folder, "figures.tex", "\n".join([*head, *body, r"\end{document}", ""]).encode())
     return folder / "figures.tex"

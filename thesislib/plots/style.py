@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -13,9 +14,20 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+from thesislib.system.errors import UserError
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
 TEXTWIDTH = 6.3
+#: Widths by name, in inches: all of the text, a column of two, and half of the text.
+WIDTHS = {"text": TEXTWIDTH, "column": 3.3, "half": 3.0}
+#: The variable that has the width of all figures that are saved without one.
+WIDTH = "THESIS_WIDTH"
+#: Panels narrower than this, in inches, go below each other, as long as the figure is not higher than that.
+_NARROW, _COLUMN_HIGHEST = 2.05, 8.5
+#: Inches that a row of a legend takes.
+_LEGEND_ROW = 0.17
 #: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
 NARROWEST = 345
 #: No figure is higher, in inches: with its caption it fits a page.
@@ -138,14 +150,108 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
 def legend_below(figure: Figure, *axes: Axes) -> None:
     """One legend for the whole figure, below the panels, with the entries of some of them."""
     entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    labels, handles = list(entries), list(entries.values())
-    fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < NARROWEST]
-    figure.legend(handles, labels, loc="outside lower center", ncols=(fits or [1])[0])
+    _legend(figure, list(entries), list(entries.values()))
+
+
+def _legend(figure: Figure, labels: list[str], handles: list[Any]) -> Legend:
+    room = min(NARROWEST, 65 * figure.get_figwidth())  # a column may be a tenth narrower than ours
+    fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < room]
+    return figure.legend(handles, labels, loc="outside lower center", ncols=(fits or [1])[0])
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
     """Width in points that a legend takes in a document, where its small print is about 4.2 points a letter."""
     return sum(32 + 4.2 * max(map(len, some)) for some in np.array_split(labels, columns))
+
+
+def width_of(width: str | float) -> tuple[float, str, str]:
+    r"""A width in inches, what it adds to a file's name, and what it is in LaTeX.
+
+    `width` is a name in WIDTHS or a number of inches. Raises UserError for anything else.
+
+    >>> width_of("column")
+    (3.3, '-column', '\\linewidth')
+    """
+    if width in WIDTHS:
+        is_text = width == "text"
+        return WIDTHS[width], "" if is_text else f"-{width}", r"\textwidth" if is_text else r"\linewidth"
+    with contextlib.suppress(ValueError, TypeError):
+        if 1.5 <= (inches := float(width)) <= 20:
+            return inches, f"-{inches:g}in", f"{inches:g}in"
+    raise UserError(f"width {width!r}: write {', '.join(WIDTHS)}, or inches from 1.5 to 20")
+
+
+@contextmanager
+def laid_out(figure: Figure, inches: float) -> Iterator[None]:
+    """For a while the figure is so wide, laid out anew: texts keep their size.
+
+    Where panels would be too narrow they stand below each other, and the legend has the columns that fit.
+    """
+    with ExitStack() as back:
+        if inches != figure.get_figwidth():
+            _lay_out(figure, inches, back)
+        yield
+
+
+def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
+    back.callback(figure.set_size_inches, *figure.get_size_inches())
+    legends = [legend for legend in figure.legends if legend._outside_loc]
+    height = figure.get_figheight() - sum(_legend_height(legend) for legend in legends)
+    figure.set_figwidth(inches)
+    back.callback(setattr, figure, "legends", [*figure.legends])
+    for old in legends:
+        handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        labels = [text.get_text() for text in old.get_texts()]
+        drawn = [handles.get(label, handle) for label, handle in zip(labels, old.legend_handles, strict=True)]
+        new = _legend(figure, labels, drawn)
+        figure.legends = [new if legend is old else legend for legend in figure.legends if legend is not new]
+    height = _stack(figure, inches, height, back) + sum(map(_legend_height, figure.legends))
+    figure.set_figheight(height)
+
+
+def _legend_height(legend: Legend) -> float:
+    return _LEGEND_ROW * -(-len(legend.get_texts()) // legend._ncols)
+
+
+def _stack(figure: Figure, inches: float, height: float, back: ExitStack) -> float:
+    """Put panels below each other where they are too narrow; the height that they take then."""
+    panels = [axis for axis in figure.axes if axis.get_subplotspec() is not None]
+    grids = {axis.get_subplotspec().get_gridspec() for axis in panels}
+    spans = [axis.get_subplotspec() for axis in panels]
+    if len(grids) != 1 or any(spec.num1 != spec.num2 for spec in spans):  # somebody's own layout
+        return height
+    columns = (old := grids.pop()).ncols
+    ratios = np.asarray(old.get_height_ratios(), dtype=float)
+    places = sorted({spec.num1 for spec in spans})
+    high = [height * ratios[place // columns] / ratios.sum() for place in places]  # of each panel
+    for count in range(min(columns, max(1, int(inches // _NARROW))), columns + 1):
+        below = [min(max(some), 0.8 * inches / count) for some in _in_rows(high, count)]
+        if sum(below) <= _COLUMN_HIGHEST:
+            break
+    if count == columns:
+        return height
+    below = np.array(below) * min(1.0, _COLUMN_HIGHEST / sum(below))
+    new = figure.add_gridspec(len(below), count, height_ratios=below)
+    for axis, spec in zip(panels, spans, strict=True):
+        row, column = divmod(places.index(spec.num1), count)
+        back.callback(axis.set_subplotspec, spec)
+        axis.set_subplotspec(new[row, column])
+        _name_ticks(
+            axis, [p for p, s in zip(panels, spans, strict=True) if s.num1 // columns == spec.num1 // columns], back
+        )
+    return float(below.sum())
+
+
+def _in_rows(values: list[float], columns: int) -> list[list[float]]:
+    return [values[k : k + columns] for k in range(0, len(values), columns)]
+
+
+def _name_ticks(axis: Axes, beside: list[Axes], back: ExitStack) -> None:
+    """A panel that relied on the names left of it gets them."""
+    own, names = ([text.get_text() for text in a.get_yticklabels()] for a in (axis, beside[0]))
+    if own and len(own) == len(names) and not "".join(own).strip():
+        back.callback(axis.set_yticklabels, own)
+        axis.set_yticklabels(names)
 
 
 def clip_error_bars(figure: Figure) -> None:
