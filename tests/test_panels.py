@@ -134,13 +134,11 @@ def test_diverged_runs_still_draw(tiny, folders):
 def test_networks_that_exploded_leave_the_heat_map_legible():
     """A squared distance of 37 digits is written short, and the others keep their shades."""
     runs = [Run(strength=s, width=w, minima_every=1) for s in (1.0, 10.0) for w in (0.01, 0.1)]
-    rows = [
-        {"network": "mlp", "id": str(k), "label": str(k), "strength": 0, "accuracy": 0.9, "d_0": d}
-        for k, d in enumerate((100.0, 2000.0, 3.4e37, np.inf))
-    ]
     results = Results({str(k): [run] for k, run in enumerate(runs)})
-    for k, row in enumerate(results):
-        row.__dict__["result"] = Result(row.run, Path(str(k)))
+    rows = [
+        {"network": "mlp", "id": row.id, "label": row.label, "strength": 0, "accuracy": 0.9, "d_0": d}
+        for row, d in zip(results, (100.0, 2000.0, 3.4e37, np.inf), strict=True)
+    ]
     results.__dict__["history"] = pd.DataFrame(rows)
     axis = panels.heatmaps(results, ["d_0"]).axes[0]
     assert [text.get_text() for text in axis.texts] == ["100", "2000", "3e+37", "inf"]
