@@ -9,7 +9,7 @@ resumes. `tl.train` takes such a table, or some rows of it, and returns results 
 >>> runs = tl.train([tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=3, minima_every=2)])
 >>> table = tl.runs()
 >>> mine = table[table["of"] == 3]
->>> list(mine["status"]), list(mine["epochs"])
+>>> mine["status"].tolist(), mine["epochs"].tolist()
 (['finished'], [3])
 >>> figure = tl.plot.curves(tl.train(mine))
 """
