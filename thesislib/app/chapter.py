@@ -132,8 +132,8 @@ def body(folder: Path, chapter: list[Section]) -> str:
         title = text(section.title)
         lines += [rf"\section*{{{title}}}", rf"\addcontentsline{{toc}}{{section}}{{{title}}}", latex(section.question)]
         for (kind, what), (following, name) in itertools.pairwise([*section.parts, ("", "")]):
-            if kind == "text":  # a caption is not said twice
-                is_caption = following == "figure" and (folder / f"{name}.pgf").is_file()
+            if kind == "text":  # a caption is not said twice, but where it opens a part
+                is_caption = following == "figure" and not what.startswith("#") and (folder / f"{name}.pgf").is_file()
                 lines.append(_told(what)[0] if is_caption else latex(what))
             elif kind == "figure":
                 lines += _figure(folder, what, title)

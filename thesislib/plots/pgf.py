@@ -78,18 +78,18 @@ def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str
     return writer.code(), writer.images
 
 
-def thinned(points: np.ndarray) -> np.ndarray:
-    """At most POINTS of a curve's points [n, 2], in their order: of each of equally many neighbours the extremes.
+def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
+    """At most so many of a curve's points [n, 2], in their order: of each of equally many neighbours the extremes.
 
     Of a curve whose x rises these are the lowest and the highest point, of any other those along x as well. A gap
     (nan) stays a gap; both ends stay. What is short enough is returned as it is.
     """
-    if len(points) <= POINTS:
+    if len(points) <= most:
         return points
     rises = bool((np.diff(points[:, 0]) >= 0).all())
     kept = {0, len(points) - 1}
-    most = 2 * (1 if rises else 2) + int(not np.isfinite(points).all())
-    for place in np.array_split(np.arange(len(points)), (POINTS - 2) // most):
+    each = 2 * (1 if rises else 2) + int(not np.isfinite(points).all())
+    for place in np.array_split(np.arange(len(points)), (most - 2) // each):
         there = place[np.isfinite(points[place]).all(axis=1)]
         kept |= {int(place[~np.isin(place, there)][0])} if len(there) < len(place) else set()
         for column in (1,) if rises else (0, 1):
@@ -410,7 +410,8 @@ def _thinned_band(path: Outline) -> Outline:
     half = len(path.vertices) // 2
     if half <= POINTS:
         return path
-    vertices = np.vstack([thinned(path.vertices[:half]), thinned(path.vertices[half:][::-1])[::-1]])
+    low, high = (thinned(some, POINTS // 2) for some in (path.vertices[:half], path.vertices[half:][::-1]))
+    vertices = np.vstack([low, high[::-1]])
     return Outline(vertices, closed=True)
 
 

@@ -155,15 +155,17 @@ def latex(frame: pd.DataFrame) -> str:
 
     Numbers stand with their decimal points below each other, those with a deviation as $a \pm b$. Laid out for small
     print and a page of 345 pt: a long text is broken, and what is wider still stands in several tables below each
-    other, each with the first column. What is longer than a page is a longtable, which LaTeX breaks across pages.
+    other, each with the first columns. What is longer than a page is a longtable, which LaTeX breaks across pages.
     """
     columns = [_Column(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
-    first, *rest = columns
+    # What tells the rows apart stands in each part.
+    keys = next((k for k, column in enumerate(columns[1:], 1) if column.heading not in _KEYS), 1)
+    first, rest = columns[:keys], columns[keys:]
     for count in range(1, len(rest) + 1):
-        blocks = [[first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
+        blocks = [[*first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
         if max(sum(column.narrow for column in block) for block in blocks) <= NARROWEST + _GAP:
             break
-    blocks = blocks if rest else [[first]]
+    blocks = blocks if rest else [first]
     lines = sum(max(column.lines(k) for column in block) for block in blocks for k in range(len(frame)))
     return "\\par\\medskip\\noindent\n".join(_tabular(block, lines > _LINES) for block in blocks)
 
