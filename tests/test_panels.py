@@ -207,3 +207,9 @@ def test_figures_are_found_from_a_thesis_elsewhere(chapter, tmp_path):
     (tmp_path / "thesis" / "thesis.tex").write_text("\n".join(document))
     log = compile_tex(tmp_path / "thesis", "thesis.tex").replace("//", "/")
     assert "File: chapters/plots/2-3_interaction-000.png" in log
+
+
+def test_runs_shorter_than_a_cycle_are_one_line(tiny):
+    results = trained({"s = 1": [tiny.replace(cycle=10)]})
+    with pytest.raises(UserError, match="no run is as long as a cycle: 6 epochs of 10: give a shorter one"):
+        curves.lengths(results)

@@ -184,10 +184,14 @@ def lengths(
     """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
 
     The cycle is the first run's if none is given. Settings stand side by side, or their error bars would hide each
-    other.
+    other. Raises UserError if no run is as long as a cycle.
     """
     cycle = cycle or results[0].run.cycle
     table, log = results.history, [name for name in columns if name.startswith("d_")]
+    if (longest := table["epoch"].max()) < cycle:
+        raise UserError(
+            f"no run is as long as a cycle: {longest:.0f} epochs of {cycle}; give cycle={longest:.0f} or less"
+        )
     return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
 
 
