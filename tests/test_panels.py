@@ -211,5 +211,5 @@ def test_figures_are_found_from_a_thesis_elsewhere(chapter, tmp_path):
 
 def test_runs_shorter_than_a_cycle_are_one_line(tiny):
     results = trained({"s = 1": [tiny.replace(cycle=10)]})
-    with pytest.raises(UserError, match="no run is as long as a cycle: 6 epochs of 10: give a shorter one"):
+    with pytest.raises(UserError, match="no run is as long as a cycle: 6 epochs of 10; give cycle=6 or less"):
         curves.lengths(results)
