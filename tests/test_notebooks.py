@@ -145,6 +145,13 @@ def test_all_of_them_run_through_papermill(chapter):
         assert not [output for output in shown if output.get("name") == "stderr"]
 
 
+def test_every_figure_stands_under_its_cell(chapter):
+    for path in sorted(chapter.figures.glob("[1-9]*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            if "tl.save(figure" in "".join(cell["source"]):
+                assert any("image/png" in output.get("data", {}) for output in cell["outputs"]), (path, cell["source"])
+
+
 def test_a_scales_runs_are_those_of_its_figures(chapter):
     """What `plan`, `launch` and `pack` count is what the notebooks ask for."""
     drawn = {run for path in chapter.figures.glob("*.json") for group in provenance(path).values() for run in group}

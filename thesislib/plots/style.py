@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -52,12 +53,17 @@ STYLE = {
 }
 
 
-def styled() -> AbstractContextManager[None]:
+@contextmanager
+def styled() -> Iterator[None]:
     """matplotlib's own defaults and STYLE for a while, whatever the user's matplotlibrc or seaborn theme say.
 
     Also a decorator. All that makes or saves a figure here is in it; nothing outside changes.
     """
-    return plt.style.context(["default", STYLE])
+    with plt.style.context(["default", STYLE]):
+        yield
+        # A notebook's backend makes matplotlib interactive with the first figure: set back, no later one would show.
+        interactive = plt.isinteractive()
+    matplotlib.interactive(interactive)
 
 
 #: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
