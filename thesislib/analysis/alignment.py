@@ -1,4 +1,4 @@
-"""The same network in disguise? Hidden units may be permuted without changing what a network computes.
+"""Is it the same network, its units in another order? Permuting hidden units changes nothing of what it computes.
 
 Weight matching (Ainsworth, Hayase & Srinivasa 2023, "Git Re-Basin", section 3.2): permute one network's units until its
 weights lie as near to another's as they can. Units are hidden neurons or channels. Which of them may change places, and

@@ -282,7 +282,7 @@ class Explorer:
 
     async def _watch(self) -> None:
         while self.busy:
-            await asyncio.sleep(progress.LOOK)
+            await asyncio.sleep(progress.POLL_SECONDS)
             self._carefully(self.tick)
 
     def _epochs(self) -> int:

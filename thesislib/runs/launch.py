@@ -188,7 +188,7 @@ def train_missing(
                 running[pool.submit(_execute, run)] = run
             if not running:  # a process died, of memory perhaps: this pool takes no further runs
                 break
-            ended = wait(running, timeout=progress.LOOK, return_when=FIRST_COMPLETED).done
+            ended = wait(running, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
             for future in ended:

@@ -13,7 +13,7 @@ from thesislib.config import Run
 from thesislib.runs import listing
 
 #: Seconds between two looks at the runs; and between two lines in a file, which is not overwritten as a terminal is.
-LOOK, IN_FILES = 1.0, 60.0
+POLL_SECONDS, IN_FILES = 1.0, 60.0
 
 
 def in_notebook() -> bool:
