@@ -5,6 +5,7 @@ section ?=
 jobs ?=
 engine ?=
 width ?=
+seeds ?=
 language ?=
 p ?=
 # To the shell as a variable, which it does not read again: brackets, quotes and blanks stay what they are.
@@ -18,7 +19,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column seeds=10"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -29,13 +30,13 @@ $(READY): pyproject.toml requirements.lock
 setup: $(READY)  ## create .venv with the pinned packages (the others do it themselves)
 
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
-	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${p:+-p "$$p"}
+	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${seeds:+--seeds "$$seeds"} $${p:+-p "$$p"}
 
 report: $(READY)  ## the executed notebooks as pages for a browser: figures/<scale>/report/index.html
 	@$(PY) -m thesislib report --scale "$$scale"
 
 reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs, without weights, in figures/reference/<scale>/
-	@$(PY) -m thesislib pack --scale "$$scale" --file "figures/reference/$$scale/runs.zip"
+	@$(PY) -m thesislib pack --scale "$$scale" $${seeds:+--seeds "$$seeds"} --file "figures/reference/$$scale/runs.zip"
 	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
 
 chapter: $(READY)  ## figures/<scale>/chapter.pdf: the results with figures, captions and tables, from what make figures drew (needs TeX)
@@ -48,7 +49,7 @@ restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: fi
 	@$(PY) -m thesislib unpack "figures/reference/$$scale/runs.zip"
 
 runs: $(READY)  ## list the runs of a scale: done and missing
-	@$(PY) -m thesislib list --scale "$$scale"
+	@$(PY) -m thesislib list --scale "$$scale" $${seeds:+--seeds "$$seeds"}
 
 test: $(READY)  ## every test; those that need TeX are skipped where it is missing
 	@$(PY) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder

@@ -9,9 +9,9 @@ from conftest import PATIENCE, TINY, trained
 
 import thesislib as tl
 from thesislib import schedules
-from thesislib.analysis.growth import growth, says
 from thesislib.app import explore
 from thesislib.experiments import sections
+from thesislib.experiments.growth import growth, says
 from thesislib.runs import launch, store
 from thesislib.system.errors import UserError
 

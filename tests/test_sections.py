@@ -2,6 +2,7 @@ import pytest
 
 from thesislib import schedules
 from thesislib.experiments import sections
+from thesislib.experiments.scales import SCALES
 from thesislib.system.errors import UserError
 
 DATA = "0" * 16
@@ -85,10 +86,30 @@ def test_sections_share_runs():
     assert baseline <= ids(sections.rows("2-1_width", "laptop"))
     assert baseline <= ids(sections.rows("2-2_strength", "laptop"))
     everything = ids(sections.rows("9_claims", "laptop"))
-    without = ("0_explore", "2-3_interaction", "9_claims")
+    without = ("0_explore", "9_claims")
     others = [ids(sections.rows(s, "laptop")) for s in sections.SECTIONS if s not in without]
     assert everything == set().union(*others)
     assert len(everything) < sum(map(len, others))
+
+
+def test_seeds_can_be_chosen():
+    """So many from 0 on, or a list; ensembles too, whose members keep seeds of their own."""
+    chosen = {
+        given: sorted({row.seed for row in sections.rows("7_ensembles", "laptop", seeds)})
+        for given, seeds in (("default", None), ("two", 2), ("these", [3, 7]))
+    }
+    assert chosen == {"default": [0, 1, 2, 3, 4], "two": [0, 1], "these": [3, 7]}
+    assert ids(sections.rows("1_baseline", "laptop", 3)) == ids(sections.rows("1_baseline", "laptop"))
+    assert sections.check("2-1_width", {"seeds": 10, "smoothing": 3}) == {"seeds": 10}
+    for wrong in (0, -1, [], [-3], "5", 2.0, True):
+        with pytest.raises(UserError, match="parameter seeds: "):
+            sections.rows("1_baseline", "laptop", wrong)
+
+
+def test_rates_are_relative_to_the_networks_own():
+    assert SCALES["laptop"].rates == (0.005, 0.05, 0.5, 5.0)
+    assert SCALES["mnist"].rates == SCALES["thesis"].rates == (1e-3, 1e-2, 1e-1, 1.0)
+    assert SCALES["cifar"].rates == (0.05, 0.5)
 
 
 def test_parameters():
@@ -135,7 +156,7 @@ def test_a_notebooks_values_are_checked_and_those_that_decide_the_runs_chosen():
     own = {"widths": (0.1, 1), "smoothing": 3, "images": None, "average": "votes", "further": "x"}
     assert sections.check("2-1_width", own) == {"widths": (0.1, 1)}
     assert sections.check("0_explore", {"train_size": 100, "smoothing": 1}) == {"train_size": 100}
-    assert sections.parameters("2-1_width") == {"widths": None, "strength": 1.0}
+    assert sections.parameters("2-1_width") == {"seeds": None, "widths": None, "strength": 1.0}
     for name, value in {"smoothing": 0, "images": True, "average": "mean", "strength": None}.items():
         with pytest.raises(UserError, match=f"parameter {name}: input should be"):
             sections.check("2-1_width", {name: value})

@@ -78,7 +78,7 @@ def _list(options: Namespace) -> int:
         return 0
     seen: set[str] = set()
     for name in options.section or sections.SECTIONS:
-        rows = sections.rows(name, options.scale)
+        rows = sections.rows(name, options.scale, options.seeds)
         settings = {(row.section, row.role, row.label) for row in rows}
         runs = {store.run_id(row.run): row.run for row in rows}
         seen |= set(runs)
@@ -151,6 +151,8 @@ def _figures(options: Namespace) -> int:
         os.environ[style.WIDTH] = options.width
     style.width_of(os.environ.get(style.WIDTH) or "text")  # says so if that is no width
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
+    if options.seeds is not None:
+        given["seeds"] = options.seeds
     return 0 if notebooks.execute(options.scale, options.section, given) else 1
 
 
@@ -233,7 +235,7 @@ def _unpack(options: Namespace) -> int:
 def _runs(options: Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
     chosen = options.section or sections.SECTIONS
-    return sections.in_order([row for name in chosen for row in sections.rows(name, options.scale)])
+    return sections.in_order([row for name in chosen for row in sections.rows(name, options.scale, options.seeds)])
 
 
 def _lab(options: Namespace) -> int:
@@ -314,6 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     scale = _Parser(add_help=False)
     scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
     scale.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
+    scale.add_argument("--seeds", type=int, help="so many, from 0 on (the scale's own)", metavar="N")
     add(_list, scale)("--runs", action="store_true", help="every run on disk, of all scales")
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")

@@ -14,9 +14,9 @@ from functools import cached_property
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-from thesislib.analysis.growth import growth, says
 from thesislib.config import Run
 from thesislib.experiments import sections
+from thesislib.experiments.growth import growth, says
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
 from thesislib.plots import save

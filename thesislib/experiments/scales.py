@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from thesislib.config import Run, make_run
@@ -26,7 +26,10 @@ class Scale:
     #: a hill far narrower than one step: C5 says it has no effect
     narrow: float = 1e2
     strengths: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
-    rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    #: learning rates of section 3.1, as factors of the networks' own: the thesis' are 1e-3 to 1 around its 1e-2
+    rate_factors: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
+    #: the least of `strengths` at which every hill of the chapter is left (N >= 20, see `growth`)
+    settled: float = 1.0
     many_strengths: tuple[float, ...] = (1.0, 10.0, 100.0)  # of runs with a minimum every cycle
     restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
     merged_strength: float = 10.0  # of the runs whose minima are merged
@@ -39,6 +42,18 @@ class Scale:
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
     published: Mapping[tuple[float, float], tuple[str, float]] = field(default_factory=dict)
+
+    def with_seeds(self, seeds: int | Sequence[int] | None) -> Scale:
+        """The same size with other seeds, for ensembles too: so many, from 0 on, or these."""
+        if seeds is None:
+            return self
+        chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        return replace(self, seeds=chosen, ensemble_seeds=chosen)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates of section 3.1: `rate_factors` times the networks' own."""
+        return tuple(float(f"{factor * self.networks[0]['lr']:.6g}") for factor in self.rate_factors)
 
     def of(self, cycles: float) -> int:
         """That many cycles in epochs, at least one."""
@@ -72,11 +87,13 @@ SCALES = {
         seeds=(0,),
         widths=(1e-1, 1e-2),
         strengths=(1.0, 10.0),
+        settled=10.0,
     ),
     "laptop": Scale(
         "4,000 embedded MNIST digits, the thesis' MLP: every section in minutes",
         ({"data": "mnist5k", "model": "mlp", "lr": 0.05},),
         cycle=10,
+        settled=100.0,
         seeds=(0, 1, 2),
         ensemble_seeds=(0, 1, 2, 3, 4),
     ),
@@ -84,6 +101,7 @@ SCALES = {
         "all of MNIST, the thesis' MLP and settings",
         ({"data": "mnist", "model": "mlp", "lr": 0.01},),
         cycle=20,
+        settled=10.0,
         seeds=(0, 1, 2),
         ensemble_seeds=(0, 1, 2, 3, 4),
         published={
@@ -103,7 +121,7 @@ SCALES = {
         width=1e-2,
         widths=(1e-1, 3e-2, 1e-2),
         strengths=(1.0, 10.0, 100.0),
-        rates=(CIFAR20["lr"], 10 * CIFAR20["lr"]),
+        rate_factors=(1.0, 10.0),
         restart_widths=(),
         opponents=True,
         hills=2,

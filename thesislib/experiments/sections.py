@@ -10,13 +10,13 @@ whatever it lets one change, and yields labelled runs (`Row`); its annotations s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
-from thesislib.config import NonNegative, Positive, Run, Size
+from thesislib.config import NonNegative, Positive, Run, Seed, Size
 from thesislib.experiments.scales import SCALES, Scale
 from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
@@ -46,6 +46,14 @@ class Drawing(BaseModel):
     smoothing: Size = 1
     images: Size | None = None
     average: Average = "probabilities"
+
+
+class Seeds(BaseModel):
+    """How many seeds, from 0 on, or which; None: the scale's own."""
+
+    model_config = ConfigDict(strict=True)
+
+    seeds: Size | Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)] | None = None
 
 
 def section(name: str) -> Callable[[Section], Section]:
@@ -148,11 +156,17 @@ def interaction(scale: Scale, widths: Widths = None, strengths: Strengths = None
 
 @section("3-1_learning_rate")
 def learning_rate(scale: Scale, rates: Rates = None) -> Iterable[Row]:
-    """3.1: does the term stabilise a wrong learning rate? The thesis' rates, or the scale's own, cosine restarts."""
+    """3.1: does the term stabilise a wrong learning rate? Rates around the scale's own, cosine restarts.
+
+    At the rate ten times too high, which claim C10 is about, also with a strength at which the hills are left.
+    """
     for rate in rates or scale.rates:
         for s, term in ((0, ""), (1, ", term")):
             runs = _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
             yield from labelled(f"lr = {digits(rate)}{term}", runs)
+        if rate == scale.rates[scale.rate_factors.index(10)] and scale.settled != 1:
+            runs = _every_cycle(scale, strength=scale.settled, lr=rate, lr_schedule="cosine")
+            yield from labelled(f"lr = {digits(rate)}, term, {_name(scale.settled)}", runs)
 
 
 @section("3-2_epochs")
@@ -191,7 +205,8 @@ def merged(scale: Scale, strength: NonNegative | None = None, width: Positive | 
 def warm_restarts(scale: Scale, widths: Widths = None) -> Iterable[Row]:
     """5: schedules with and without the term, and the term as a warm restart.
 
-    Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill.
+    Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill. Where the
+    thesis' strength leaves no hill within the scale's cycles, also with one that does.
     """
     cosine = {"lr_schedule": "cosine"}
     yield from labelled("constant", _every_cycle(scale, strength=0))
@@ -202,6 +217,10 @@ def warm_restarts(scale: Scale, widths: Widths = None) -> Iterable[Row]:
     yield from labelled("cosine, multiple", _every_cycle(scale, **cosine))
     for w in widths or scale.restart_widths:
         yield from labelled(f"cosine, multiple, w = {digits(w)}", _every_cycle(scale, width=w, **cosine))
+    if scale.settled != 1:
+        settled, name = {"strength": scale.settled}, _name(scale.settled)
+        yield from labelled(f"step, term, {name}", _every_cycle(scale, lr_schedule="step", **settled))
+        yield from labelled(f"cosine, multiple, {name}", _every_cycle(scale, **cosine, **settled))
     pulse = {"strength_schedule": "pulse", "pulse": scale.of(0.1)}
     yield from labelled("term as restart", _every_cycle(scale, strength=100, **pulse))
     yield from labelled("strength on cosine", _every_cycle(scale, strength=100, strength_schedule="cosine"))
@@ -270,8 +289,8 @@ def cost(scale: Scale, hills: Size | None = None) -> Iterable[Row]:
 
 #: The sections whose runs the chapter's last one reads.
 CLAIMED = (
-    "1_baseline", "2-1_width", "2-2_strength", "3-1_learning_rate", "3-2_epochs", "4-1_multiple_minima",
-    "4-2_merged_minima", "5_warm_restarts", "6_gradients_and_valleys", "7_ensembles", "8_cost",
+    "1_baseline", "2-1_width", "2-2_strength", "2-3_interaction", "3-1_learning_rate", "3-2_epochs",
+    "4-1_multiple_minima", "4-2_merged_minima", "5_warm_restarts", "6_gradients_and_valleys", "7_ensembles", "8_cost",
 )  # fmt: skip
 
 
@@ -282,41 +301,46 @@ def claims(scale: Scale) -> Iterable[Row]:
         yield from (replace(row, section=name) for row in SECTIONS[name](scale))
 
 
-def rows(section: str, scale: str, **parameters: Any) -> list[Row]:
+def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **parameters: Any) -> list[Row]:
     """The labelled runs of a section, each once. Parameters that are None keep the section's default.
 
-    Raises UserError for an unknown section, scale or parameter, or a value that does not fit.
+    `seeds` is how many, from 0 on, or which; None: the scale's own. Raises UserError for an unknown section, scale or
+    parameter, or a value that does not fit.
     """
     known = _names(section)
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}: choose from {', '.join(SCALES)}")
+    _checked(Seeds, seeds=seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
-    found = _checked(SECTIONS[section], SCALES[scale], **given)
+    found = _checked(SECTIONS[section], SCALES[scale].with_seeds(seeds), **given)
     found = list(dict.fromkeys(row if row.section else replace(row, section=section) for row in found))
     for row in found:
         check_hill(row)
     return found
 
 
-def results(section: str, scale: str = "laptop", **parameters: Any) -> Results:
+def results(
+    section: str, scale: str = "laptop", seeds: int | Sequence[int] | None = None, **parameters: Any
+) -> Results:
     """Train what a section of the thesis needs at a scale, unless it is finished, and return its results.
 
-    `parameters` are those of the section's notebook; None keeps the section's default. Raises UserError for an unknown
-    section, scale or parameter, or a value that does not fit; RuntimeError if a run fails.
+    `seeds` is how many, from 0 on, or a list; None: the scale's. `parameters` are those of the section's notebook; None
+    keeps the section's default. Raises UserError for an unknown section, scale or parameter, or a value that does not
+    fit; RuntimeError if a run fails.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-2_strength", scale="smoke", strengths=[10])
     >>> runs.labels
     ['no term', 's = 10']
     """
-    return launch.results(rows(section, scale, **parameters), scale=scale, section=section)
+    return launch.results(rows(section, scale, seeds, **parameters), scale=scale, section=section)
 
 
 def parameters(section: str) -> dict[str, Any]:
-    """Names and defaults of the parameters that a section's function has of its own: those of its notebook."""
-    return {name: p.default for name, p in _signature(section).items() if p.kind is not p.VAR_KEYWORD}
+    """Names and defaults of the parameters of a section's notebook: `seeds`, and those of the section's function."""
+    return {"seeds": None} | {name: p.default for name, p in _signature(section).items() if p.kind is not p.VAR_KEYWORD}
 
 
 def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,7 +350,9 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     _checked(Drawing, **{name: value for name, value in values.items() if name in Drawing.model_fields})
     deciding = {name: value for name, value in values.items() if name in _names(section)}
-    _checked(SECTIONS[section], next(iter(SCALES.values())), **deciding)
+    _checked(Seeds, seeds=values.get("seeds"))
+    own = {name: value for name, value in deciding.items() if name != "seeds"}
+    _checked(SECTIONS[section], next(iter(SCALES.values())), **own)
     return deciding
 
 
@@ -340,9 +366,7 @@ def _signature(section: str) -> dict[str, inspect.Parameter]:
 def _names(section: str) -> set[str]:
     """Names of all parameters that change which runs a section asks for: further ones (**) are fields of a Run."""
     takes_fields = any(p.kind is p.VAR_KEYWORD for p in _signature(section).values())
-    return {*parameters(section)} | (
-        Run.model_fields.keys() - {"seed"} if takes_fields else set()
-    )  # seeds: the scale's
+    return {*parameters(section)} | (Run.model_fields.keys() - {"seed"} if takes_fields else set())
 
 
 def _checked(function: Callable[..., Any], *scale: Scale, **values: Any) -> Any:

@@ -1,0 +1,275 @@
+"""What the thesis claims, C1 to C14, as contrasts between settings: the rules that verdicts follow.
+
+Written down before the seeds were trained that they are tested on: docs/RULES.md shows them, `digest` names them, and a
+test fails when they change. How an effect becomes a verdict stands in `analysis.verdicts`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from thesislib.experiments import sections
+from thesislib.experiments.growth import LEFT, growth
+from thesislib.experiments.scales import SCALES
+from thesislib.experiments.sections import digits
+from thesislib.runs.results import Row
+
+Kind = Literal["more", "less", "same", "not more", "not less"]
+#: What is read of both sides. distance: log of the squared distance to the first minimum. accuracy: of the test images,
+#: at the end. drop: log of the factor by which errors grow at worst within a third of a cycle after the first minimum.
+#: agreement: share of the test images on which all members agree. cost: percent of an epoch for each further hill.
+Quantity = Literal["distance", "accuracy", "drop", "agreement", "cost"]
+
+#: The day on which the rules were frozen, and what they were then (`digest`).
+FROZEN = "2026-11-25"
+
+#: What counts as the same, one band a quantity. All but the last two are a tenth of what is compared: of the network's
+#: errors (the thesis calls differences of one point at ten percent of errors its noise), of the images on which the
+#: members of plain snapshots do not agree (it calls 1.4 points of 23.5 the same), of a squared distance.
+#: NLL: 2 %, about what the fifth network of a deep ensemble brings, whose gains fall as 1 / K (Ashukha et al. 2020).
+#: cost: one percent of an epoch, far below the thesis' 15 to 29.
+BANDS = {"accuracy": 0.1, "agreement": 0.1, "distance": 0.1, "drop": 0.1, "nll": 0.02, "cost": 1.0}
+#: Percentage points: no band of an accuracy is wider than the thesis' noise.
+WIDEST = 1.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a contrast: a setting of a section, and when it is read.
+
+    `cycles` are the times, in cycles, over which the mean is taken; none is the end of the run. `of` is what an
+    accuracy is of: a network, or the ensemble of a run's last five snapshots.
+    """
+
+    section: str
+    label: str
+    cycles: tuple[float, ...] = ()
+    of: Literal["network", "ensemble"] = "network"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A testable part of a claim: `left` minus `right` in a quantity is expected to be of a kind.
+
+    If a premise does not hold, its claim cannot be tested. A statement about where a trajectory `settles` is tested
+    only where each of its hills is left, N >= 20 (`growth`).
+    """
+
+    claim: str
+    says: str
+    expected: Kind
+    quantity: Quantity
+    left: Side
+    right: Side
+    premise: bool = False
+    settles: bool = True
+
+
+@cache
+def smallest_growth(scale: str) -> dict[tuple[str, str], float]:
+    """By section and label, the least N of its runs; inf where there is no hill."""
+    found: dict[tuple[str, str], float] = {}
+    for row in _curves(sections.rows("9_claims", scale, seeds=1)):
+        key = (row.section, row.label)
+        found[key] = min(found.get(key, float("inf")), growth(row.run) if row.run.strength else float("inf"))
+    return found
+
+
+def _curves(rows: Iterable[Row]) -> Iterator[Row]:
+    return (row for row in rows if row.role == "curve")
+
+
+def least_growth(statement: Statement, scale: str) -> float:
+    """The smaller N of the two sides; inf where neither has a hill, NaN where it is not known."""
+    known = smallest_growth(scale)
+    return min(known[side.section, side.label] for side in (statement.left, statement.right))
+
+
+def is_settled(statement: Statement, scale: str) -> bool:
+    """Whether the statement can be tested: it does not speak of where a trajectory settles, or its hills are left."""
+    return not statement.settles or least_growth(statement, scale) >= LEFT
+
+
+@cache
+def statements(scale: str) -> tuple[Statement, ...]:
+    """The statements at a scale, in the order of the claims.
+
+    What the thesis says at strength 1 is tested there; where its hills are not left, also at the least strength of the
+    scale at which they are.
+    """
+    return tuple(_Statements(scale))
+
+
+class _Statements:
+    """The statements at one scale."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.scale = name, SCALES[name]
+
+    def __iter__(self) -> Iterator[Statement]:
+        yield from self._distance_and_accuracy()
+        yield from self._strength()
+        yield from self._width()
+        yield from self._minima()
+        yield from self._schedules()
+        yield from self._ensembles()
+        hill, none = Side("8_cost", "s = 1"), Side("8_cost", "no term")
+        yield Statement("C14", "each hill costs a share of an epoch", "more", "cost", hill, none, settles=False)
+
+    def _settled(self, thesis: Statement, others: Iterable[Statement]) -> Iterator[Statement]:
+        """The thesis' own statement and, where its hills are not left, the first other one whose hills are."""
+        yield thesis
+        if not is_settled(thesis, self.name):
+            yield from [s for s in others if self._exists(s) and is_settled(s, self.name)][:1]
+
+    def _exists(self, statement: Statement) -> bool:
+        known = smallest_growth(self.name)
+        return all((side.section, side.label) in known for side in (statement.left, statement.right))
+
+    @property
+    def _stronger(self) -> list[float]:
+        return sorted(s for s in self.scale.strengths if s > 1)
+
+    def _strong(self, s: float) -> Side:
+        return Side("2-2_strength", f"s = {digits(s)}")
+
+    def _wide(self, w: float, s: float = 1.0, cycles: tuple[float, ...] = ()) -> Side:
+        if s == 1:
+            return Side("2-1_width", f"w = {digits(w)}", cycles)
+        return Side("2-3_interaction", f"s = {digits(s)}, w = {digits(w)}", cycles)
+
+    def _distance_and_accuracy(self) -> Iterator[Statement]:
+        none, term, drift = Side("1_baseline", "no term"), Side("1_baseline", "term"), Side("3-2_epochs", "no term")
+
+        def farther(side: Side, at: str = "") -> Statement:
+            return Statement("C1", f"the term ends farther from the minimum{at}", "more", "distance", side, none)
+
+        def alike(side: Side, at: str = "") -> Statement:
+            return Statement("C3", f"accuracy with the term is the baseline's{at}", "same", "accuracy", side, none)
+
+        stronger = [(self._strong(s), f", s = {digits(s)}") for s in self._stronger]
+        yield from self._settled(farther(term), (farther(*strong) for strong in stronger))
+        half = Side(drift.section, drift.label, (2,))
+        yield Statement("C2", "without it distance still grows in the second half", "more", "distance", drift, half)
+        yield Statement("C2", "while accuracy has converged", "same", "accuracy", drift, half)
+        yield from self._settled(alike(term), (alike(*strong) for strong in stronger))
+
+    def _strength(self) -> Iterator[Statement]:
+        strengths, none = sorted(self.scale.strengths), Side("2-2_strength", "no term")
+        for low, high in zip(strengths[:-1], strengths[1:], strict=True):
+            says = f"s = {digits(high)} ends farther than s = {digits(low)}"
+            yield Statement("C4", says, "more", "distance", self._strong(high), self._strong(low))
+        low, high = self._strong(strengths[0]), self._strong(strengths[-1])
+        says = f"just after the minimum {high.label} loses more accuracy than {low.label}"
+        yield Statement("C4", says, "more", "drop", high, low, settles=False)
+        yield Statement("C4", f"{high.label} recovers", "same", "accuracy", high, none)
+
+    def _width(self) -> Iterator[Statement]:
+        widths, none = sorted(self.scale.widths), Side("2-1_width", "no term")
+
+        def pair(wide: float, less: float, s: float) -> Statement:
+            at = "" if s == 1 else f", s = {digits(s)}"
+            says = f"w = {digits(wide)} ends farther than w = {digits(less)}{at}"
+            return Statement("C5", says, "more", "distance", self._wide(wide, s), self._wide(less, s))
+
+        for wide, less in zip(widths[:-1], widths[1:], strict=True):
+            yield from self._settled(pair(wide, less, 1), (pair(wide, less, s) for s in self._stronger))
+        first = self.scale.of(self.scale.first) / self.scale.cycle
+        sides = (self._wide(w, cycles=(first + 1 / 3,)) for w in (widths[0], widths[-1]))
+        says = "a third of a cycle after the minimum the widest hill has moved it less than the narrowest"
+        yield Statement("C5", says, "less", "distance", *sides, settles=False)
+        narrow = self._wide(self.scale.narrow)
+        says = f"w = {digits(self.scale.narrow)} is too narrow to matter"
+        yield Statement("C5", says, "same", "distance", narrow, none, settles=False)
+
+        def alike(w: float, s: float) -> Statement:
+            at = "" if s == 1 else f", s = {digits(s)}"
+            says = f"w = {digits(w)}: accuracy is the baseline's{at}"
+            return Statement("C6", says, "same", "accuracy", self._wide(w, s), none)
+
+        for w in widths:
+            yield from self._settled(alike(w, 1), (alike(w, s) for s in self._stronger))
+
+    def _minima(self) -> Iterator[Statement]:
+        section = "4-1_multiple_minima"
+        for s in (f"s = {digits(s)}" for s in self.scale.many_strengths):
+            # After the third minimum: by then the trajectory from the first had the most time to settle.
+            for label, says, expected in (
+                (s, "after a further minimum d to the first falls", "less"),
+                (f"{s}, no L2", "without L2 it grows", "more"),
+            ):
+                sides = Side(section, label), Side(section, label, (3,))
+                yield Statement("C7", f"{s}: {says}", expected, "distance", *sides)
+
+    def _schedules(self) -> Iterator[Statement]:
+        section = "5_warm_restarts"
+        constant, step, cosine = (Side(section, label) for label in ("constant", "step", "cosine"))
+        yield Statement("C8", "step decay ends more accurate", "more", "accuracy", step, constant)
+        # In the second cycle, the first with a hill.
+        drop = (self.scale.lr_step or -(-self.scale.cycle // 3)) / self.scale.cycle
+        settled = f"s = {digits(self.scale.settled)}"
+
+        def read(label: str, first: float, last: float) -> tuple[Side, Side]:
+            return Side(section, label, (last,)), Side(section, label, (first,))
+
+        def falls(label: str, at: str = "") -> Statement:
+            sides = read(label, 1 + drop, 1 + 2 * drop)
+            return Statement("C8", f"after the first drop of lr the distance falls{at}", "less", "distance", *sides)
+
+        def converges(label: str, at: str = "") -> Statement:
+            sides = read(label, 1 + 2 * drop, 2)
+            return Statement("C8", f"then converges{at}", "same", "distance", *sides)
+
+        yield from self._settled(falls("step, term"), [falls(f"step, term, {settled}", f", {settled}")])
+        if 1 + 2 * drop < 2:  # the rate falls twice within a cycle: there is a plateau to converge on
+            yield from self._settled(converges("step, term"), [converges(f"step, term, {settled}", f", {settled}")])
+
+        ends = (2, 3, 4)  # of the cycles that began with a hill
+
+        def costs(label: str, at: str = "") -> Statement:
+            sides = Side(section, label, ends), Side(section, cosine.label, ends)
+            return Statement("C9", f"with cosine the term costs accuracy{at}", "less", "accuracy", *sides)
+
+        label = f"cosine, multiple, {settled}"
+        yield from self._settled(costs("cosine, multiple"), [costs(label, f", {settled}")])
+
+        section, factors = "3-1_learning_rate", self.scale.rate_factors
+        usual, high = (digits(self.scale.rates[factors.index(factor)]) for factor in (1, 10))
+        good, wrong, kept = (Side(section, f"lr = {label}") for label in (usual, high, f"{high}, term"))
+        says = f"lr = {high} loses accuracy against {usual}"
+        yield Statement("C10", says, "less", "accuracy", wrong, good, premise=True)
+
+        def keeps(side: Side, at: str = "") -> Statement:
+            return Statement("C10", f"and the term keeps it up{at}", "more", "accuracy", side, wrong)
+
+        strong = Side(section, f"{kept.label}, {settled}")
+        yield from self._settled(keeps(kept), [keeps(strong, f", {settled}")])
+
+    def _ensembles(self) -> Iterator[Statement]:
+        plain, cosine, *term = (
+            Side("7_ensembles", label, of="ensemble")
+            for label in ("constant", "cosine", *(f"s = {digits(s)}" for s in self.scale.many_strengths))
+        )
+        last = Side(plain.section, plain.label)
+        yield Statement("C11", "the ensemble beats its last member", "more", "accuracy", plain, last)
+        for side in term:
+            says = f"{side.label} is no better an ensemble than plain"
+            yield Statement("C12", says, "not more", "accuracy", side, plain)
+        # Cosine's is said to be the best: it has to be better than each of the others.
+        for side in (plain, *term):
+            name = "plain" if side is plain else side.label
+            yield Statement("C12", f"cosine's is better than {name}", "more", "accuracy", cosine, side)
+        for side in term:
+            says = f"{side.label} agrees no less than plain"
+            yield Statement("C13", says, "not less", "agreement", side, plain)
+        yield Statement("C13", "cosine agrees more than plain", "more", "agreement", cosine, plain)
+
+
+def digest(scales: Iterable[str] = ("laptop", "mnist", "cifar", "thesis")) -> str:
+    """Eight hex digits of SHA-256 over every statement at these scales, and the bands."""
+    text = repr([statements(scale) for scale in scales]) + repr((sorted(BANDS.items()), WIDEST, LEFT))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
