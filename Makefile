@@ -43,7 +43,7 @@ chapter: $(READY)  ## figures/<scale>/chapter.pdf: the results with figures, cap
 	@$(PY) -m thesislib chapter --scale "$$scale" $${engine:+--engine "$$engine"} $${language:+--language "$$language"}
 
 docs: $(READY)  ## docs/RESULTS.md and the chapters in figures/reference/, from the tables and pictures there
-	@$(PY) docs/results.py
+	@$(PY) docs/results.py && $(PY) docs/rules.py
 
 restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: figures without training
 	@$(PY) -m thesislib unpack "figures/reference/$$scale/runs.zip"

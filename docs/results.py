@@ -19,6 +19,7 @@ from thesislib.analysis import verdicts
 from thesislib.app import prose
 from thesislib.app.prose import Section
 from thesislib.experiments.scales import SCALES
+from thesislib.experiments.statements import FEWEST
 from thesislib.plots.tables import TITLES, curves, interval, means, readable, spread, statements
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def scales() -> list[str]:
 
 def conclusive() -> list[str]:
     """Those with enough seeds for a verdict."""
-    return [scale for scale in scales() if _csv(scale, "9_claims")["n"].max() >= verdicts.FEWEST]
+    return [scale for scale in scales() if _csv(scale, "9_claims")["n"].max() >= FEWEST]
 
 
 @cache

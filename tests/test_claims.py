@@ -5,94 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import trained
-from scipy import stats
 
-from thesislib.analysis import claims
-from thesislib.analysis.verdicts import Statement, interval, margins, rounding, statement_row, summary, verdict
+from thesislib.analysis import claims, ensembles, predictions
+from thesislib.analysis.verdicts import summary
 from thesislib.config import Run
-from thesislib.experiments import sections
+from thesislib.experiments import sections, statements
+from thesislib.experiments.growth import LEFT
 from thesislib.experiments.scales import SCALES
-from thesislib.runs.results import Results
-
-
-def statement(kind, unit, effects):
-    return Statement("C0", "says", kind, unit, np.array(effects, float))
-
-
-@pytest.mark.parametrize(
-    ("kind", "unit", "effects", "expected"),
-    [
-        ("more", "factor", [1.0, 1.1, 0.9], "reproduced"),
-        ("more", "factor", [-1.0, -1.1, -0.9], "not reproduced"),
-        ("more", "factor", [1.0, -1.1, 0.9], "undecided"),
-        ("less", "points", [-2.0, -2.1, -1.9], "reproduced"),
-        ("less", "points", [2.0, 2.1, 1.9], "not reproduced"),
-        ("same", "points", [0.1, -0.1, 0.0], "reproduced"),
-        ("same", "points", [5.0, 5.1, 4.9], "not reproduced"),
-        ("same", "points", [-3.0, 3.0, 0.0], "undecided"),
-        ("not more", "points", [-9.0, -9.1, -8.9], "reproduced"),
-        ("not more", "points", [9.0, 9.1, 8.9], "not reproduced"),
-        ("more", "factor", [1.0, 1.0], "undecided"),
-        ("more", "points", [0.1, 0.1, 0.1], "reproduced"),
-        ("more", "points", [0.05, 0.05, 0.05], "undecided"),
-        ("more", "factor", [1.0, np.nan, np.nan, 1.0], "undecided"),
-    ],
-)
-def test_verdicts(kind, unit, effects, expected):
-    assert verdict(statement(kind, unit, effects), rounding=rounding(1000)) == expected
-
-
-def test_many_images_tell_smaller_differences_astatement():
-    """0.05 points are half a step of an accuracy on 1,000 images, and five steps of one on 10,000."""
-    gained = statement("more", "points", [0.05, 0.05, 0.05])
-    assert [verdict(gained, rounding=rounding(n)) for n in (1_000, 10_000)] == ["undecided", "reproduced"]
-    narrow, wide = (statement_row(gained, rounding=rounding(n)) for n in (10_000, 1_000))
-    assert 10 * (narrow["high"] - narrow["effect"]) == pytest.approx(wide["high"] - wide["effect"])
-
-
-def test_the_same_is_less_for_who_makes_few_errors():
-    lost = statement("same", "points", [-0.8, -0.7, -0.75])
-    assert verdict(lost, margins(20.0)) == verdict(lost) == "reproduced", "at most the thesis' noise, a point"
-    assert verdict(lost, margins(2.0)) == "not reproduced", "a third more errors are not the same"
-    assert statement_row(lost, margins(2.0))["margin"] == 0.5
-    assert statement_row(statement("same", "factor", [0.0, 0.0, 0.0]))["margin"] == pytest.approx(1.1)
-
-
-def test_interval_covers_the_mean_of_few_seeds():
-    """With three seeds a bare bootstrap covers the truth in 3 of 4 cases; 95 % are asked for."""
-    rng = np.random.default_rng(0)
-    covered = [low <= 0 <= high for low, high in (interval(rng.normal(size=3)) for _ in range(300))]
-    assert np.mean(covered) > 0.92
-    assert interval(np.array([1.0])) == (-np.inf, np.inf)
-    assert interval(np.array([2.0, 2.0, 2.0])) == (2, 2)
-
-
-def test_interval_is_students_where_that_is_wider():
-    x = np.array([1.0, 2.0, 4.0])
-    assert interval(x) == pytest.approx(stats.t.interval(0.95, 2, x.mean(), stats.sem(x)))
-
-
-@pytest.mark.parametrize(
-    ("effects", "expected"),
-    [
-        (([1.0, 1.1, 0.9], [1.0, 1.1, 0.9]), "reproduced"),
-        (([1.0, 1.1, 0.9], [-1.0, -1.1, -0.9]), "not reproduced"),
-        (([1.0, 1.1, 0.9], [1.0, -1.1, 0.9]), "undecided"),
-        (([1.0, -1.1, 0.9], [-1.0, -1.1, -0.9]), "undecided"),
-        (([-1.0, -1.1, -0.9], [-1.0, -1.1, -0.9]), "undecided"),
-    ],
-)
-def test_a_claim_is_all_its_statements_and_needs_its_premise(effects, expected):
-    premise = statement("more", "factor", effects[0])._replace(premise=True)
-    rows = pd.DataFrame([statement_row(premise), statement_row(statement("more", "factor", effects[1]))]).assign(
-        network="mlp"
-    )
-    assert list(summary(rows)["verdict"]) == [expected]
-
-
-def test_factors_are_shown_as_factors():
-    shown = statement_row(statement("more", "factor", np.log([2.0, 2.0, 2.0])))
-    assert (shown["effect"], shown["low"], shown["high"]) == pytest.approx((2, 2, 2))
+from thesislib.runs import archive
+from thesislib.runs.results import Results, Row
 
 
 def test_a_hill_costs_a_share_of_the_epoch_without():
@@ -122,9 +43,80 @@ def results(chapter, monkeypatch):
 
 def test_every_claim_is_answered(results):
     """One seed, so nothing may be decided."""
-    claimed = summary(claims.table(results))
+    table = claims.table(results)
+    claimed = summary(table)
     assert list(claimed["claim"]) == [f"C{k}" for k in range(1, 15)]
-    assert set(claimed["verdict"]) == {"undecided"}
+    assert set(claimed["verdict"]) <= {"undecided", "not settled"}
+    assert (table["verdict"] == "not settled").equals((table["N"] < LEFT) & table.apply(_settles, axis=1))
+    assert set(table["rules"]) == {statements.digest()}
+
+
+def _settles(row):
+    (statement,) = (s for s in statements.statements("smoke") if (s.claim, s.says) == (row["claim"], row["says"]))
+    return statement.settles
+
+
+def test_effects_are_the_differences_of_what_the_runs_say(results):
+    """Accuracies by test image have the mean that metrics.csv and the table of ensembles have."""
+    table = claims.table(results).set_index("says")
+    final = {row.label: row.result.summary["accuracy"] for row in results.where(section="5_warm_restarts")}
+    step = table.loc["step decay ends more accurate"]
+    assert step["effect"] == pytest.approx(100 * (final["step"] - final["constant"]))
+    assert step["images"] == 250
+    runs = results.where(section="7_ensembles", role="curve").only("constant", "cosine")
+    scores = ensembles.table(runs, last=claims.LAST).set_index("label")
+    agree = table.loc["cosine agrees more than plain"]
+    assert agree["effect"] == pytest.approx(100 * (scores["agreement"]["cosine"] - scores["agreement"]["constant"]))
+    better = table.loc["cosine's is better than plain", "effect"]
+    accuracy = scores["accuracy_ensemble"]
+    assert better == pytest.approx(100 * (accuracy["cosine"] - accuracy["constant"]))
+
+
+def test_the_band_is_a_tenth_of_what_is_compared(results):
+    chapter = claims.ChapterResults(results)
+    (none,) = results.where(section="1_baseline").only("no term")
+    assert chapter.band("accuracy") == pytest.approx(min(1, 10 * (1 - none.result.summary["accuracy"])))
+    assert chapter.band("distance") == chapter.band("drop") == pytest.approx(np.log(1.1))
+
+
+def test_what_images_say_outlives_the_weights(results, tmp_path, monkeypatch):
+    """Archived runs give the same claims; those archived without it give them over seeds alone."""
+    found = claims.table(results)
+    runs = [row.run for row in results]
+    archive.pack(runs, tmp_path / "runs.zip")
+    monkeypatch.setenv("THESIS_RUNS", str(tmp_path / "unpacked"))
+    archive.unpack(tmp_path / "runs.zip")
+    again = Results(sections.rows("9_claims", "smoke"), "smoke", "9_claims")
+    pd.testing.assert_frame_equal(claims.table(again), found)
+    for path in (tmp_path / "unpacked").glob("*/derived-hits-*.safetensors"):
+        path.unlink()
+    for row in again:
+        row.__dict__.pop("result", None)
+    without = claims.table(again)
+    accuracies = without["images"].to_numpy() != found["images"].to_numpy()
+    assert accuracies.any() and set(without["images"][accuracies]) == {0}
+    assert list(without["effect"]) == pytest.approx(list(found["effect"]), nan_ok=True)
+
+
+def test_hits_are_those_of_the_logits(finished):
+    results = Results([Row(finished.run, "run")], "smoke")
+    hits = predictions.hits(results)
+    assert hits.shape == (1, 250)
+    assert hits.mean() == pytest.approx(finished.summary["accuracy"])
+    at_four = predictions.hits(results, 4)
+    assert at_four.mean() == pytest.approx(finished.history["accuracy"][3])
+    with pytest.raises(KeyError, match="no network is stored after epoch 3, only after"):
+        predictions.hits(results, 3)
+
+
+def test_numbers_of_ensembles_by_image_have_the_means_of_the_scores(finished):
+    results = Results([Row(finished.run, "run")], "smoke")
+    (score,) = ensembles.table(results).to_dict("records")
+    for what, column in (("hits", "accuracy_ensemble"), ("agree", "agreement")):
+        assert predictions.of_ensembles(results, what).mean() == pytest.approx(score[column])
+    for what in ("nll", "nll_scaled"):
+        column = what.replace("nll", "nll_ensemble")
+        assert predictions.of_ensembles(results, what).mean() == pytest.approx(score[column], rel=1e-3), "float16"
 
 
 def test_networks_are_judged_apart(results):

@@ -1,16 +1,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import trained
+from conftest import TINY, trained
 
-from thesislib.analysis import ensembles, scores
+from thesislib.analysis import comparisons, ensembles, predictions, scores
+from thesislib.analysis.intervals import holm, over_seeds_and_images
 from thesislib.experiments.sections import independent
 from thesislib.runs import launch
-from thesislib.runs.results import Row
+from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(200, 10)) * 3, RNG.integers(0, 10, 200)
+#: Of which nothing is known but a table of scores.
+NONE = Results([])
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits", "votes"])
@@ -128,19 +131,20 @@ def test_comparisons_are_paired_by_seed():
                 "seed": seed,
                 "accuracy_ensemble": 0.9 + 0.01 * seed + gain,
                 "nll_ensemble": 1 - gain,
+                "accuracy_mean": 0.9,
                 "images": 1000,
             }
-            for label, gain in (("plain", 0.0), ("better", 0.002), ("same", 0.0))
+            for label, gain in (("plain", 0.0), ("better", 0.02), ("same", 0.0))
             for seed in range(5)
         ]
     )
     table.loc[table["label"] == "same", "accuracy_ensemble"] += [0.001, -0.001, 0.001, -0.001, 0.0]
     for column in ("accuracy_ensemble", "nll_ensemble"):
-        rows = ensembles.compared(table, "plain", [column]).set_index("label")
+        rows = comparisons.against(NONE, table, "plain", [column]).set_index("label")
         assert rows.loc["better", "verdict"] == "wins"
-        assert rows.loc["same", "verdict"] == "ties"
+        assert rows.loc["same", "verdict"] == "equivalent"
         assert rows.loc["better", "n"] == 5
-        against = ensembles.compared(table, "better", [column]).set_index("label")
+        against = comparisons.against(NONE, table, "better", [column]).set_index("label")
         assert against.loc["plain", "verdict"] == "loses"
 
 
@@ -151,12 +155,33 @@ def test_two_seeds_carry_no_verdict():
         for label, gain in (("plain", 0.0), ("better", 0.0005))
         for seed in range(2)
     ]
-    table = pd.DataFrame(rows)
-    (row,) = ensembles.compared(table, "plain", ["accuracy_ensemble"]).to_dict("records")
+    table = pd.DataFrame(rows).assign(accuracy_mean=0.9)
+    (row,) = comparisons.against(NONE, table, "plain", ["accuracy_ensemble"]).to_dict("records")
     assert (row["verdict"], row["n"]) == ("undecided", 2)
     more = pd.concat([table, table.assign(seed=table["seed"] + 2)])
-    (row,) = ensembles.compared(more, "plain", ["accuracy_ensemble"]).to_dict("records")
+    (row,) = comparisons.against(NONE, more, "plain", ["accuracy_ensemble"]).to_dict("records")
     assert row["low"] < row["difference"] < row["high"]
+
+
+def test_comparisons_are_over_images_too_and_corrected_for_their_number():
+    """Of real runs: the effect is that of the scores, its error that of every image's, p Holm's over the table."""
+    settings = {"plain": 0.0, "s = 10": 10.0, "s = 1000": 1000.0}
+    runs = {name: [TINY.replace(strength=s, seed=k) for k in range(3)] for name, s in settings.items()}
+    results = trained(runs)
+    table = comparisons.against(results, ensembles.table(results), "plain").set_index(["score", "label"])
+    assert set(table["images"]) == {250} and len(table) == 4
+    effects = {}
+    for column, what in (("accuracy_ensemble", "hits"), ("nll_ensemble_scaled", "nll_scaled")):
+        of_plain = predictions.of_ensembles(results.only("plain"), what)
+        for label in ("s = 10", "s = 1000"):
+            difference = predictions.of_ensembles(results.only(label), what).astype(float) - of_plain
+            effects[column, label] = over_seeds_and_images(difference)
+    for (key, effect), p in zip(effects.items(), holm(np.array([e.p for e in effects.values()])), strict=True):
+        row = table.loc[key]
+        assert (row["difference"], row["p"]) == pytest.approx((effect.mean, p))
+        assert (row["low"], row["high"]) == pytest.approx(effect.interval())
+    by_votes = comparisons.against(results, ensembles.table(results, "votes"), "plain", average="votes")
+    assert set(by_votes["images"]) == {0}, "what images say is kept for mean probabilities"
 
 
 @pytest.mark.parametrize("average", ["logits", "votes"])

@@ -20,9 +20,10 @@ from thesislib import models
 from thesislib.analysis import alignment, landscape
 from thesislib.analysis.ensembles import members
 from thesislib.analysis.evaluator import Evaluator
-from thesislib.analysis.verdicts import FEWEST, interval
+from thesislib.analysis.intervals import over_seeds
 from thesislib.config import Run
 from thesislib.experiments.scales import SCALES
+from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
@@ -158,7 +159,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """
 
     def outcome(values: np.ndarray) -> str:
-        low, high = interval(values)
+        low, high = over_seeds(values).interval()
         if len(values) < FEWEST:
             return "undecided"
         return "jump" if low > JUMP else "valley" if high < JUMP else "undecided"
@@ -168,7 +169,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = {"label": label, "network": network, "n": len(some)}
         for name in ("barrier", "rise"):
             values = some.loc[np.isfinite(some[name]), name].to_numpy()
-            low, high = interval(values)
+            low, high = over_seeds(values).interval()
             row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_says"] = outcome(values) if len(values) else "-"
         rows.append(row)

@@ -7,7 +7,7 @@ that they are worth (Ashukha et al. 2020). Section 7.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +15,6 @@ import pandas as pd
 from scipy.special import logsumexp
 
 from thesislib.analysis import scores
-from thesislib.analysis.verdicts import FEWEST, interval, rounding
 from thesislib.datasets import test_images
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
@@ -149,32 +148,6 @@ def _growth(runs: list[Result], average: Average, last: int | None) -> Computed:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
     return spreads(table, ["label", "network"], SHOWN, ".4f", ".4f")
-
-
-def compared(
-    table: pd.DataFrame, reference: str, columns: Iterable[str] = ("accuracy_ensemble", "nll_ensemble_scaled")
-) -> pd.DataFrame:
-    """Each label against a reference one in some scores, paired by seed: mean difference, 95 % interval, n, verdict.
-
-    The verdict is wins, loses (the interval excludes 0; a lower NLL, Brier score or ECE is better), ties, or, with
-    fewer than FEWEST seeds, undecided. One row a score, label and network.
-    """
-    rows, noise = [], table.groupby("network")["images"].first().map(rounding) / 100
-    for column in columns:
-        sign = 1 if column.startswith("accuracy") else -1
-        wide = table.pivot(index=["network", "seed"], columns="label", values=column)
-        for label in dict.fromkeys(table["label"]):
-            differences = (wide[label] - wide[reference]).dropna()
-            for network, values in differences.groupby(level="network") if label != reference else ():
-                low, high = interval(values.to_numpy(), noise[network] if sign > 0 else 0.0)
-                least, most = sorted((sign * low, sign * high))
-                verdict = "wins" if least > 0 else "loses" if most < 0 else "ties"
-                if len(values) < FEWEST:
-                    verdict = "undecided"
-                row = {"score": column, "label": label, "network": network, "against": reference}
-                row |= {"difference": values.mean(), "low": low, "high": high, "n": len(values)}
-                rows.append(row | {"verdict": verdict})
-    return pd.DataFrame(rows)
 
 
 def equivalents(table: pd.DataFrame, independent: Results, average: Average = "probabilities") -> pd.DataFrame:

@@ -7,7 +7,7 @@ test fails when they change. How an effect becomes a verdict stands in `analysis
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -24,7 +24,7 @@ Kind = Literal["more", "less", "same", "not more", "not less"]
 #: agreement: share of the test images on which all members agree. cost: percent of an epoch for each further hill.
 Quantity = Literal["distance", "accuracy", "drop", "agreement", "cost"]
 
-#: The day on which the rules were frozen, and what they were then (`digest`).
+#: The day on which the rules were frozen; a test pins what they were then (`digest`).
 FROZEN = "2026-11-25"
 
 #: What counts as the same, one band a quantity. All but the last two are a tenth of what is compared: of the network's
@@ -35,6 +35,22 @@ FROZEN = "2026-11-25"
 BANDS = {"accuracy": 0.1, "agreement": 0.1, "distance": 0.1, "drop": 0.1, "nll": 0.02, "cost": 1.0}
 #: Percentage points: no band of an accuracy is wider than the thesis' noise.
 WIDEST = 1.0
+
+#: Where an interval lies in respect of the band [-b, b]: above it, below it, inside it, or none of these.
+Outcome = Literal["more", "less", "same", "inconclusive"]
+#: Fewer seeds than this carry no verdict.
+FEWEST = 3
+#: How sure an interval is, and by how much a claim may be contradicted by chance: half of the rest.
+LEVEL = 0.95
+_HOLDS, _FAILS, _OPEN = "reproduced", "not reproduced", "undecided"
+#: What each outcome says about a statement of each kind.
+TABLE: Mapping[Kind, Mapping[Outcome, str]] = {
+    "more": {"more": _HOLDS, "same": _FAILS, "less": _FAILS, "inconclusive": _OPEN},
+    "less": {"more": _FAILS, "same": _FAILS, "less": _HOLDS, "inconclusive": _OPEN},
+    "same": {"more": _FAILS, "same": _HOLDS, "less": _FAILS, "inconclusive": _OPEN},
+    "not more": {"more": _FAILS, "same": _HOLDS, "less": _HOLDS, "inconclusive": _OPEN},
+    "not less": {"more": _HOLDS, "same": _HOLDS, "less": _FAILS, "inconclusive": _OPEN},
+}
 
 
 @dataclass(frozen=True)
@@ -270,6 +286,7 @@ class _Statements:
 
 
 def digest(scales: Iterable[str] = ("laptop", "mnist", "cifar", "thesis")) -> str:
-    """Eight hex digits of SHA-256 over every statement at these scales, and the bands."""
-    text = repr([statements(scale) for scale in scales]) + repr((sorted(BANDS.items()), WIDEST, LEFT))
+    """Eight hex digits of SHA-256 over every statement at these scales, the bands, and what outcomes say."""
+    numbers = (sorted(BANDS.items()), WIDEST, LEFT, FEWEST, LEVEL, TABLE)
+    text = repr([statements(scale) for scale in scales]) + repr(numbers)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

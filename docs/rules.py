@@ -1,0 +1,153 @@
+"""Write docs/RULES.md: the rules by which verdicts are made, from `thesislib.experiments.statements`.
+
+    python docs/rules.py
+
+tests/test_statements.py fails when the page is stale, and when the rules are no longer those that were frozen.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from thesislib.experiments import statements
+from thesislib.experiments.statements import BANDS, FROZEN, LEVEL, TABLE, WIDEST, Side
+
+PAGE = Path(__file__).with_name("RULES.md")
+SCALES = ("laptop", "mnist", "cifar", "thesis")
+
+TEXT = """<!-- Written by `python docs/rules.py`. Edit that, or thesislib/experiments/statements.py, not this. -->
+
+# Rules
+
+How a claim of the thesis gets its verdict. Frozen on {frozen}, digest `{digest}`: both stand in every table of claims.
+
+Seeds 0 to 4 of `laptop` and `mnist` had been seen when this was written. Seeds from 5 on were trained afterwards.
+
+## From runs to an effect
+
+A claim is one or more statements. A statement compares two settings in one quantity, paired by seed: both sides start
+from the same weights and see the same batches. The tables at the end say what is compared.
+
+| quantity | what is read | effect | the same: within |
+| --- | --- | --- | --- |
+| distance | squared distance to the first minimum | factor | a tenth, {low:.2f} to {high:.2f} |
+| accuracy | share of test images that are right | points | a tenth of the baseline's errors, {widest:g} point at most |
+| drop | errors at worst within a third of a cycle after the minimum, over those before | factor | a tenth |
+| agreement | share of test images on which all members agree | points | a tenth of the images on which plain's do not |
+| NLL | after temperature scaling, of an ensemble | nats | {nll:.0%} |
+| cost | one more hill, of an epoch's seconds | percent | {cost:g} percent |
+
+Where the bands come from: the thesis calls one point at ten percent of errors its noise, and 1.4 points of 23.5 of
+disagreement no difference. NLL: about what the fifth network of a deep ensemble brings. They are not from our results.
+
+## From an effect to an outcome
+
+The interval is Student's, of 95 %. It runs over seeds, and for accuracy, agreement and NLL over test images too:
+another test set would have given other numbers. The variance is that of the crossed layout of seeds and images
+(`thesislib/analysis/intervals.py`). Fewer than three seeds have no outcome.
+
+| the interval lies | outcome |
+| --- | --- |
+| wholly above the band | more |
+| wholly below it | less |
+| wholly inside it | same |
+| anywhere else | inconclusive |
+
+At most one of them holds. So no data can support two statements that contradict each other
+(three-sided testing: Goeman, Solari and Stijnen 2010).
+
+## From an outcome to a verdict
+
+{table}
+
+Two more verdicts come before these.
+
+- **not settled**: the statement is about where a trajectory ends, and a hill has not been left. Just outside a minimum
+  $\log d$ grows by $4 s w \eta / (1 - \mu)$ a step, over a run by $N$ in all. Left means $N \geq 20$. What the thesis
+  says at $s = 1$ is tested there. Where that is not settled, it is tested at the least strength that is, too.
+- **not testable**: the networks of both sides are right less than twice as often as guessing; or a premise fails.
+
+A claim is *not reproduced* if one of its statements is contradicted. With $m$ statements each must be so at
+1 − 0.05 / m, "same" on either side at 1 − 0.05 / 2m. So chance contradicts a true claim in 2.5 % or less. A claim is
+*reproduced* if all of its statements are that can be tested. "The best" means better than each of the others.
+
+Tables that compare ensembles use the same intervals and bands. There "wins" and "loses" are differences from zero after
+Holm's correction over the table, and "equivalent" is inside the band.
+
+## How many seeds
+
+Half of the interval's width, in standard deviations of the effect over seeds. For a verdict "same" it must be less than
+the band. Images add their part. With ten seeds, 1,000 images and 2 % of them on which two networks differ in being
+right, it is 0.28 points.
+
+{power}
+
+`laptop` has ten seeds. `mnist` has three, five for ensembles: its accuracies need an effect's deviation of 0.08 points.
+
+## Statements
+
+The words are those of scale `thesis`; other scales differ in strengths and widths. $N$ is the smaller one of both
+sides, "–" where there is no hill or it does not matter.
+
+{statements}
+"""
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+    return "\n".join("| " + " | ".join(str(value) for value in row) + " |" for row in rows)
+
+
+def _table() -> str:
+    frame = pd.DataFrame(TABLE).T.rename_axis("expected").reset_index()
+    return _markdown(frame)
+
+
+def _power() -> str:
+    seeds = (3, 5, 10, 20)
+    half = [f"{stats.t.ppf((1 + LEVEL) / 2, n - 1) / math.sqrt(n):.2f}" for n in seeds]
+    return _markdown(pd.DataFrame([half], columns=[f"n = {n}" for n in seeds]))
+
+
+def _side(side: Side) -> str:
+    times = " and ".join(f"{cycles:.3g}" for cycles in side.cycles)
+    of = ", ensemble" if side.of == "ensemble" else ""
+    return f"{side.section.split('_')[0]}: {side.label}{of}" + (f", after {times} cycles" if times else "")
+
+
+def _growth(scale: str) -> pd.DataFrame:
+    rows = []
+    for statement in statements.statements(scale):
+        n = statements.least_growth(statement, scale)
+        rows.append(
+            {
+                "": statement.claim,
+                "says": statement.says + (" (premise)" if statement.premise else ""),
+                "expected": statement.expected,
+                "in": statement.quantity,
+                "of": _side(statement.left),
+                "against": _side(statement.right),
+                "N": f"{n:.3g}" if statement.settles and math.isfinite(n) else "–",
+                "tested": "yes" if statements.is_settled(statement, scale) else "not settled",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def page() -> str:
+    """docs/RULES.md."""
+    tables = [f"### {scale}\n\n{_markdown(_growth(scale))}" for scale in SCALES]
+    tenth = 1 + BANDS["distance"]
+    return TEXT.format(
+        frozen=FROZEN, digest=statements.digest(), low=1 / tenth, high=tenth, widest=WIDEST, nll=BANDS["nll"],
+        cost=BANDS["cost"], table=_table(), power=_power(), statements="\n\n".join(tables),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
+    print(PAGE.name)

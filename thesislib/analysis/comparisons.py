@@ -1,0 +1,90 @@
+"""Which of several ensembles is the better one: each against a reference, over seeds and test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from thesislib.analysis import predictions
+from thesislib.analysis.intervals import Effect, holm, over_seeds, over_seeds_and_images, rounding
+from thesislib.analysis.verdicts import outcome
+from thesislib.experiments.sections import Average
+from thesislib.experiments.statements import BANDS, FEWEST, LEVEL, WIDEST
+from thesislib.runs.results import Results
+
+#: What `predictions.of_ensembles` has of each image for a score.
+_IMAGES = {"accuracy_ensemble": "hits", "nll_ensemble": "nll", "nll_ensemble_scaled": "nll_scaled"}
+
+
+def against(
+    results: Results,
+    scores: pd.DataFrame,
+    reference: str,
+    columns: Iterable[str] = ("accuracy_ensemble", "nll_ensemble_scaled"),
+    last: int | None = None,
+    average: Average = "probabilities",
+) -> pd.DataFrame:
+    """Each label against a `reference` one, paired by seed; `scores` are `ensembles.table(results, average, last)`.
+
+    One row a score, label and network: difference, 95 % interval (low, high), p (no difference; Holm over the rows of a
+    network), margin, n, images, verdict. The interval and p are over seeds and, if `images` is not 0, over so many test
+    images. "wins" and "loses": p < 0.05 (a lower NLL is better); "equivalent": the interval lies within the margin,
+    which is that of `experiments.statements`; else, and with fewer than FEWEST seeds, "undecided".
+    """
+    rows = []
+    for network, of_network in scores.groupby("network", sort=False):
+        family = []
+        for column in columns:
+            for label in dict.fromkeys(of_network["label"]):
+                if label != reference:
+                    some = results.where(network=network)
+                    how = last if average == "probabilities" else None
+                    effect = _effect(some, of_network, (label, reference), column, how, average == "probabilities")
+                    family.append((column, label, effect, _margin(of_network, reference, column)))
+        adjusted = holm(np.array([effect.p for _, _, effect, _ in family]))
+        for (column, label, effect, margin), p in zip(family, adjusted, strict=True):
+            low, high = effect.interval()
+            row = {"score": column, "label": label, "network": network, "against": reference}
+            row |= {"difference": effect.mean, "low": low, "high": high, "p": p, "margin": margin}
+            row |= {"n": effect.n, "images": effect.images, "verdict": _verdict(column, effect, margin, p)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _effect(
+    results: Results, scores: pd.DataFrame, labels: tuple[str, str], column: str, last: int | None, has_images: bool
+) -> Effect:
+    wide = scores.pivot(index="seed", columns="label", values=column)[[*labels]].dropna()
+    if has_images and column in _IMAGES and all(label in results.labels for label in labels):
+        some = [results.only(label).where(seed=list(wide.index)) for label in labels]
+        images = [predictions.of_ensembles(runs, _IMAGES[column], last) for runs in some]
+        if all(side is not None for side in images):
+            first, second = (_in_order(runs, side) for runs, side in zip(some, images, strict=True))
+            return over_seeds_and_images(first - second)
+    least = rounding(int(scores["images"].iloc[0])) if column.startswith("accuracy") else 0.0
+    return over_seeds((wide[labels[0]] - wide[labels[1]]).to_numpy(), least)
+
+
+def _in_order(runs: Results, images: np.ndarray) -> np.ndarray:
+    """Rows in the order of seeds, as float64: a difference of two truth values is no number."""
+    return images[np.argsort([first.seed for first, *_ in runs.ensembles])].astype(np.float64)
+
+
+def _margin(scores: pd.DataFrame, reference: str, column: str) -> float:
+    """Half the width of what counts as the same, from the reference's own error or score."""
+    of_reference = scores[scores["label"] == reference]
+    if column.startswith("accuracy"):
+        return min(WIDEST / 100, BANDS["accuracy"] * (1 - of_reference["accuracy_mean"].mean()))
+    return BANDS["nll"] * of_reference[column].mean()
+
+
+def _verdict(column: str, effect: Effect, margin: float, p: float) -> str:
+    if effect.n < FEWEST:
+        return "undecided"
+    if outcome(effect, margin) == "same":
+        return "equivalent"
+    if p >= 1 - LEVEL:
+        return "undecided"
+    return "wins" if (effect.mean > 0) == column.startswith("accuracy") else "loses"

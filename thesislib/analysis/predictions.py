@@ -1,0 +1,90 @@
+"""What each test image says about networks and ensembles: kept beside the runs, so that archived ones suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from thesislib.analysis import ensembles, scores
+from thesislib.runs import cache
+from thesislib.runs.cache import Arrays, Computed
+from thesislib.runs.results import Result, Results
+from thesislib.system.errors import UserError
+
+
+def hits(results: Results, epoch: int | None = None) -> np.ndarray | None:
+    """Whether each run is right about each test image after an epoch (None: at its end), [runs, N].
+
+    Known after the epochs of minima and at the end; a run that diverged before counts as it was. None if a run came
+    without weights, and without this. Raises KeyError for another epoch.
+    """
+    found = _kept("hits", results, _hits)
+    return None if found is None else np.stack([_at(arrays, epoch) for arrays in found])
+
+
+def _at(arrays: Arrays, epoch: int | None) -> np.ndarray:
+    *_, last = arrays["epoch"]
+    wanted = last if epoch is None or (epoch > last and arrays["diverged"].any()) else epoch
+    places = np.flatnonzero(arrays["epoch"] == wanted)
+    if len(places) == 0:
+        raise KeyError(f"no network is stored after epoch {wanted}, only after {arrays['epoch'].tolist()}")
+    return _unpacked(arrays["hits"][places[0]], arrays)
+
+
+def _hits(runs: list[Result]) -> Computed:
+    """Of one run: epochs [K], hits [K, N] as bits, the number of images, and whether it diverged."""
+    (result,) = runs
+    stored: dict[int, int | str] = {e: k for k, e in enumerate(result.minimum_epochs)}
+    stored[result.summary["epochs"]] = "final"
+    labels = ensembles.labels_of(result)
+    right = [result.arrays(which, "logits")["logits"].argmax(-1) == labels for which in stored.values()]
+    return {
+        "epoch": np.array(list(stored)), "hits": np.packbits(np.stack(right), axis=-1), "images": np.array(len(labels)),
+        "diverged": np.array(result.diverged),
+    }  # fmt: skip
+
+
+def of_ensembles(results: Results, what: str, last: int | None = None) -> np.ndarray | None:
+    """One number of every ensemble about each test image, [ensembles, N]; members are the `last` snapshots of a run.
+
+    `what` is "hits" (the ensemble is right), "agree" (all members predict the same class), "nll" or "nll_scaled" (after
+    temperature scaling), in nats. None if runs came without weights, and without this.
+    """
+    found = _kept("ensemble-images", results, _of_ensemble, last=last)
+    if found is None:
+        return None
+    bits = what in ("hits", "agree")
+    return np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what].astype(float) for arrays in found])
+
+
+def _of_ensemble(runs: list[Result], last: int | None) -> Computed:
+    logits, labels = ensembles.members(runs, last), ensembles.labels_of(runs[0])
+    whole, classes = ensembles.combine(logits), logits.argmax(-1)
+    scaled = np.mean([_nll(split, labels) for split in scores.calibrated(whole, labels)], 0)
+    return {
+        "hits": np.packbits(whole.argmax(-1) == labels), "agree": np.packbits((classes == classes[0]).all(0)),
+        "nll": _nll(whole, labels).astype(np.float16), "nll_scaled": scaled.astype(np.float16),
+        "images": np.array(len(labels)),
+    }  # fmt: skip
+
+
+def _nll(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image, [N], in nats."""
+    return -np.take_along_axis(log_probabilities, labels[:, None], -1)[:, 0]
+
+
+def _unpacked(bits: np.ndarray, arrays: Arrays) -> np.ndarray:
+    return np.unpackbits(bits, count=int(arrays["images"].item())).astype(bool)
+
+
+def _kept(
+    name: str, results: Results, function: Callable[..., Computed], **parameters: object
+) -> Sequence[Arrays] | None:
+    groups = [[row.result for row in rows] for rows in results.ensembles]
+    try:
+        return cache.many(name, groups, function, version=1, **parameters)
+    except UserError:
+        if any(result.is_archived for runs in groups for result in runs):
+            return None  # archived before this was kept
+        raise
