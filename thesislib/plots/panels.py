@@ -132,8 +132,8 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
         axis.plot(x, y, "-", color="white", linewidth=1)
         axis.plot(*arrays["minima"].T, "*", color="C3", markersize=9, markeredgecolor="white", markeredgewidth=0.6)
         for number, place in enumerate(arrays["minima"], start=1):
-            row, column = (np.abs(arrays[name] - at).argmin() for name, at in zip(("ys", "xs"), place[::-1], strict=True))
-            colour = "black" if shade[row, column] > (shade.min() + shade.max()) / 2 else "white"
+            x, y = (np.abs(arrays[name] - at).argmin() for name, at in zip(("xs", "ys"), place, strict=True))
+            colour = "black" if shade[y, x] > (shade.min() + shade.max()) / 2 else "white"
             axis.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", color=colour)
         ends = [(values[0], values[-1]) for values in (arrays["xs"], arrays["ys"])]
         axis.set(xlim=ends[0], ylim=ends[1], title=f"{title}, {value.min():.2g} (dark) to {value.max():.2g}")

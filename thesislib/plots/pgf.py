@@ -43,6 +43,7 @@ _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
+    "\N{NARROW NO-BREAK SPACE}": r"\,",
 }  # fmt: skip
 #: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
