@@ -19,7 +19,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column seeds=10"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column language=de seeds=10"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -30,7 +30,7 @@ $(READY): pyproject.toml requirements.lock
 setup: $(READY)  ## create .venv with the pinned packages (the others do it themselves)
 
 figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
-	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${seeds:+--seeds "$$seeds"} $${p:+-p "$$p"}
+	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${language:+--language "$$language"} $${seeds:+--seeds "$$seeds"} $${p:+-p "$$p"}
 
 report: $(READY)  ## the executed notebooks as pages for a browser: figures/<scale>/report/index.html
 	@$(PY) -m thesislib report --scale "$$scale"

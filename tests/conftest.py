@@ -60,7 +60,7 @@ TINY = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, epochs=6, mi
 def folders(tmp_path, monkeypatch):
     for name in ("runs", "data", "figures"):
         monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / name))
-    for name in ("JOBS", "WIDTH"):
+    for name in ("JOBS", "WIDTH", "LANGUAGE"):
         monkeypatch.setenv(f"THESIS_{name}", "")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network: nothing listens there

@@ -32,12 +32,18 @@ needs_german = pytest.mark.skipif(
     reason="TeX has no German here (texlive-lang-german)",
 )
 #: pgfplots' marks by matplotlib's.
-MARKS = {"o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None}
+MARKS = {
+    "o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None,
+    "^": "matplotlib triangle up", "v": "matplotlib triangle down", "D": "matplotlib diamond",
+    "p": "matplotlib pentagon", "P": "matplotlib plus filled", "X": "matplotlib x filled",
+    "h": "matplotlib hexagon1",
+}  # fmt: skip
 
 
 def plain(text):
     """A text of TeX's or of matplotlib's without what only sets it."""
-    text = re.sub(r"\\mathdefault|[{}$]", "", text.replace("\N{MINUS SIGN}", "-"))
+    text = text.replace("\N{MINUS SIGN}", "-").replace("\N{NARROW NO-BREAK SPACE}", r"\,")
+    text = re.sub(r"\\mathdefault|[{}$]", "", text)
     return re.sub(r"\\([#%&_])", r"\1", text).strip()
 
 
@@ -55,7 +61,7 @@ def drawn_ticks(axis):
 
 
 def drawn_line(line):
-    """Width, colour, whether it is dashed or drawn at all, mark with its size, edge and colour."""
+    """Width, colour, whether it is dashed or drawn at all, mark with its size, edge and colour, and how many of it."""
     there = line.get_linestyle() != "None"
     mark = MARKS[str(line.get_marker())]
     filled = mark and line.get_markerfacecolor() != "none"
@@ -67,7 +73,13 @@ def drawn_line(line):
         "size": line.get_markersize() / 2 if mark else None,
         "edge": line.get_markeredgewidth() if mark else None,
         "face": to_hex(line.get_markerfacecolor()) if filled else None,
+        "marks": len(line.get_xdata()[slice(*every)]) if (every := spaced(line.get_markevery())) and mark else None,
     }
+
+
+def spaced(every):
+    """First and step of marks, as a slice takes them."""
+    return (every[0], None, every[1]) if isinstance(every, tuple) else every and (0, None, every)
 
 
 def drawn_panel(axis):
@@ -98,8 +110,10 @@ def drawn_legend(figure):
         for text in legend.get_texts():
             x, baseline = text.get_transform().transform((0, 0))
             handle = handles[text.get_text()]
-            line = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
-            entries.append((-round(baseline), x, plain(text.get_text()), drawn_line(line)))
+            has_bars = isinstance(handle, ErrorbarContainer)
+            line = drawn_line(handle.lines[0] if has_bars else handle) | {"marks": None}
+            bars = 2 * (handle.has_xerr + handle.has_yerr) if has_bars else 0
+            entries.append((-round(baseline), x, plain(text.get_text()), line, bars))
     return [entry[2:] for entry in sorted(entries, key=lambda entry: entry[:2])]
 
 
@@ -151,6 +165,11 @@ def points(text):
     return float(text.removesuffix("pt"))
 
 
+def numbers(pattern, text):
+    """x and y of every point, in a row."""
+    return [float(number) for pair in re.findall(pattern, text) for number in pair]
+
+
 def written_line(text, colours):
     given = options(text)
     marks = options(given.get("mark options", ""))
@@ -164,6 +183,7 @@ def written_line(text, colours):
         "size": points(given["mark size"]) if mark else None,
         "edge": points(marks["line width"]) if mark else None,
         "face": colours[marks["fill"]] if "fill opacity" not in marks and mark else None,
+        "marks": len(given["mark indices"].split(",")) if "mark indices" in given else None,
     }
 
 
@@ -189,14 +209,15 @@ def written(code):
         given = options(head)
         for match in re.finditer(r"\\addlegendimage\{(.*)\}\n\\addlegendentry\{(.*)\}\n", content):
             area = match[1].startswith("area legend")
-            legend.append((plain(match[2]), None if area else written_line(match[1], colours)))
+            halves = max(0, match[1].count(r"\draw[") - 1)  # of bars, before the line
+            legend.append((plain(match[2]), None if area else written_line(match[1], colours), halves))
         if "hide axis" in given:
             continue
         lines = re.findall(r"\\addplot \[([^\n]*)\]\ntable \{%\n(.*?)\};", content, re.S)
         paths = re.findall(r"\\path \[(.*?)\]\n(.*?);", content, re.S)
-        corners = [
-            [float(x) for pair in re.findall(r"axis cs:([^,]+),([^)]+)\)", path) for x in pair] for _, path in paths
-        ]
+        polygons = re.findall(r"\\addplot \[[^\n]*\]\ncoordinates \{(.*?)\} -- cycle;", content, re.S)
+        corners = [numbers(r"axis cs:([^,]+),([^)]+)\)", path) for _, path in paths]
+        bands = [numbers(r"\(([^,]+),([^)]+)\)", polygon) for polygon in polygons]
         panels.append(
             {
                 "title": plain(given.get("title", "")),
@@ -206,8 +227,8 @@ def written(code):
                 "ticks": [written_ticks(given, side) for side in "xy"],
                 "lines": [written_line(line, colours) for line, _ in lines],
                 "points": [table.count("\n") for _, table in lines],
-                "bars": sorted(path for path in corners if len(path) == 4),
-                "bands": [(max(path[::2]), max(path[1::2])) for path in corners if len(path) > 4],
+                "bars": sorted(corners),
+                "bands": [(max(band[::2]), max(band[1::2])) for band in bands],
                 "images": len(re.findall(r"\\addplot graphics", content)),
             }
         )
@@ -295,7 +316,7 @@ def test_lines_marks_and_dashes(tmp_path):
         labels = [line.get_label() for line in handles]
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     code = code_of(figure, tmp_path)
-    assert [text for text, _ in written(code)[1]] == ["a", "e", "d", "f", "c", "b"]
+    assert [text for text, *_ in written(code)[1]] == ["a", "e", "d", "f", "c", "b"]
     assert_like(code, figure)
 
 
@@ -305,7 +326,9 @@ def test_error_bars_keep_both_ends_on_a_logarithmic_axis(tmp_path):
     figure, axes = panels()
     with style.styled():
         axes[0, 0].set_yscale("log")
-        axes[0, 0].errorbar([10, 20], [2.0, values.mean()], [1.0, values.std(ddof=1)], fmt="o", capsize=2)
+        bars = {"fmt": "o", "capsize": 2, "label": "both halves"}
+        axes[0, 0].errorbar([10, 20], [2.0, values.mean()], [1.0, values.std(ddof=1)], **bars)
+        style.legend_below(figure, axes[0, 0])
     code = code_of(figure, tmp_path)
     (panel,), _, _ = written(code)
     bottom = panel["limits"][2]
@@ -513,7 +536,8 @@ def test_curves_of_600_epochs_are_thinned_in_the_pgf_alone(tmp_path):
         assert len(panel["points"]) == 6
         assert max(panel["points"]) <= POINTS
         assert_same(drawn_panel(axis) | {"points": 0}, panel | {"points": 0})
-    assert max(line.count("--") for line in code.split(";")) <= 2 * POINTS + 2
+    bands = re.findall(r"coordinates \{(.*?)\} -- cycle;", code, re.S)
+    assert len(bands) == 12 and max(band.count("(") for band in bands) <= POINTS + 1
 
 
 @needs_tex

@@ -142,7 +142,7 @@ def parameters(text: str) -> dict[str, Any]:
 def _figures(options: Namespace) -> int:
     """Train what is missing and execute the notebooks."""
     from thesislib.app import notebooks
-    from thesislib.plots import style
+    from thesislib.plots import language, style
 
     if options.jobs is not None:
         os.environ[machine.JOBS] = options.jobs
@@ -150,6 +150,9 @@ def _figures(options: Namespace) -> int:
     if options.width is not None:
         os.environ[style.WIDTH] = options.width
     style.width_of(os.environ.get(style.WIDTH) or "text")  # says so if that is no width
+    if options.language is not None:
+        os.environ[language.LANGUAGE] = options.language
+    language.language_of()  # says so if that is none
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
     if options.seeds is not None:
         given["seeds"] = options.seeds
@@ -322,11 +325,12 @@ def _parser() -> argparse.ArgumentParser:
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
     flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
+    flag("--language", help="of the numbers in figures and tables: en or de (en)", metavar="X")
     add(_report, scale)
     flag = add(_chapter)
     flag("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
     flag("--engine", default="", help="pdflatex, xelatex or lualatex (the first that is there)", metavar="X")
-    flag("--language", default="", help="of captions and dates, one of babel's, such as ngerman", metavar="X")
+    flag("--language", default="", help="of captions and dates: de, or one of babel's such as ngerman", metavar="X")
     add(_plan, scale)
     flag = add(_launch, scale)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")

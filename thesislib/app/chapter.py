@@ -15,12 +15,17 @@ from thesislib.app.numbers import DEFINE, letters
 from thesislib.app.prose import TABLES, Section
 from thesislib.experiments.scales import SCALES
 from thesislib.plots import save
+from thesislib.plots.language import language_of, localized
 from thesislib.plots.pgf import PREAMBLE
 from thesislib.plots.tables import prose as text
 from thesislib.system.errors import UserError, printable
 
 #: Any of these makes the PDF; the first that is there is taken.
 ENGINES = ("pdflatex", "xelatex", "lualatex")
+
+#: babel's names of the languages of `save`, and those of languages with German numbers.
+_BABEL = {"en": "", "de": "ngerman"}
+_GERMAN = ("german", "ngerman", "austrian", "naustrian")
 
 _HEADINGS = (r"\section*", r"\subsection*", r"\subsubsection*", r"\paragraph*", r"\paragraph*", r"\paragraph*")
 
@@ -90,9 +95,12 @@ def _inline(token: dict[str, Any]) -> str:
     return inside
 
 
-def captions(folder: Path, chapter: list[Section]) -> str:
-    """captions.tex: what each figure asks, from the text before it, and its scale, network and seeds."""
-    lines = []
+def captions(folder: Path, chapter: list[Section], language: str | None = None) -> str:
+    """captions.tex: what each figure asks, from the text before it, and its scale, network and seeds.
+
+    Numbers are written in the `language`: $THESIS_LANGUAGE if None.
+    """
+    lines, language = [], language_of(language)
     for section in chapter:
         before = re.match(r"\*\*.*?\*\*", section.question, re.DOTALL)  # the rest of it stands in the body
         said = latex(before[0] if before else section.title)
@@ -100,7 +108,10 @@ def captions(folder: Path, chapter: list[Section]) -> str:
             if kind == "text":
                 said = _told(what)[1]
             elif kind == "figure" and (folder / f"{what}.pgf").is_file():
-                lines.append(rf"\thesisdefine{{Caption{letters(what)}}}{{{said} {_settings(folder, what)}}}")
+                caption = f"{said} {_settings(folder, what)}"
+                if language != "en":  # what the notebooks write is 4,000
+                    caption = localized(re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption), language)
+                lines.append(rf"\thesisdefine{{Caption{letters(what)}}}{{{caption}}}")
     return _CAPTIONS.format(scale=folder.name) + DEFINE + "\n".join(lines) + "\n"
 
 
@@ -166,19 +177,20 @@ def _table(folder: Path, name: str, caption: str) -> list[str]:
 def write(folder: Path, chapter: list[Section], language: str = "") -> Path:
     """Write captions.tex, chapter-body.tex and chapter.tex into a folder of figures; the path of the last.
 
-    `language` is one of babel's, such as ngerman. Raises UserError if there are no figures.
+    `language` is one of babel's, such as ngerman, or as `save` has it. Raises UserError if there are no figures.
     """
     if not any(
         (folder / f"{what}.pgf").is_file() for section in chapter for kind, what in section.parts if kind == "figure"
     ):
         raise UserError(f"no figures of the chapter are in {folder}: make figures scale={folder.name} draws them")
     if not re.fullmatch(r"[a-z]*", language):
-        raise UserError(f"language {language!r}: write one of babel's, such as ngerman")
+        raise UserError(f"language {language!r}: write de, en, or one of babel's, such as ngerman")
+    language = _BABEL.get(language := language or language_of(), language)
     packages = [r"\usepackage{amsmath,booktabs,longtable}", *PREAMBLE, r"\emergencystretch=3em"]
     packages += [rf"\usepackage[{language}]{{babel}}"] if language else []
     document = _DOCUMENT.format(scale=folder.name, packages="\n".join(packages))
     for name, code in (
-        ("captions", captions(folder, chapter)),
+        ("captions", captions(folder, chapter, "de" if language in _GERMAN else "en")),
         ("chapter-body", body(folder, chapter)),
         ("chapter", document),
     ):

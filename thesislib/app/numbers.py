@@ -11,6 +11,7 @@ from string import ascii_uppercase
 import pandas as pd
 
 from thesislib.analysis import verdicts
+from thesislib.plots.language import language_of
 from thesislib.plots.tables import math_number, means, prose, shown_columns, unit
 
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -46,17 +47,25 @@ def letters(text: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z]+", text))
 
 
-def numbers(folder: Path, columns: dict[str, list[str]]) -> str:
-    """numbers.tex, from the tables in a folder of figures; `columns` are those of the sections' own tables."""
+def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = None) -> str:
+    """numbers.tex, from the tables in a folder of figures; `columns` are those of the sections' own tables.
+
+    Numbers are written in the `language`: $THESIS_LANGUAGE if None.
+    """
+    language = language_of(language)
     lines: dict[str, str] = {}
     for path in sorted(folder.glob("*.csv")):
-        found = _claims(path) if path.stem == "9_claims" else _settings(path, columns.get(path.stem, []))
+        found = (
+            _claims(path, language)
+            if path.stem == "9_claims"
+            else _settings(path, columns.get(path.stem, []), language)
+        )
         for name, value, says in found:
             lines.setdefault(name, rf"\thesisdefine{{{name}}}{{{value}}} % {says}")
     return _ABOUT.format(scale=folder.name) + DEFINE + "\n".join(lines.values()) + "\n"
 
 
-def _claims(path: Path) -> Iterator[tuple[str, str, str]]:
+def _claims(path: Path, language: str) -> Iterator[tuple[str, str, str]]:
     """Name, text and explanation of every number of the claims."""
     found = pd.read_csv(path)
     several = found["network"].nunique() > 1
@@ -66,13 +75,13 @@ def _claims(path: Path) -> Iterator[tuple[str, str, str]]:
         statements = found[(found["claim"] == row.claim) & (found["network"] == row.network)]
         for letter, statement in zip(ascii_uppercase, statements.itertuples(), strict=False):
             for what in ("effect", "low", "high"):
-                yield f"{claim}{letter}{what.capitalize()}", _number(getattr(statement, what)), statement.says
+                yield f"{claim}{letter}{what.capitalize()}", _number(getattr(statement, what), language), statement.says
             yield f"{claim}{letter}Unit", prose(unit(statement.unit)), statement.says
             yield f"{claim}{letter}N", str(statement.n), statement.says
             yield f"{claim}{letter}Verdict", statement.verdict, statement.says
 
 
-def _settings(path: Path, columns: list[str]) -> Iterator[tuple[str, str, str]]:
+def _settings(path: Path, columns: list[str], language: str) -> Iterator[tuple[str, str, str]]:
     """The same of a table with a row a seed."""
     found = pd.read_csv(path)
     if not {"label", "seed"} <= {*found}:
@@ -87,17 +96,17 @@ def _settings(path: Path, columns: list[str]) -> Iterator[tuple[str, str, str]]:
         for column, title in shown.items():
             mean, _, deviation = row[title].partition(" ± ")
             if mean:
-                yield setting + letters(column), _math(mean), f"{says}: {title}"
+                yield setting + letters(column), _math(mean, language), f"{says}: {title}"
             if deviation:
-                yield f"{setting}{letters(column)}Std", _math(deviation), f"{says}: {title}"
+                yield f"{setting}{letters(column)}Std", _math(deviation, language), f"{says}: {title}"
         yield f"{setting}N", str(row["n"]), says
 
 
-def _number(value: float) -> str:
-    return "--" if math.isnan(value) else _math(f"{value:.3g}")
+def _number(value: float, language: str) -> str:
+    return "--" if math.isnan(value) else _math(f"{value:.3g}", language)
 
 
-def _math(text: str) -> str:
+def _math(text: str, language: str) -> str:
     r"""A number for text and formulas alike; "≥ 5" is \geq 5."""
     least = r"\geq " if text.startswith("≥ ") else ""
-    return rf"\ensuremath{{{least}{math_number(text.removeprefix('≥ '))}}}"
+    return rf"\ensuremath{{{least}{math_number(text.removeprefix('≥ '), language)}}}"

@@ -14,7 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from thesislib.plots.style import FARTHEST, LABELS, LineStyle, error_bars, grid, legend_below, line_styles, styled
+from thesislib.plots.style import (
+    FARTHEST,
+    LABELS,
+    LineStyle,
+    curve_style,
+    error_bars,
+    grid,
+    legend_below,
+    line_styles,
+    styled,
+)
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
@@ -69,7 +79,7 @@ def against(
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
             axis.xaxis.set_minor_formatter(NullFormatter())
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles[label])
+            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles)
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
@@ -115,8 +125,9 @@ def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.D
     return rows[(rows[name] > 0) & (worst <= FARTHEST)]
 
 
-def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, style: LineStyle) -> None:
-    rows, line = rows.dropna(subset=[name]), style._asdict() | {"label": label}
+def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, styles: dict[str, LineStyle]) -> None:
+    rows = rows.dropna(subset=[name])
+    line = curve_style(styles, label, rows[x].nunique())
     if rows.empty:  # for the legend alone; `plot` would set the limits of an axis that has none yet
         axis.add_line(Line2D([], [], **line))
     else:
@@ -161,7 +172,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
     figure, axes = grid(-(-len(panels) // columns), columns, height)
     for axis, ((label, network), rows) in zip(axes.flat, panels, strict=False):
         for name in names:
-            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), styles[_ordinal(name)])
+            _mean_and_band(axis, rows, "epoch", name, _ordinal(name), styles)
         _mark_minima(axis, results.only(label))
         axis.set(title=f"{label}, {network}" if several else label, xlabel="epoch", ylabel="squared distance")
     for axis in axes.flat[len(panels) :]:
@@ -211,7 +222,7 @@ def _error_lines(
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
             at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
             where = at.index + apart * (k - (len(styles) - 1) / 2)
-            error_bars(axis, where, at["mean"], at["std"], fmt="o", label=label, **styles[label]._asdict())
+            error_bars(axis, where, at["mean"], at["std"], label=label, **styles[label]._asdict())
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
     legend_below(figure, figure.axes[0])
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from thesislib.experiments.sections import digits
-from thesislib.plots.style import FARTHEST, LABELS, error_bars, grid, legend_below, line_styles, styled
+from thesislib.plots.style import FARTHEST, LABELS, curve_style, error_bars, grid, legend_below, line_styles, styled
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
@@ -25,11 +25,12 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     final = _final(results)
     figure, axes = grid(1, len(columns), height)
     for axis, name in zip(axes.flat, columns, strict=True):
-        for colour, (network, rows) in zip(sns.color_palette("colorblind"), final.groupby("network"), strict=False):
+        looks = zip(sns.color_palette("colorblind"), "os^D", ("--", ":", "-.", (0, (1, 3))), strict=False)
+        for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
             term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
-            error_bars(axis, term.index, term["mean"], term["std"], fmt="o-", color=colour, label=network)
+            error_bars(axis, term.index, term["mean"], term["std"], fmt=f"{marker}-", color=colour, label=network)
             base = rows[rows["strength"] == 0][name].mean()
-            axis.axhline(base, color=colour, linestyle="--", label=f"{network}, no term", linewidth=1)
+            axis.axhline(base, color=colour, linestyle=dashes, label=f"{network}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
         if name.startswith("d_"):
             axis.set_yscale("log")
@@ -102,13 +103,13 @@ def points(
 
 @styled()
 def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
-    """A dot an ensemble, coloured by label; one row a network."""
+    """A mark an ensemble, its colour and shape the label's; one row a network."""
     networks = list(table["network"].unique())
     figure, axes = grid(len(networks), 1, height)
     styles = line_styles(list(table["label"].unique()))
     for axis, network in zip(axes.flat, networks, strict=True):
         for label, rows in table[table["network"] == network].dropna(subset=[x, y]).groupby("label", sort=False):
-            axis.plot(rows[x], rows[y], "o", color=styles[label].color, label=label, alpha=0.7)
+            axis.plot(rows[x], rows[y], styles[label].marker, color=styles[label].color, label=label, alpha=0.7)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
     legend_below(figure, axes[0, 0])
     return figure
@@ -125,12 +126,15 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
     loss = np.minimum(arrays["train_loss"], np.log(10))
     shades = {"training loss": np.log10(loss), "distance term": arrays["hills"]}
     for axis, (title, shade), value in zip(axes.flat, shades.items(), (loss, arrays["hills"]), strict=True):
-        axis.pcolormesh(arrays["xs"], arrays["ys"], shade, cmap="viridis", shading="nearest")
+        axis.pcolormesh(arrays["xs"], arrays["ys"], shade, cmap="viridis", shading="gouraud", rasterized=True)
         x, y, _ = arrays["path"].T
-        axis.plot(x, y, "-", color="white", linewidth=0.8)
-        axis.plot(*arrays["minima"].T, "*", color="C3", markersize=8)
+        axis.plot(x, y, "-", color="0.2", linewidth=2)  # a rim, so that white is seen on yellow too
+        axis.plot(x, y, "-", color="white", linewidth=1)
+        axis.plot(*arrays["minima"].T, "*", color="C3", markersize=9, markeredgecolor="white", markeredgewidth=0.6)
         for number, place in enumerate(arrays["minima"], start=1):
-            axis.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", color="white")
+            x, y = (np.abs(arrays[name] - at).argmin() for name, at in zip(("xs", "ys"), place, strict=True))
+            colour = "black" if shade[y, x] > (shade.min() + shade.max()) / 2 else "white"
+            axis.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", color=colour)
         ends = [(values[0], values[-1]) for values in (arrays["xs"], arrays["ys"])]
         axis.set(xlim=ends[0], ylim=ends[1], title=f"{title}, {value.min():.2g} (dark) to {value.max():.2g}")
         axis.set(xlabel="along the line from 1 to 2", ylabel="away from it, towards 3")
@@ -155,23 +159,25 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     history = history.assign(minima=(history["epoch"] - 1) // every)
     base = history[history["strength"] == 0].groupby("network")["train_seconds"].median()
     history = history.assign(cost=history["train_seconds"] / history["network"].map(base))
+    hills = np.array(sorted(history["minima"].unique()))
     for number, (network, some) in enumerate(history.groupby("network", sort=False)):
         for label, rows in some.groupby("label", sort=False):
             name = label if len(base) == 1 else f"{label}, {network}"
+            line = curve_style(styles, label, len(hills)) | {"linestyle": "-:"[number % 2], "label": name}
             sns.lineplot(
-                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), color=styles[label].color,
-                linestyle="-:"[number % 2], label=name, ax=own, legend=False,
-            )  # fmt: skip
-    hills = np.array(sorted(history["minima"].unique()))
-    for name, increase in (("thesis, MobileNetV2", 0.29), ("thesis, ResNet-32", 0.18)):
-        own.plot(hills, 1 + increase * hills, linestyle="--", color="0.5" if "Res" in name else "0.2", label=name)
+                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), ax=own, legend=False, **line
+            )
+    for name, increase, colour, dashes in (
+        ("thesis, MobileNetV2", 0.29, "0.2", "--"), ("thesis, ResNet-32", 0.18, "0.5", "-."),
+    ):  # fmt: skip
+        own.plot(hills, 1 + increase * hills, linestyle=dashes, color=colour, label=name)
     own.set(xlabel="minima", ylabel="relative training time")
     # Always the same ticks: labels that get wider after the layout was found push the axis label out of the figure.
     own.yaxis.set_major_locator(MaxNLocator(integer=True))
     own.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # no half minima
-    for name, colour, kind in (("by hand, autograd", "C3", "a"), ("thesislib", "C0", "b")):
+    for name, colour, marker, kind in (("by hand, autograd", "C3", "v", "a"), ("thesislib", "C0", "s", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
-        measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], "o-", color=colour, label=name)
+        measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], f"{marker}-", color=colour, label=name)
     measured.set(xlabel="minima", ylabel="seconds an epoch")
     measured.set_ylim(bottom=0)
     legend_below(figure, own, measured)

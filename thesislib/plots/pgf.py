@@ -43,15 +43,20 @@ _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
+    "\N{NARROW NO-BREAK SPACE}": r"\,",
 }  # fmt: skip
 #: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
-#: More points than these are more than the eye sees of a curve across a page, and TeX takes 10 ms for each.
-POINTS = 200
+#: More points than these are more than the eye sees of a curve in half a page, and TeX takes half a millisecond each.
+POINTS = 160
+#: Length in points of pgfplots' samples in legends, 0.6 cm.
+_SAMPLE = 17.07
 _NO_MARKER = (None, "None", "none", " ", "")
 _STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-post": "left"}
 #: The options that matplot2tikz gives a line.
 _LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
+#: A closed polygon of matplot2tikz's. As a plot TeX takes half the time.
+_POLYGON = re.compile(r"\\path \[(.*?)\]\n((?:-*\(axis cs:[^)]*\)\n?)+)--cycle;")
 _COLOUR = re.compile(r"\\definecolor.*\n")
 
 
@@ -84,8 +89,11 @@ def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
     Of a curve whose x rises these are the lowest and the highest point, of any other those along x as well. A gap
     (nan) stays a gap; both ends stay. What is short enough is returned as it is.
     """
-    if len(points) <= most:
-        return points
+    return points[_kept(points, most)] if len(points) > most else points
+
+
+def _kept(points: np.ndarray, most: int) -> list[int]:
+    """Which points `thinned` leaves."""
     rises = bool((np.diff(points[:, 0]) >= 0).all())
     kept = {0, len(points) - 1}
     each = 2 * (1 if rises else 2) + int(not np.isfinite(points).all())
@@ -95,7 +103,23 @@ def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
         for column in (1,) if rises else (0, 1):
             values = points[there, column]
             kept |= {int(there[values.argmin()]), int(there[values.argmax()])} if len(there) else set()
-    return points[sorted(kept)]
+    return sorted(kept)
+
+
+def _written(line: Line2D) -> tuple[list[int], list[int] | None]:
+    """Which points of a line are written, and which of these have a mark; None if all of them do."""
+    points = np.asarray(line.get_xydata(), dtype=float)
+    every = [*range(len(points))]
+    has_marks = line.get_marker() not in _NO_MARKER
+    match line.get_markevery():
+        case int(step):
+            marked = every[::step]
+        case (int(first), int(step)):
+            marked = every[first::step]
+        case _:
+            return (every if has_marks or len(points) <= POINTS else _kept(points, POINTS)), None
+    there = every if len(points) <= POINTS else sorted({*_kept(points, POINTS), *(marked if has_marks else ())})
+    return there, [there.index(k) for k in marked] if has_marks else None
 
 
 class _Writer:
@@ -272,10 +296,11 @@ class _Writer:
         lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
         lines = iter(sorted(lines, key=lambda line: line.get_zorder()))
         code = _LINE.sub(lambda _: f"\\addplot [{self.line(next(lines))}]\n", code)
+        code = _POLYGON.sub(lambda found: _closed_plot(found[1], found[2]), code)
         return code + "\n" if code else ""
 
-    def line(self, line: Line2D) -> str:
-        """pgfplots' options for a line and its marks."""
+    def line(self, line: Line2D, is_sample: bool = False) -> str:
+        """pgfplots' options for a line and its marks, in a panel or as a legend's sample."""
         options = [f"color={self.colour(line.get_color())}", f"line width={line.get_linewidth():.4g}pt"]
         if line.get_alpha() is not None:
             options.append(f"opacity={line.get_alpha():.4g}")
@@ -285,15 +310,16 @@ class _Writer:
         if drawn and line.is_dashed():
             pattern = zip(*[iter(line._dash_pattern[1])] * 2, strict=True)  # as long as the line is wide
             options.append("dash pattern=" + " ".join(f"on {on:.4g}pt off {off:.4g}pt" for on, off in pattern))
-        if line.get_marker() in _NO_MARKER:
+        marked = None if is_sample else _written(line)[1]
+        if line.get_marker() in _NO_MARKER or marked == []:
             return ", ".join([*options, "no marks"] if drawn else [*options, "draw=none", "no marks"])
         edge, face = line.get_markeredgecolor(), line.get_markerfacecolor()
         style = ["solid", f"line width={line.get_markeredgewidth():.4g}pt", f"draw={self.colour(edge)}"]
         style += [f"fill={self.colour(face)}"] if to_rgba(face)[3] else ["fill opacity=0"]
         style += [] if line.get_markeredgewidth() else ["draw opacity=0"]
         options += [f"mark={self.mark(line)}", f"mark size={line.get_markersize() / 2:.4g}pt"]
-        if isinstance(every := line.get_markevery(), int):
-            options.append(f"mark repeat={every}")
+        if marked is not None:
+            options.append(f"mark indices={{{','.join(str(k + 1) for k in marked)}}}")
         options.append(f"mark options={{{', '.join(style)}}}")
         return ", ".join(options if drawn else [*options, "only marks"])
 
@@ -330,26 +356,49 @@ class _Writer:
         options = [f"legend style={{{', '.join(style)}}}", f"legend columns={min(legend._ncols, len(texts))}"]
         entries = ""
         for k in order:
-            entries += f"\\addlegendimage{{{self.sample(handles[k])}}}\n"
+            entries += f"\\addlegendimage{{{self.sample(handles[k], texts[k].get_fontsize())}}}\n"
             entries += f"\\addlegendentry{{{escape(texts[k].get_text())}}}\n"
         return options, entries
 
-    def sample(self, handle: Any) -> str:
+    def sample(self, handle: Any, size: float) -> str:
         """What stands before a legend's text: the very style that is drawn."""
         if isinstance(handle, ErrorbarContainer):
-            handle = handle.lines[0] or handle.lines[2][0]
+            return self.bar_sample(handle, size)
         if isinstance(handle, Line2D):
-            return self.line(handle)
+            return self.line(handle, is_sample=True)
         options = ["area legend"]
         for part, colours in (("fill", handle.get_facecolor()), ("draw", handle.get_edgecolor())):
             colour = (*np.reshape(colours, (-1, 4)), np.zeros(4))[0]
             options.append(f"{part}={self.colour(colour)}, {part} opacity={colour[3]:.4g}")
         return ", ".join(options)
 
+    def bar_sample(self, handle: ErrorbarContainer, size: float) -> str:
+        """A line with its mark and, as matplotlib draws it, a bar as long as the text of this size is high."""
+        line, caps, bars = handle.lines
+        style = self.stroke(bars[0].get_colors()[0], bars[0].get_linewidths()[0])
+        cap = caps[0].get_markersize() / 2 if caps else 0
+        code = ""
+        for there, (along, across) in ((handle.has_xerr, "xy"), (handle.has_yerr, "yx")):
+            reach = {along: size / 2, across: 0.0}
+            for side in (-1, 1) if there else ():
+                end = {name: side * value for name, value in reach.items()}
+                corners = [{along: 0.0, across: 0.0}, end, end | {across: -cap}, end | {across: cap}]
+                points = [f"({_SAMPLE / 2 + corner['x']:.4g}pt,{corner['y']:.4g}pt)" for corner in corners]
+                code += rf"\draw[{style}] {points[0]} -- {points[1]} {points[2]} -- {points[3]};"
+        options = self.line(line, is_sample=True) if line else "draw=none"
+        along = " ".join(f"({x:.4g}pt,0pt)" for x in (0, _SAMPLE / 2, _SAMPLE))
+        code += rf"\draw[{options}, mark repeat=2, mark phase=2] plot coordinates {{{along}}};"
+        return f"{options}, legend image code/.code={{{code}}}"
+
 
 def _environment(options: list[str], body: str) -> str:
     """A panel of pgfplots."""
     return "\\begin{axis}[\n" + ",\n".join(options) + f"\n]\n{body}\\end{{axis}}"
+
+
+def _closed_plot(options: str, corners: str) -> str:
+    points = corners.replace("axis cs:", "").replace("\n", "").replace("--", "\n")
+    return f"\\addplot [draw=none, {options}]\ncoordinates {{{points}}} -- cycle;"
 
 
 def _handles(legend: Legend) -> list[Any]:
@@ -434,9 +483,9 @@ def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
             back.callback(setattr, axis, sign, getattr(axis, sign))
             delattr(axis, sign)
         for line in axis.lines:
-            if line.get_marker() in _NO_MARKER and len(points := np.asarray(line.get_xydata(), dtype=float)) > POINTS:
+            if len(there := _written(line)[0]) < len(points := np.asarray(line.get_xydata(), dtype=float)):
                 back.callback(line.set_data, *line.get_data())
-                line.set_data(*thinned(points).T)
+                line.set_data(*points[there].T)
         for band in (child for child in axis.collections if isinstance(child, PolyCollection)):
             back.callback(setattr, band, "_paths", band.get_paths())
             band._paths = [_thinned_band(path) for path in band.get_paths()]

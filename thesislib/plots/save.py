@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from thesislib import datasets
+from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, width_of
 from thesislib.plots.tables import latex, readable
@@ -76,7 +77,9 @@ def delete(scale: str) -> tuple[list[str], list[str]]:
 
 
 @styled()
-def save(figure: Figure, name: str, runs: Results, width: str | float | None = None) -> None:
+def save(
+    figure: Figure, name: str, runs: Results, width: str | float | None = None, language: str | None = None
+) -> None:
     r"""Write `name`.pdf, .png, .pgf and .json into figures/, into the folder of the runs' scale.
 
     The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
@@ -84,16 +87,18 @@ def save(figure: Figure, name: str, runs: Results, width: str | float | None = N
 
     With a `width` of "column" (3.3 inches), "half" (3.0) or a number of inches the figure is laid out anew, texts as
     large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or so many inches.
-    $THESIS_WIDTH is the width if none is given. Raises UserError if the folder cannot be written.
+    $THESIS_WIDTH is the width if none is given. With `language` "de" numbers have a decimal comma, and thousands apart;
+    $THESIS_LANGUAGE is the language if none is given. Raises UserError if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> tl.save(tl.plot.curves(runs), "mine", runs)
-    >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column")
+    >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column", language="de")
     """
     width = width or os.environ.get(WIDTH) or None
     inches, suffix, length = width_of(width or "text")
-    with laid_out(figure, figure.get_figwidth() if width is None else inches):
+    language = language_of(language)
+    with laid_out(figure, figure.get_figwidth() if width is None else inches), written_in(figure, language):
         _save(figure, f"{name}{suffix}", length, runs)
 
 
@@ -116,13 +121,15 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
 
 
-def table(frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] = ()) -> None:
+def table(
+    frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] = (), language: str | None = None
+) -> None:
     r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale.
 
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
-    `columns` (all if none are given). Raises UserError for a name that `make figures` needs itself, and if the folder
-    cannot be written.
+    `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. Raises UserError
+    for a name that `make figures` needs itself, and if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
@@ -130,9 +137,10 @@ def table(frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] 
     """
     if name in OURS:
         raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
+    language = language_of(language)
     folder = make_folder(runs.scale)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
-    write(folder, f"{name}.tex", latex(readable(frame, name, columns)).encode())
+    write(folder, f"{name}.tex", latex(readable(frame, name, columns), language).encode())
 
 
 def _provenance(runs: Results) -> dict[str, Any]:

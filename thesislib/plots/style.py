@@ -27,6 +27,8 @@ WIDTHS = {"text": TEXTWIDTH, "column": 3.3, "half": 3.0}
 WIDTH = "THESIS_WIDTH"
 #: Panels narrower than this, in inches, go below each other, as long as the figure is not higher than that.
 _NARROW, _COLUMN_HIGHEST = 2.05, 8.5
+#: Inches that a row takes whose name stands above it, and the size of that name in points.
+_NAMED_ROW, _NAMED_SIZE = 0.18, 6.5
 #: Inches that a row of a legend takes.
 _LEGEND_ROW = 0.17
 #: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
@@ -118,6 +120,7 @@ class LineStyle(NamedTuple):
 
     color: str | tuple[float, float, float]
     linestyle: str
+    marker: str
 
 
 _COLOURS = sns.color_palette("colorblind", 10)
@@ -132,10 +135,14 @@ _FIXED = {
 #: For what is not fixed, in this order; the palette's yellow and grey are left out.
 _FURTHER = [_COLOURS[place] for place in (0, 1, 2, 3, 4, 5, 9, 6)]
 _DASHES = ("-", "--", ":", "-.")
+#: Each colour has a marker, for those who print in grey.
+_MARKERS = dict(zip(("0.35", "0.65", *_FURTHER), "o*s^DvpXPh", strict=True))
+#: Markers that a curve has: few enough to see the curve.
+_MARKED = 5
 
 
 def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
-    """How to draw these labels: one colour for what stands before the last comma, dashes for what follows it.
+    """How to draw these labels: one colour and marker for what stands before the last comma, dashes for what follows.
 
     "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
     are left, in their order; more than there are, a palette of their own.
@@ -148,8 +155,16 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     styles: dict[str, LineStyle] = {}
     for label, name in family.items():
         before = sum(family[other] == name for other in styles)
-        styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)])
+        marker = _MARKERS.get(colours[name]) or [*_MARKERS.values()][unknown.index(name) % len(_MARKERS)]
+        styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)], marker)
     return styles
+
+
+def curve_style(styles: dict[str, LineStyle], label: str, points: int) -> dict[str, Any]:
+    """A label's style for a curve of so many points: a few have markers, each label's at places of their own."""
+    every = max(1, points // _MARKED)
+    first = every * list(styles).index(label) // len(styles)
+    return styles[label]._asdict() | {"label": label, "markevery": (first, every), "markeredgewidth": 0}
 
 
 @styled()
@@ -211,8 +226,13 @@ def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
         drawn = [handles.get(label, handle) for label, handle in zip(labels, old.legend_handles, strict=True)]
         new = _legend(figure, labels, drawn)
         figure.legends = [new if legend is old else legend for legend in figure.legends if legend is not new]
-    height = _stack(figure, inches, height, back) + sum(map(_legend_height, figure.legends))
-    figure.set_figheight(height)
+    height = _stack(figure, inches, height, back)
+    if long := [axis for axis in figure.axes if _has_long_names(axis, inches)]:
+        for axis in long:
+            _names_above(axis, back)
+        rows = sum(len(axis.get_yticks()) for axis in long)
+        height = min(_COLUMN_HIGHEST, max(height, _NAMED_ROW * rows + 0.5 * len(long)))
+    figure.set_figheight(height + sum(map(_legend_height, figure.legends)))
 
 
 def _legend_height(legend: Legend) -> float:
@@ -258,6 +278,25 @@ def _name_ticks(axis: Axes, beside: list[Axes], back: ExitStack) -> None:
     if own and len(own) == len(names) and not "".join(own).strip():
         back.callback(axis.set_yticklabels, own)
         axis.set_yticklabels(names)
+
+
+def _has_long_names(axis: Axes, inches: float) -> bool:
+    """Whether the names of a panel's rows, beside it, would take half of such a width."""
+    longest = max((len(text.get_text()) * text.get_fontsize() for text in axis.get_yticklabels()), default=0)
+    return 0.5 * longest > 0.5 * 72 * inches
+
+
+def _names_above(axis: Axes, back: ExitStack) -> None:
+    """Write the name of each row above what it shows, from the panel's left edge on."""
+    named = [(place, text.get_text()) for place, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)]
+    back.callback(axis.set_yticklabels, [name for _, name in named])
+    axis.set_yticklabels([""] * len(named))
+    for place, name in named:
+        text = axis.annotate(
+            name, (0, place), (3, 2), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
+            va="bottom", fontsize=_NAMED_SIZE, annotation_clip=False,
+        )  # fmt: skip
+        back.callback(text.remove)
 
 
 def clip_error_bars(figure: Figure) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from thesislib.plots.language import formula, localized
 from thesislib.plots.pgf import escape
 from thesislib.plots.style import LABELS, NARROWEST
 
@@ -150,14 +151,15 @@ _NUMBER = re.compile(rf"(≥ )?({_PLAIN})(?: ± ({_PLAIN}))?")
 _SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$"}
 
 
-def latex(frame: pd.DataFrame) -> str:
+def latex(frame: pd.DataFrame, language: str = "en") -> str:
     r"""A table for LaTeX's \input, in the style of booktabs; texts are escaped, $...$ in them stays a formula.
 
     Numbers stand with their decimal points below each other, those with a deviation as $a \pm b$. Laid out for small
     print and a page of 345 pt: a long text is broken, and what is wider still stands in several tables below each
     other, each with the first columns. What is longer than a page is a longtable, which LaTeX breaks across pages.
+    Numbers are written in the `language`.
     """
-    columns = [_Column(str(name), frame.iloc[:, place]) for place, name in enumerate(frame.columns)]
+    columns = [_Column(str(name), frame.iloc[:, place], language) for place, name in enumerate(frame.columns)]
     # What tells the rows apart stands in each part.
     keys = next((k for k, column in enumerate(columns[1:], 1) if column.heading not in _KEYS), 1)
     first, rest = columns[:keys], columns[keys:]
@@ -173,21 +175,23 @@ def latex(frame: pd.DataFrame) -> str:
 class _Column:
     """A column of a table on its way to LaTeX: its cells, and how they are set."""
 
-    def __init__(self, name: str, values: pd.Series) -> None:
+    def __init__(self, name: str, values: pd.Series, language: str) -> None:
         texts = [_text(value) for value in values]
         found = [_NUMBER.fullmatch(text) for text in texts]
         self.is_number = any(found) and all(match or not text for match, text in zip(found, texts, strict=True))
         self.has_deviation = self.is_number and any(match and match[3] for match in found)
-        self.heading = prose(name)
+        self.heading = prose(localized(name, language))
         self.letters = [_letters(text) for text in (name, *texts)]
         self.breaks = not self.is_number and max(self.letters) > _LONG
         #: The least width that it can be set in, in points.
         self.narrow = _LETTER * (_LEAST if self.breaks else max(self.letters)) + _GAP
-        self.cells = [prose(text) for text in texts]
+        self.cells = [prose(localized(text, language)) for text in texts]
         if self.is_number:
             decimals = max(_decimals(match[2]) for match in found if match)
             nothing = " & " if self.has_deviation else ""
-            self.cells = [_aligned(match, decimals, self.has_deviation) if match else nothing for match in found]
+            self.cells = [
+                _aligned(match, decimals, self.has_deviation, language) if match else nothing for match in found
+            ]
 
     def head(self) -> str:
         return rf"\multicolumn{{2}}{{c}}{{{self.heading}}}" if self.has_deviation else self.heading
@@ -231,10 +235,10 @@ def prose(text: str) -> str:
     return "".join(_SIGNS.get(character, character) for character in escape(text))
 
 
-def math_number(text: str) -> str:
-    """A number for LaTeX's mathematics."""
+def math_number(text: str, language: str) -> str:
+    r"""A number for LaTeX's mathematics, as the language writes it."""
     text = text.replace("\N{MINUS SIGN}", "-").replace("inf", r"\infty").replace("nan", r"\mbox{--}")
-    digits, _, exponent = text.partition("e")
+    digits, _, exponent = formula(text, language).partition("e")
     return rf"{digits}\cdot 10^{{{int(exponent)}}}" if exponent else digits
 
 
@@ -242,14 +246,16 @@ def _decimals(text: str) -> int:
     return 0 if "e" in text else len(text.partition(".")[2])
 
 
-def _aligned(match: re.Match[str], decimals: int, deviation: bool) -> str:
+def _aligned(match: re.Match[str], decimals: int, deviation: bool, language: str) -> str:
     """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
     own = _decimals(match[2])
-    lacking = ("" if own else ".") + "0" * (decimals - own) if own < decimals and "e" not in match[2] else ""
-    shown = (r"\geq " if match[1] else "") + math_number(match[2]) + (rf"\phantom{{{lacking}}}" if lacking else "")
+    lacking = formula("0." + "0" * decimals, language)[1 if not own else -(decimals - own) :]
+    shown = (r"\geq " if match[1] else "") + math_number(match[2], language)
+    if own < decimals and "e" not in match[2]:
+        shown += rf"\phantom{{{lacking}}}"
     if not deviation:
         return f"${shown}$"
-    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3])}$" if match[3] else "")
+    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3], language)}$" if match[3] else "")
 
 
 def _letters(text: str) -> int:
