@@ -9,7 +9,7 @@ seeds ?=
 language ?=
 p ?=
 # To the shell as a variable, which it does not read again: brackets, quotes and blanks stay what they are.
-export scale section jobs engine language width p
+export scale section jobs engine language width seeds p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready

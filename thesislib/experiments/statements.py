@@ -180,7 +180,7 @@ class _Statements:
             says = f"s = {digits(high)} ends farther than s = {digits(low)}"
             yield Statement("C4", says, "more", "distance", self._strong(high), self._strong(low))
         low, high = self._strong(strengths[0]), self._strong(strengths[-1])
-        says = f"just after the minimum {high.label} loses more accuracy than {low.label}"
+        says = f"{high.label} loses more just after the minimum than {low.label}"
         yield Statement("C4", says, "more", "drop", high, low, settles=False)
         yield Statement("C4", f"{high.label} recovers", "same", "accuracy", high, none)
 
@@ -196,7 +196,7 @@ class _Statements:
             yield from self._settled(pair(wide, less, 1), (pair(wide, less, s) for s in self._stronger))
         first = self.scale.of(self.scale.first) / self.scale.cycle
         sides = (self._wide(w, cycles=(first + 1 / 3,)) for w in (widths[0], widths[-1]))
-        says = "a third of a cycle after the minimum the widest hill has moved it less than the narrowest"
+        says = "a third of a cycle on, the widest hill has moved it least"
         yield Statement("C5", says, "less", "distance", *sides, settles=False)
         narrow = self._wide(self.scale.narrow)
         says = f"w = {digits(self.scale.narrow)} is too narrow to matter"

@@ -186,18 +186,27 @@ def cost(results: Results, height: float = 2.5) -> Figure:
 
 @styled()
 def forest(statements: pd.DataFrame) -> Figure:
-    """Effects and intervals of statements, a row a unit, a column a network; grey is what counts as the same."""
-    shown = {"reproduced": ("C0", "o"), "not reproduced": ("C3", "s"), "undecided": ("0.5", "x")}
+    """Effects and intervals of statements, a row a unit, a column a network; grey is what counts as the same.
+
+    Open circles: the hills of that statement are not left, or its networks do not learn, so that it is not tested.
+    """
+    shown = {
+        "reproduced": ("C0", "o"),
+        "not reproduced": ("C3", "s"),
+        "undecided": ("0.3", "x"),
+        "not tested": ("0.6", "o"),
+    }
     units = {
-        "factor": "factor of squared distance",
+        "factor": "factor (of squared distances, of errors)",
         "points": "percentage points",
         "percent": "percent of an epoch",
     }
-    table = statements.assign(statement=statements["claim"] + " " + statements["says"])
+    verdicts = statements["verdict"].replace(["not settled", "not testable"], "not tested")
+    table = statements.assign(statement=statements["claim"] + " " + statements["says"], verdict=verdicts)
     networks = list(table["network"].unique())
     listed = {unit: list(table[table["unit"] == unit]["statement"].unique()) for unit in units}
     counts = [max(1, len(some)) for some in listed.values()]
-    height = (0.15 * sum(counts) + 1.6) / len(units)
+    height = (0.13 * sum(counts) + 1.6) / len(units)
     figure, axes = grid(len(units), len(networks), height, gridspec_kw={"height_ratios": counts})
     for axis, (unit, network) in zip(axes.flat, itertools.product(units, networks), strict=True):
         rows = table[(table["unit"] == unit) & (table["network"] == network)]
@@ -205,7 +214,8 @@ def forest(statements: pd.DataFrame) -> Figure:
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
-            axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, label=outcome)
+            face = "white" if outcome == "not tested" else colour
+            axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
         margin, end = rows["margin"].max(), max(1, len(listed[unit])) - 0.5
         # In data coordinates: matplot2tikz misplaces what axvspan draws.
         low = 1 / margin if unit == "factor" else -margin

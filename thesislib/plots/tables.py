@@ -98,12 +98,13 @@ def valleys(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def statements(found: pd.DataFrame) -> pd.DataFrame:
-    """Every part of every claim: expectation, effect with its interval, verdict."""
+    """Every part of every claim: expectation, N, effect with its interval, verdict."""
     rows = []
     for row in found.itertuples():
         says = f"{row.says} (premise)" if row.premise else row.says
         effect = f"{interval(row.effect, row.low, row.high, '.3g')} {unit(row.unit)}"
-        rows.append({"claim": row.claim, "says": says, "effect": effect, "verdict": row.verdict, "n": row.n})
+        left = f"{row.N:.3g}" if pd.notna(getattr(row, "N", np.nan)) else ""
+        rows.append({"claim": row.claim, "says": says, "N": left, "effect": effect, "verdict": row.verdict, "n": row.n})
     return pd.DataFrame(rows)
 
 
