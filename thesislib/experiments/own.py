@@ -41,15 +41,19 @@ def train(
     """
     if hasattr(runs, "columns"):  # a table, without importing pandas to ask
         runs = listing.runs_of(runs)
-    if not isinstance(runs, Mapping):
-        return launch.results(rows_of(runs), scale=scale)
-    rows = []
-    for label, setting in runs.items():
+    found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(runs)
+    return launch.results(found, scale=scale)
+
+
+def rows(settings: Mapping[str, Setting], scale: str, seeds: Sequence[int] | None = None) -> list[Row]:
+    """The labelled runs that `train` trains. Raises UserError for a value that does not fit."""
+    found: list[Row] = []
+    for label, setting in settings.items():
         if isinstance(setting, Mapping):
-            rows += _of_scale(label, setting, scale, seeds)
+            found += _of_scale(label, setting, scale, seeds)
         else:
-            rows += [Row(run, label) for run in setting]
-    return launch.results(rows, scale=scale)
+            found += [Row(run, label) for run in setting]
+    return found
 
 
 def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: Sequence[int] | None) -> list[Row]:
