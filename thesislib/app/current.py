@@ -6,6 +6,7 @@ all of that is as it was, it need not be executed again.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -73,6 +74,7 @@ def _code() -> list[Path]:
     return sorted(path for path in (*inside, ROOT / "figures" / "reference" / "bench.csv") if path.is_file())
 
 
+@functools.cache
 def _packages() -> dict[str, str]:
     """Versions of Python and of all packages that the project asks for."""
     needed = (re.match(r"[\w.-]+", line)[0] for line in requires("thesislib") or () if "extra ==" not in line)

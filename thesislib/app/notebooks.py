@@ -200,7 +200,9 @@ def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
     As many processes are at work as there are cores (`machine.cores`), those that train and those that draw together.
     """
     cores, in_turn = machine.cores(), sorted(tasks, key=lambda task: task.section in LATE)
-    runs = launch.missing(row.run for task in in_turn for row in task.rows)
+    # Each beside the longer run that it is cut from: a section early in the chapter would else wait for a late one.
+    families = launch.families(launch.missing(row.run for task in in_turn for row in task.rows))
+    runs = [run for family in families for run in family]
     if runs:
         make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     with (
