@@ -6,10 +6,11 @@ jobs ?=
 engine ?=
 width ?=
 seeds ?=
+force ?=
 language ?=
 p ?=
 # To the shell as a variable, which it does not read again: brackets, quotes and blanks stay what they are.
-export scale section jobs engine language width seeds p
+export scale section jobs engine language width seeds force p
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -29,8 +30,8 @@ $(READY): pyproject.toml requirements.lock
 
 setup: $(READY)  ## create .venv with the pinned packages (the others do it themselves)
 
-figures: $(READY)  ## train what is missing, execute the notebooks, write figures/<scale>/
-	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${language:+--language "$$language"} $${seeds:+--seeds "$$seeds"} $${p:+-p "$$p"}
+figures: $(READY)  ## train what is missing, execute the notebooks that have changed (force=1: all), write figures/<scale>/
+	@$(PY) -m thesislib figures --scale "$$scale" $${section:+--section $$section} $${jobs:+--jobs "$$jobs"} $${width:+--width "$$width"} $${language:+--language "$$language"} $(if $(filter-out 0,$(force)),--force) $${seeds:+--seeds "$$seeds"} $${p:+-p "$$p"}
 
 report: $(READY)  ## the executed notebooks as pages for a browser: figures/<scale>/report/index.html
 	@$(PY) -m thesislib report --scale "$$scale"

@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 900
 
 #: Files whose tests read the chapter: one process makes it, and runs them all.
-CHAPTER = ("test_notebooks", "test_panels", "test_pgf", "test_claims", "test_docs")
+CHAPTER = ("test_notebooks", "test_figures", "test_panels", "test_pgf", "test_claims", "test_docs")
 
 #: Files of tests that take minutes.
 LONGEST = (*CHAPTER, "test_slurm", "test_scales", "test_parallel")

@@ -140,7 +140,7 @@ def parameters(text: str) -> dict[str, Any]:
 
 
 def _figures(options: Namespace) -> int:
-    """Train what is missing and execute the notebooks."""
+    """Train what is missing and execute the notebooks whose figures are not current."""
     from thesislib.app import notebooks
     from thesislib.plots import language, style
 
@@ -156,7 +156,7 @@ def _figures(options: Namespace) -> int:
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
     if options.seeds is not None:
         given["seeds"] = options.seeds
-    return 0 if notebooks.execute(options.scale, options.section, given) else 1
+    return 0 if notebooks.execute(options.scale, options.section, given, options.force) else 1
 
 
 def _report(options: Namespace) -> int:
@@ -324,6 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     flag = add(_figures, scale)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
+    flag("--force", action="store_true", help="execute notebooks whose figures are current, too")
     flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
     flag("--language", help="of the numbers in figures and tables: en or de (en)", metavar="X")
     add(_report, scale)

@@ -1,4 +1,7 @@
-"""The notebooks of the results: train what they need, then execute them side by side through papermill."""
+"""The notebooks of the results: train what they need, and execute each through papermill as soon as its runs are there.
+
+A notebook whose figures are current (`current`) is not executed again.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,39 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from thesislib.app import chapter, numbers, prose
-from thesislib.experiments import sections
+from thesislib.app import chapter, current, numbers, prose
+from thesislib.experiments import own, sections
 from thesislib.plots import save
-from thesislib.runs import launch
+from thesislib.runs import launch, progress, store
 from thesislib.runs.results import Results, Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
-from thesislib.system.files import FULL, ROOT, settle_folders
+from thesislib.system.files import FULL, ROOT, make_writable, settle_folders
 
 #: Notebooks that are no sections of the thesis: they train what they draw, and their defaults are what stands in them.
 EXPLORATORY = ("0_first_steps", "0_own_question")
+
+#: Its notebook computes for minutes, and shares that out among processes of its own.
+LONG = "6_gradients_and_valleys"
+
+#: Sections whose runs are trained last, while LONG is executed: their own notebooks take seconds.
+LATE = ("4-2_merged_minima", "5_warm_restarts", "8_cost")
 
 #: Seconds that a cell may take: long, but a notebook that waits for somebody must end.
 CELL_SECONDS = 24 * 3600
 
 #: In front of the names of folders that a kernel has for itself, and how long the path before that may be: a socket's
 #: whole path has room for 107 bytes.
-_PRIVATE, _LONGEST = "thesis-kernel-", 75
+_PRIVATE, _LONGEST = "thesis-kernel-", 60
 
 
 def notebooks_folder() -> Path:
@@ -109,81 +120,209 @@ def _values(chosen: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any
     return {s: known | {n: value for n, value in given.items() if n in known} for s, known in values.items()}
 
 
-def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None = None) -> bool:
-    """Make the figures of the chosen notebooks (all if none is chosen); True if every one of them ran through.
+@dataclass(frozen=True)
+class Task:
+    """A notebook that is to be executed: its parameters, and the labelled runs that it needs."""
 
-    `given` are parameters that take the place of the defaults. Prints a line a notebook. Raises UserError, before
-    anything is trained, for an unknown section, scale or parameter, a value that does not fit, or missing data;
-    OSError if the disk is full.
+    section: str
+    parameters: dict[str, Any]
+    rows: list[Row]
+
+    def made_of(self) -> dict[str, str]:
+        """What decides what it draws, as of now (`current.ingredients`)."""
+        return current.ingredients(notebooks_folder() / f"{self.section}.ipynb", self.parameters, self.rows)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of a notebook: the names of its files or the error, and whether it was executed by this call."""
+
+    files: list[str]
+    error: str = ""
+    executed: bool = True
+    seconds: float = 0.0
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of its figures for LaTeX."""
+        return [name for name in self.files if name.endswith(".pgf")]
+
+
+def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None = None, force: bool = False) -> bool:
+    """Make the figures of the chosen notebooks (all if none is chosen); True if every one of them is there.
+
+    A notebook whose figures are current is left as it is, unless `force` is set. `given` are parameters that take the
+    place of the defaults. Prints a line for each notebook that is executed. Raises UserError, before anything is
+    trained, for an unknown section, scale or parameter, a value that does not fit, or missing data; OSError if the disk
+    is full.
     """
-    chosen = list(chosen) or [*EXPLORATORY, *sections.SECTIONS]
-    values = _values(chosen, given or {})
+    values = _values(list(dict.fromkeys(chosen)) or [*sections.SECTIONS, *EXPLORATORY], given or {})
     sections.rows("0_explore", scale)  # refuses an unknown scale, if nothing below does
-    rows = {s: sections.rows(s, scale, **sections.check(s, values[s])) for s in chosen if s not in EXPLORATORY}
+    tasks = [Task(section, known | {"scale": scale}, _rows(section, scale, known)) for section, known in values.items()]
     settle_folders()  # kernels work in notebooks/
     _delete_abandoned()
-    launch.missing(row.run for some in rows.values() for row in some)  # says so if data are missing
+    launch.missing(row.run for task in tasks for row in task.rows)  # says so if data are missing
     begin, folder = time.perf_counter(), save.make_folder(scale)
-    before = _stamps(folder)
-    errors = _train(rows)
-    trained = time.perf_counter()
-    # Runs are there: a notebook only reads and draws, in its own kernel. The landscape takes longest, so it begins.
-    ready = sorted((s for s in chosen if s not in errors), key=lambda s: s != "6_gradients_and_valleys")
-    with machine.pool_of(machine.cores()) as pool:
-        futures = {pool.submit(_papermill, s, folder, values[s] | {"scale": scale}): s for s in ready}
-        for future in as_completed(futures):
-            seconds, error = future.result()
-            if error:
-                errors[futures[future]] = error
-            print(f"{'FAILED' if error else 'ok    '} {futures[future]:<24} {error or f'{seconds:5.1f} s'}", flush=True)
-    for section in rows.keys() - errors.keys() - {"9_claims"}:  # all of the others' runs: its table is the verdicts
-        runs = Results(rows[section], scale, section)
-        columns = prose.columns(prose.read(notebooks_folder() / f"{section}.ipynb"))
-        save.table(runs.for_csv(), section, runs, columns)
+    there = {task.section: current.written(folder, task.section, task.made_of()) for task in tasks if not force}
+    drawn = {section: Drawn(files, executed=False) for section, files in there.items() if files is not None}
+    if todo := [task for task in tasks if task.section not in drawn]:
+        drawn |= _work(todo, folder, force)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
-    drawn = sorted(path for path, stamp in _stamps(folder).items() if before.get(path) != stamp)
-    document = save.document(folder, drawn)
+    document = save.document(folder, sorted({folder / name for one in drawn.values() for name in one.figures}))
     read = chapter_sections()
     columns = {section.name: prose.columns(section) for section in read}
     save.write(folder, "numbers.tex", numbers.numbers(folder, columns).encode())
     save.write(folder, "captions.tex", chapter.captions(folder, read).encode())
+    new = [one for one in drawn.values() if one.executed and not one.error]
+    failed = [section for section, one in drawn.items() if one.error]
+    left = len(drawn) - len(new) - len(failed)
     print(
-        f"{len(chosen) - len(errors)} of {len(chosen)} notebooks, "
-        f"{len(drawn)} figures in {folder} ({document.name} shows them); "
-        f"training {trained - begin:.0f} s, notebooks {time.perf_counter() - trained:.0f} s"
+        f"{len(new)} of {len(drawn)} notebooks, {sum(len(one.figures) for one in new)} figures in {folder} "
+        f"({document.name} shows them), {time.perf_counter() - begin:.0f} s"
+        + f"; {left} were current, so left as they are" * bool(left)
+        + f"; FAILED: {', '.join(failed)}" * bool(failed)
     )
-    return not errors
+    return not failed
 
 
-def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Of each figure in a folder, what changes when it is drawn anew."""
-    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.glob("*.pgf")}
+def _rows(section: str, scale: str, values: dict[str, Any]) -> list[Row]:
+    """The labelled runs that a notebook needs; none of an exploratory one whose parameters do not say so."""
+    if section not in EXPLORATORY:
+        return sections.rows(section, scale, **sections.check(section, values))
+    with contextlib.suppress(UserError, ValueError, KeyError, TypeError, AttributeError):  # it will say so itself
+        return own.rows(values["settings"], scale, values["seeds"])
+    return []
 
 
-def _train(rows: dict[str, list[Row]]) -> dict[str, str]:
-    """Train what the sections need; an error for each section that still lacks runs, printed as well."""
-    try:
-        launch.train_missing(sections.in_order(row for some in rows.values() for row in some))
-    except RuntimeError as failure:
-        print(f"FAILED training: {failure}", flush=True)
-    lacking = {section: len(launch.missing(row.run for row in some)) for section, some in rows.items()}
-    errors = {section: f"{count} runs are missing" for section, count in lacking.items() if count}
-    for section, error in errors.items():
-        print(f"FAILED {section:<24} {error}", flush=True)
-    return errors
+def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
+    """Train what the notebooks need, and execute each as soon as its runs are there; what came of each.
+
+    As many processes are at work as there are cores (`machine.cores`), those that train and those that draw together.
+    """
+    cores, in_turn = machine.cores(), sorted(tasks, key=lambda task: task.section in LATE)
+    # Each beside the longer run that it is cut from: a section early in the chapter would else wait for a late one.
+    families = launch.families(launch.missing(row.run for task in in_turn for row in task.rows))
+    runs = [run for family in families for run in family]
+    if runs:
+        make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
+    with (
+        _kernel_folder() as private,
+        machine.pool_of(cores) as trainers,
+        machine.pool_of(cores) as kernels,  # apart: a trainer that runs out of memory takes all of its pool with it
+        progress.Bar(runs, shown=bool(runs)) as bar,
+    ):
+        training, drawing = launch.Training(trainers, runs, bar), _Drawing(kernels, tasks, folder, private, force)
+        while True:
+            drawing.begin(training, cores)
+            training.begin(cores - drawing.processes)
+            if not training.running and not drawing.running:
+                break
+            futures = {*training.running, *drawing.running}
+            ended = wait(futures, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
+            training.end(ended)
+            drawing.end(ended)
+    if training.failed:
+        print(f"FAILED training: {training.failed}", flush=True)
+    return drawing.drawn | {task.section: drawing.lacking(task, training) for task in drawing.waiting}
 
 
-def _papermill(section: str, folder: Path, parameters: dict[str, Any]) -> tuple[float, str]:
+class _Drawing:
+    """Notebooks that are executed by a pool's processes, each in a kernel of its own."""
+
+    def __init__(self, pool: ProcessPoolExecutor, tasks: list[Task], folder: Path, private: Path, force: bool) -> None:
+        self.waiting, self.drawn = list(tasks), dict[str, Drawn]()
+        self.running: dict[Future[Drawn], tuple[Task, int]] = {}
+        self._pool, self._died, self._fixed = pool, False, (folder, private, force)
+
+    @property
+    def processes(self) -> int:
+        """How many processes are at work."""
+        return sum(processes for _, processes in self.running.values())
+
+    def begin(self, training: launch.Training, cores: int) -> None:
+        """Begin those whose runs are there, as long as a core is free."""
+        for task in self._ready(training):
+            if self._died or self.processes + len(training.running) >= cores:
+                break
+            self.waiting.remove(task)
+            alone = not (self.waiting or self.running or training.waiting or training.running)
+            processes = 1 if task.section != LONG else cores if alone else max(1, cores // 2)
+            self.running[self._pool.submit(_draw, task, *self._fixed, processes)] = task, processes
+
+    def _ready(self, training: launch.Training) -> list[Task]:
+        """Those whose runs are there: LONG first, and last, when no run waits, those that need none."""
+        ready = [task for task in self.waiting if training.left.isdisjoint(row.run for row in task.rows)]
+        return sorted((task for task in ready if task.rows or not training.waiting), key=lambda t: t.section != LONG)
+
+    def end(self, ended: Iterable[Future[Drawn]]) -> None:
+        """Take note of those that have ended, well or badly, and say so. Raises OSError if the disk is full."""
+        for future in [future for future in ended if future in self.running]:
+            section = self.running.pop(future)[0].section
+            try:
+                self.drawn[section] = future.result()
+            except BrokenProcessPool as error:
+                self._died, self.drawn[section] = True, Drawn([], str(error))
+            _say(section, self.drawn[section])
+
+    def lacking(self, task: Task, training: launch.Training) -> Drawn:
+        """What came of a notebook that could not be begun."""
+        count = len(training.left.intersection(row.run for row in task.rows))
+        drawn = Drawn([], f"{count} runs are missing" if count else "a process died")
+        _say(task.section, drawn)
+        return drawn
+
+
+def _say(section: str, drawn: Drawn) -> None:
+    if drawn.executed:
+        ended = drawn.error or f"{drawn.seconds:5.1f} s"
+        progress.say(f"{'FAILED' if drawn.error else 'ok    '} {section:<24} {ended}")
+
+
+def _draw(task: Task, folder: Path, private: Path, force: bool, processes: int) -> Drawn:
+    """Execute a notebook, in a process of its own, and write down of what it was made and which files it wrote.
+
+    It may start so many processes. Raises OSError if the disk is full.
+    """
+    section = task.section
+    log = private / f"{section}.written"
+    os.environ |= {machine.JOBS: str(processes), save.LOG: str(log)}
+    with save.writing(folder, section):
+        made_of = task.made_of()
+        if not force and (files := current.written(folder, section, made_of)) is not None:
+            return Drawn(files, executed=False)  # by somebody else, meanwhile
+        seconds, error = _papermill(section, folder, task.parameters, private)
+        if error:
+            return Drawn([], error)
+        try:
+            _table(task)
+        except UserError as failure:
+            return Drawn([], printable(str(failure)))
+        # What changed meanwhile may stand in the figures or not: they are then current for nobody.
+        files = current.note(folder, section, made_of if made_of == task.made_of() else {}, log)
+    return Drawn(files, seconds=seconds)
+
+
+def _table(task: Task) -> None:
+    """Write the table of a section's runs; not of the claims', which are the others': its table is the verdicts."""
+    if task.section in sections.SECTIONS and task.section != "9_claims":
+        runs = Results(task.rows, task.parameters["scale"], task.section)
+        columns = prose.columns(prose.read(notebooks_folder() / f"{task.section}.ipynb"))
+        save.table(runs.for_csv(), task.section, runs, columns)
+
+
+def _papermill(
+    section: str, folder: Path, parameters: dict[str, Any], private: Path | None = None
+) -> tuple[float, str]:
     """Execute one notebook; seconds, and the error (empty if none) with the cell it came from.
 
-    Raises OSError if the disk is full.
+    `private` is a folder for what its kernel leaves (None: one of its own). Raises OSError if the disk is full.
     """
     from papermill import PapermillExecutionError, execute_notebook
 
     begin, error = time.perf_counter(), ""
     os.environ.pop("JPY_SESSION_NAME", None)  # of a notebook that started all this: nobody looks at this one
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of cells that it cannot read; here they are
-    with _kernel_folder() as private:
+    with _kernel_folder(private) as private:
         executed = private / "executed.ipynb"
         try:
             execute_notebook(
@@ -246,9 +385,13 @@ def _private_kernel(private: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _kernel_folder() -> Iterator[Path]:
-    """A folder for all that a kernel and its notebook leave, which only this user can read; gone afterwards."""
-    folder = tempfile.TemporaryDirectory(prefix=_PRIVATE, dir=_temporary(), ignore_cleanup_errors=True)
+def _kernel_folder(inside: Path | None = None) -> Iterator[Path]:
+    """A folder for all that a kernel and its notebook leave, which only this user can read; gone afterwards.
+
+    It lies `inside` another such folder, or for itself.
+    """
+    name = {"dir": inside, "prefix": ""} if inside else {"dir": _temporary(), "prefix": _PRIVATE}
+    folder = tempfile.TemporaryDirectory(**name, ignore_cleanup_errors=True)
     # The lock tells `_delete_abandoned` that somebody works here.
     with folder as name, FileLock(Path(name, "lock")):
         yield Path(name)

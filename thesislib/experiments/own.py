@@ -21,14 +21,14 @@ Setting = Iterable[Run] | Mapping[str, Any]
 def train(
     runs: Iterable[Run] | Mapping[str, Setting] | pd.DataFrame,
     scale: str = "own",
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] | None = None,
 ) -> Results:
     """Train runs of one's own, side by side, and return their results; what is finished is only read.
 
     `runs` is a list, rows of `tl.runs()`, or has a list under each label. A label may have fields of `tl.Run` instead:
-    the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (None: the scale's). Figures
-    of these results go into the folder of that scale. Raises UserError for a value that does not fit, RuntimeError if a
-    run fails.
+    the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (so many, from 0 on, or a
+    list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for a value
+    that does not fit, RuntimeError if a run fails.
 
     >>> import thesislib as tl
     >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)
@@ -41,22 +41,27 @@ def train(
     """
     if hasattr(runs, "columns"):  # a table, without importing pandas to ask
         runs = listing.runs_of(runs)
-    if not isinstance(runs, Mapping):
-        return launch.results(rows_of(runs), scale=scale)
-    rows = []
-    for label, setting in runs.items():
+    found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(runs)
+    return launch.results(found, scale=scale)
+
+
+def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int] | None = None) -> list[Row]:
+    """The labelled runs that `train` trains. Raises UserError for a value that does not fit."""
+    found: list[Row] = []
+    for label, setting in settings.items():
         if isinstance(setting, Mapping):
-            rows += _of_scale(label, setting, scale, seeds)
+            found += _of_scale(label, setting, scale, seeds)
         else:
-            rows += [Row(run, label) for run in setting]
-    return launch.results(rows, scale=scale)
+            found += [Row(run, label) for run in setting]
+    return found
 
 
-def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: Sequence[int] | None) -> list[Row]:
+def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Sequence[int] | None) -> list[Row]:
     if scale not in SCALES:
         raise UserError(f"the fields of {label!r} are completed by a scale's: choose from {', '.join(SCALES)}")
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
-    rows = [Row(run, label) for run in SCALES[scale].runs(**{"seeds": seeds} | every_cycle | dict(fields))]
+    own = SCALES[scale].with_seeds(seeds or None)
+    rows = [Row(run, label) for run in own.runs(**every_cycle | dict(fields))]
     for row in rows:
         sections.check_hill(row)
     return rows

@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from thesislib.system.files import ABANDONED, make_writable
 
 #: In each folder of figures, the names of the files that were written there.
 WRITTEN = ".written"
+#: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
+LOG = "THESIS_WRITTEN"
 #: Names of the .tex files in such a folder that are no tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
@@ -48,6 +51,23 @@ def make_folder(scale: str) -> Path:
 def write(folder: Path, name: str, content: bytes) -> None:
     """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
     files.write(folder / name, content)
+    _note(folder, name)
+    if log := os.environ.get(LOG):
+        line = {"path": str(folder / name), "digest": files.digest(content)}
+        files.append(Path(log), json.dumps(line).encode() + b"\n")
+
+
+@contextmanager
+def writing(folder: Path, section: str) -> Iterator[None]:
+    """Be the only process that writes the figures of a section; waits while another one does."""
+    lock = f".{section}.lock"
+    _note(folder, lock)
+    with files.lock(folder / lock):
+        yield
+
+
+def _note(folder: Path, name: str) -> None:
+    """Add a name to the list of what `delete` may delete."""
     if name not in _written(folder):
         with (folder / WRITTEN).open("a") as names:
             names.write(f"{name}\n")

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -179,33 +179,66 @@ def train_missing(
     if not todo:
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
-    failures: Counter[str] = Counter()
-    died, workers = False, min(workers or machine.cores(), len(todo))
-    queue, running = _Queue(todo), {}
+    workers = min(workers or machine.cores(), len(todo))
     with machine.pool_of(workers, first_worker) as pool, progress.Bar(todo, shown=stop is None) as bar:
-        while queue.waiting or running:
-            while not died and len(running) < workers and (run := queue.take()):
-                running[pool.submit(_execute, run)] = run
-            if not running:  # a process died, of memory perhaps: this pool takes no further runs
-                break
-            ended = wait(running, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
+        training = Training(pool, todo, bar)
+        while training.begin(workers):
+            ended = wait(training.running, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
             if stop is not None and stop.is_set():
                 raise KeyboardInterrupt
-            for future in ended:
-                queue.done(run := running.pop(future))
-                bar.done(run)
-                if error := future.exception():
-                    if isinstance(error, OSError) and error.errno in FULL:
-                        raise error  # no other run would get farther
-                    died = died or isinstance(error, BrokenProcessPool)
-                    expected = isinstance(error, UserError | OSError | BrokenProcessPool)
-                    reason = str(error) if expected else f"{type(error).__name__}: {error}"
-                    if not expected and reason not in failures:
-                        tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
-                    failures[reason] += 1
-            bar.update(running.values())
-    if failures:
-        raise RuntimeError("; ".join(f"{count} runs failed: {reason}" for reason, count in failures.items()))
+            training.end(ended)
+    if training.failed:
+        raise RuntimeError(training.failed)
+
+
+class Training:
+    """Runs that are trained by a pool's processes, in the order of the runs (see _Queue), and shown by a bar."""
+
+    def __init__(self, pool: ProcessPoolExecutor, runs: Sequence[Run], bar: progress.Bar) -> None:
+        #: Runs that are not finished, or have failed; those under way.
+        self.left, self.running = set(runs), dict[Future, Run]()
+        self._pool, self._bar, self._queue = pool, bar, _Queue(runs)
+        self._died, self._failures = False, Counter[str]()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are runs that have not been begun."""
+        return bool(self._queue.waiting) and not self._died
+
+    @property
+    def failed(self) -> str:
+        """How many runs failed, and why; empty if none did."""
+        return "; ".join(f"{count} runs failed: {reason}" for reason, count in self._failures.items())
+
+    def begin(self, most: int) -> bool:
+        """Begin runs until so many are under way, or none can be begun; whether any are under way."""
+        while not self._died and len(self.running) < most and (run := self._queue.take()):
+            self.running[self._pool.submit(_execute, run)] = run
+        return bool(self.running)
+
+    def end(self, ended: Iterable[Future]) -> None:
+        """Take note of those that have ended, well or badly. Raises OSError if the disk is full.
+
+        Once a process died, of memory perhaps, the pool takes no further runs.
+        """
+        for future in [future for future in ended if future in self.running]:
+            self._queue.done(run := self.running.pop(future))
+            self._bar.done(run)
+            if error := future.exception():
+                self._fail(error)
+            else:
+                self.left.discard(run)
+        self._bar.update(self.running.values())
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise error  # no other run would get farther
+        self._died = self._died or isinstance(error, BrokenProcessPool)
+        expected = isinstance(error, UserError | OSError | BrokenProcessPool)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        if not expected and reason not in self._failures:
+            tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
+        self._failures[reason] += 1
 
 
 def _execute(run: Run) -> None:

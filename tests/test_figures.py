@@ -1,0 +1,242 @@
+"""`make figures`: notebooks beside the training, and none that is current executed again."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE
+
+from thesislib.experiments import sections
+from thesislib.runs import store
+from thesislib.system.files import ROOT
+
+CHOSEN = ("1_baseline", "2-1_width", "2-2_strength", "2-3_interaction", "3-2_epochs", "8_cost")
+
+
+class Tree:
+    """A copy of package and notebooks, which can be changed; the chapter's runs; figures of its own."""
+
+    def __init__(self, folder, runs):
+        for name in ("thesislib", "notebooks"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "figures" / "reference").mkdir(parents=True)
+        shutil.copy(ROOT / "figures" / "reference" / "bench.csv", folder / "figures" / "reference")
+        shutil.copytree(runs, folder / "runs")
+        self.folder, self.figures = folder, folder / "figures" / "smoke"
+
+    def start(self, *arguments, path="", **environment):
+        set_here = {"THESIS_RUNS": str(self.folder / "runs"), "THESIS_FIGURES": str(self.figures.parent)}
+        set_here |= {"PYTHONPATH": os.pathsep.join([str(self.folder), path])}
+        command = [sys.executable, "-m", "thesislib", "figures", "--scale", "smoke", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=os.environ | set_here | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def make(self, *arguments, **environment):
+        """Exit code, sections that were executed, the last line."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=PATIENCE)
+        lines = out.splitlines()
+        assert lines, err
+        executed = [line.split()[1] for line in lines[:-1] if line.startswith(("ok", "FAILED"))]
+        return process.returncode, executed, lines[-1]
+
+    def written(self):
+        """What changes when a file is written anew; the documents of all figures always are."""
+        always = ("figures.tex", "numbers.tex", "captions.tex")
+        files = [path for path in self.figures.iterdir() if path.name not in always and path.suffix != ".lock"]
+        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+
+    def listed(self):
+        return re.findall(r"\\input\{(.*?)\}", (self.figures / "figures.tex").read_text())
+
+    def edit(self, path, old, new):
+        text = (self.folder / path).read_text()
+        assert text.count(old) == 1
+        (self.folder / path).write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def tree(chapter, tmp_path_factory):
+    tree = Tree(tmp_path_factory.mktemp("tree"), chapter.environment["THESIS_RUNS"])
+    code, executed, said = tree.make("--section", *CHOSEN)
+    assert code == 0
+    assert sorted(executed) == sorted(CHOSEN)
+    assert said.startswith(f"6 of 6 notebooks, 9 figures in {tree.figures}")
+    return tree
+
+
+def test_notebooks_are_executed_beside_the_training_when_their_runs_are_there(chapter):
+    """Of a chapter that was made from nothing."""
+    runs = Path(chapter.environment["THESIS_RUNS"])
+    done = {path.parent.name: path.stat().st_mtime for path in runs.glob("*/done.json")}
+    begun = {name: papermill(chapter.figures, name, "start_time") for name in sections.SECTIONS}
+    for section, at in begun.items():
+        assert at > max(done[store.run_id(row.run)] for row in sections.rows(section, "smoke")), section
+    assert begun["1_baseline"] < papermill(chapter.figures, "1_baseline", "end_time") < max(done.values())
+    assert begun["6_gradients_and_valleys"] < max(done.values()), "the one that takes longest is not left for the end"
+
+
+def papermill(figures, section, what):
+    executed = json.loads((figures / f"{section}.ipynb").read_text())
+    return datetime.fromisoformat(executed["metadata"]["papermill"][what]).timestamp()
+
+
+def test_what_is_current_is_left_as_it_is(tree):
+    before, listed = tree.written(), tree.listed()
+    code, executed, said = tree.make("--section", *CHOSEN)
+    assert (code, executed) == (0, [])
+    assert said.startswith(f"0 of 6 notebooks, 0 figures in {tree.figures}")
+    assert "6 were current" in said
+    assert tree.written() == before
+    assert tree.listed() == listed
+    assert len(listed) == 9
+
+
+def test_only_what_has_changed_is_executed(tree):
+    """Another text, a picture that is gone, a table that was edited, half a notebook, another run."""
+    only = {store.run_id(row.run) for row in sections.rows("2-3_interaction", "smoke")}
+    for section in CHOSEN:
+        if section != "2-3_interaction":
+            only -= {store.run_id(row.run) for row in sections.rows(section, "smoke")}
+    done = tree.folder / "runs" / only.pop() / "done.json"
+    changes = {
+        "1_baseline": lambda: tree.edit("notebooks/1_baseline.ipynb", "# 1 Baseline", "# 1 The baseline"),
+        "2-1_width": lambda: (tree.figures / "2-1_width_end.png").unlink(),
+        "2-2_strength": lambda: (tree.figures / "2-2_strength.csv").write_text("mine"),
+        "2-3_interaction": lambda: done.write_text(re.sub(r'"finished": "\d', '"finished": "9', digestless(done))),
+        "3-2_epochs": lambda: os.truncate(tree.figures / "3-2_epochs.ipynb", 999),
+    }
+    for change in changes.values():
+        change()
+    before = tree.written()
+    code, executed, said = tree.make("--section", *CHOSEN)
+    assert code == 0
+    assert sorted(executed) == sorted(changes)
+    assert said.startswith("5 of 6 notebooks, 8 figures")
+    after = tree.written()
+    assert {name for name in after if name.startswith("8_cost") and after[name] == before[name]} == {
+        name for name in before if name.startswith("8_cost")
+    }
+    assert (tree.figures / "2-1_width_end.png").is_file()
+    assert (tree.figures / "2-2_strength.csv").read_text().startswith("label,")
+    assert "8_cost.pgf" in tree.listed()
+    assert tree.make("--section", *CHOSEN)[1] == []
+
+
+def digestless(path):
+    """A JSON file without the digest of its content, against which it would be read."""
+    content = json.loads(path.read_text())
+    del content["digest"]
+    return json.dumps(content)
+
+
+def test_parameters_settings_code_and_packages_count(tree):
+    """Each changed once; and what is forced is executed though nothing has changed."""
+    other = tree.folder / "site" / "submitit-99.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: submitit\nVersion: 99.0\n")
+    code = ("thesislib/runs/slurm.py", '"""', '"""Another text. ')
+    once = ("--section", "8_cost")
+    assert tree.make(*once)[1] == []
+    assert tree.make(*once, "-p", "hills=5")[1] == ["8_cost"]
+    assert tree.make(*once)[1] == ["8_cost"], "what lies there is of other parameters"
+    assert tree.make(*once, THESIS_WIDTH="column")[1] == ["8_cost"]
+    assert tree.listed() == ["8_cost-column.pgf"]
+    assert tree.make(*once, "--width", "column")[1] == []
+    assert tree.make(*once, "--width", "column", path=str(other.parent))[1] == ["8_cost"]
+    text = (tree.folder / code[0]).read_text()
+    (tree.folder / code[0]).write_text(text.replace(*code[1:], 1))
+    assert tree.make(*once)[1] == ["8_cost"]
+    assert tree.make(*once)[1] == []
+    before = tree.written()
+    assert tree.make(*once, "--force")[1] == ["8_cost"]
+    assert tree.written()["8_cost.pgf"] != before["8_cost.pgf"]
+
+
+def test_what_failed_is_tried_again_and_told_at_the_end(tree):
+    line = "figure = tl.plot.heatmaps(runs)"
+    tree.edit("notebooks/2-3_interaction.ipynb", line, "figure = tl.plot.nothing(runs)")
+    both = ("--section", "2-3_interaction", "8_cost")
+    for _ in range(2):
+        code, executed, said = tree.make(*both)
+        assert (code, executed[0]) == (1, "2-3_interaction") or executed == ["8_cost", "2-3_interaction"]
+        assert said.endswith("FAILED: 2-3_interaction")
+        assert tree.listed() == ["8_cost.pgf"]
+    tree.edit("notebooks/2-3_interaction.ipynb", "figure = tl.plot.nothing(runs)", line)
+    code, executed, said = tree.make(*both)
+    assert (code, executed) == (0, ["2-3_interaction"])
+    assert tree.listed() == ["2-3_interaction.pgf", "8_cost.pgf"]
+
+
+def test_two_at_once_execute_a_notebook_once(tree):
+    before = tree.written()
+    once = ("--section", "8_cost", "-p", "hills=4")
+    both = [tree.start(*once) for _ in range(2)]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(text.count("ok     8_cost") for text in said) == 1, said
+    assert tree.written()["8_cost.pgf"] != before["8_cost.pgf"]
+
+
+def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(chapter, tmp_path, short):
+    """While it trains and a kernel is at work; then, one process at a time, the rest."""
+    tree = Tree(tmp_path, chapter.environment["THESIS_RUNS"])
+    needed = {store.run_id(row.run) for row in sections.rows("4-2_merged_minima", "smoke")}
+    kept = {store.run_id(row.run) for row in sections.rows("6_gradients_and_valleys", "smoke")}
+    for name in needed - kept:
+        shutil.rmtree(tree.folder / "runs" / name)
+    for path in tree.folder.glob("runs/*/derived-*"):
+        path.unlink()
+    arguments = ("--section", "4-2_merged_minima", "6_gradients_and_valleys")
+    process = tree.start(*arguments, "--jobs", "2", TMPDIR=str(short))
+    wait_until(lambda: left_of(short) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "thesislib: interrupted; what is finished is kept, the rest resumes"
+    wait_until(lambda: not left_of(short))  # kernels look every second whether anybody is there
+    assert not list(short.glob("thesis-kernel-*"))
+    code, executed, _ = tree.make(*arguments, "--jobs", "1")
+    assert code == 0
+    assert sorted(executed) == sorted(arguments[1:])
+    for section in arguments[1:]:
+        begin, end = (papermill(tree.figures, section, what) for what in ("start_time", "end_time"))
+        finished = [(tree.folder / "runs" / name / "done.json").stat().st_mtime for name in needed - kept]
+        assert not [at for at in finished if begin < at < end], "nothing trains beside a notebook"
+
+
+@pytest.fixture
+def short():
+    """A folder whose path leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def left_of(folder):
+    """Processes whose command names something in a folder: kernels."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:  # it has ended
+            continue
+        found += [path.parent.name] * (os.fsencode(folder) in command)
+    return found
+
+
+def wait_until(true):
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
