@@ -78,6 +78,8 @@ def test_a_setting_looks_the_same_everywhere():
     assert len({one.color for one in styles.values()}) == 4
     many = style.line_styles([f"w = {k}" for k in range(20)])
     assert len({one.color for one in many.values()}) == 20
+    for some in (styles, many):  # in grey print as well
+        assert len({(one.linestyle, one.marker) for one in some.values()}) == len(some)
 
 
 def test_panels_alike_have_one_axis():

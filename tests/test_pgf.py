@@ -266,6 +266,15 @@ def assert_like(code, figure):
     assert not re.search(r"axis cs:[^)]*nan", code)
 
 
+def assert_told_apart_in_grey(figure):
+    """In every panel no two curves of the legend have the same dashes and marks."""
+    for axis in figure.axes:
+        handles, _ = axis.get_legend_handles_labels()
+        lines = [handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
+        looks = [(drawn_line(line)["dashes"], line.get_marker()) for line in lines]
+        assert len(set(looks)) == len(looks), looks
+
+
 def figures_of(section, monkeypatch):
     """The figures that a notebook saves, by name: its code, executed here."""
     found = {}
@@ -287,6 +296,7 @@ def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
     assert found
     for name, figure in found.items():
         assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
+        assert_told_apart_in_grey(figure)
         plt.close(figure)
 
 

@@ -1,14 +1,22 @@
 """Figures at other widths: laid out anew, their PGF equal to their PNG, and fitting where they are used."""
 
-import shutil
+import io
+import itertools
+import re
+import subprocess
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from scipy import ndimage
 from test_pgf import assert_like, code_of, needs_tex, tex
 
 from thesislib.__main__ import main
+from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
+from thesislib.plots.language import written_in
 from thesislib.plots.pgf import pgf_code
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
@@ -113,27 +121,140 @@ def test_files_have_the_widths_name(results, monkeypatch):
     plt.close(figure)
 
 
+@pytest.fixture
+def claims():
+    """Statements with names as long as those of 9_claims."""
+    rows = [
+        {"claim": f"C{k}", "says": "after a further minimum d to the first falls", "verdict": verdict, "unit": unit,
+         "effect": 2.0, "low": 1.5, "high": 4.0, "margin": 1.1, "network": "mlp"}
+        for k, (unit, verdict) in enumerate(
+            [("factor", "reproduced"), ("factor", "undecided"), ("points", "not reproduced"), ("percent", "reproduced")]
+        )
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_long_names_stand_above_their_rows_in_a_column(claims, tmp_path):
+    figure = panels.forest(claims)
+    before = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
+    with style.styled(), style.laid_out(figure, 3.3):
+        for axis, names, place in zip(figure.axes, before, places(figure), strict=True):
+            assert place.width > 0.8
+            assert [text.get_text() for text in axis.texts] == names
+            boxes = [text.get_window_extent() for text in axis.texts]
+            assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+            for text, box, y in zip(axis.texts, boxes, axis.get_yticks(), strict=True):
+                assert box.y0 > axis.transData.transform((1, y))[1], text
+            assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+        assert_like(code_of(figure, tmp_path), figure)
+    assert [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes] == before
+    assert not any(axis.texts for axis in figure.axes)
+    plt.close(figure)
+
+
+#: Settings of the figure that is looked at, at heights at which nothing hides anything.
+FLAT = {"s = 1": 0.125, "s = 10": 0.25, "s = 10, no L2": 0.375, "s = 100": 0.5}
+
+
+def flat_curves():
+    """Two panels with the band of two seeds around each curve."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "t": t, "accuracy": y + spread, "lr": y - spread}
+        for label, y in FLAT.items()
+        for seed, spread in enumerate((-0.01, 0.01))
+        for t in np.linspace(0, 1, 21)
+    ]
+    return curves.against(pd.DataFrame(rows), "t", ["accuracy", "lr"], height=1.8)
+
+
+def heat_map():
+    """Distances with thousands."""
+    runs = [Run(strength=s, width=w, minima_every=1) for s in (1.0, 10.0) for w in (0.01, 0.1)]
+    results = Results({str(k): [run] for k, run in enumerate(runs)})
+    rows = [
+        {"network": "mlp", "id": row.id, "label": row.label, "strength": 0, "accuracy": 0.9, "d_0": d}
+        for row, d in zip(results, (100.0, 2000.0, 27106.0, 12345.0), strict=True)
+    ]
+    results.__dict__["history"] = pd.DataFrame(rows)
+    return panels.heatmaps(results, height=1.8)
+
+
+def seen(image):
+    """What is on a picture of `flat_curves`: marks on each curve and samples in the legend, by colour; and ticks."""
+    pixels = np.asarray(image.convert("RGB")).astype(int)
+    found = {}
+    for colour in sorted({one.color for one in style.line_styles(list(FLAT)).values()}):
+        mask = np.abs(pixels - np.round(255 * np.array(colour))).sum(axis=2) < 50
+        parts, _ = ndimage.label(ndimage.binary_closing(mask, np.ones((1, 15))), np.ones((3, 3)))
+        boxes = ndimage.find_objects(parts)
+        wide = [box for box in boxes if box[1].stop - box[1].start > 120]
+        marks = [count_runs(mask[box].sum(axis=0) > 7) for box in wide]  # a line has 3 or 4 pixels, a mark 11
+        found[colour] = (sorted(marks), sum(30 < box[1].stop - box[1].start < 60 for box in boxes))
+    dark = pixels.max(axis=2) < 100
+    return found, ticks_below(dark), ticks_below(dark.T[::-1])
+
+
+def count_runs(flags):
+    """How often flags in a row begin to be set."""
+    return int((np.diff(flags.astype(int), prepend=0) == 1).sum())
+
+
+def ticks_below(dark):
+    """The number of ticks of each axis that runs across."""
+    axes, _ = ndimage.label(ndimage.binary_opening(dark, np.ones((1, 120))))
+    boxes = ndimage.find_objects(axes)
+    return sorted(count_runs(dark[rows.stop + 3, max(0, at.start - 5) : at.stop + 5]) for rows, at in boxes)
+
+
 @needs_tex
 @pytest.mark.parametrize(
     ("width", "document", "options", "around"),
     [
-        ("column", "article", "twocolumn,10pt", "{}"),
-        ("half", "scrbook", "12pt,twoside", r"\begin{{minipage}}{{0.5\textwidth}}{}\end{{minipage}}"),
         ("text", "report", "10pt", "{}"),
+        ("text", "scrbook", "12pt,twoside", "{}"),
+        ("column", "article", "twocolumn,10pt", "{}"),
+        ("half", "article", "11pt", r"\begin{{minipage}}{{0.5\textwidth}}{}\end{{minipage}}"),
         ("4.5", "beamer", "aspectratio=169", r"\begin{{frame}}{}\end{{frame}}"),
     ],
-)
-def test_it_fits_where_it_is_used(results, width, document, options, around, tmp_path):
-    if (
-        shutil.which("kpsewhich")
-        and save.subprocess.run(["kpsewhich", f"{document}.cls"], capture_output=True).returncode
-    ):
+)  # fmt: skip
+def test_a_page_shows_what_the_png_shows(width, document, options, around, tmp_path):
+    """In two languages: no box is overfull, and of curves, marks, samples and ticks there are as many."""
+    if subprocess.run(["kpsewhich", f"{document}.cls"], capture_output=True).returncode:
         pytest.skip(f"TeX has no {document} here")
     inches, _, length = style.width_of(width)
-    figure = curves.curves(results, ["accuracy", "d_0"], height=1.5)
-    with style.styled(), style.laid_out(figure, inches):
-        code, _ = pgf_code(figure, "figure", length)
-    (tmp_path / "figure.pgf").write_text(code)
-    log = tex(tmp_path, around.format(r"\noindent\input{figure.pgf}"), document=document, options=options)
-    assert "Overfull" not in log
-    plt.close(figure)
+    pngs, body = [], []
+    for language, (name, make) in itertools.product(("en", "de"), (("flat", flat_curves), ("heat", heat_map))):
+        figure, name = make(), f"{name}-{language}"
+        with style.styled(), style.laid_out(figure, inches), written_in(figure, language):
+            figure.savefig(png := io.BytesIO(), dpi=200)  # in this order, as `save` does
+            code, images = pgf_code(figure, name, length)
+            pngs.append(Image.open(png))
+        for image, content in images.items():
+            (tmp_path / image).write_bytes(content)
+        (tmp_path / f"{name}.pgf").write_text(code)
+        body.append(around.format(rf"\noindent\input{{{name}.pgf}}") + r"\clearpage")
+        plt.close(figure)
+    plain = [r"\setbeamertemplate{navigation symbols}{}"] if document == "beamer" else []
+    log = tex(tmp_path, *body, document=document, options=options, packages=plain)
+    assert not re.search("Overfull|Missing character", log)
+    subprocess.run(["pdftoppm", "-r", "200", "-png", "thesis.pdf", "page"], cwd=tmp_path, check=True)
+    pages = [Image.open(path) for path in sorted(tmp_path.glob("page-*.png"))]
+    assert len(pages) == len(pngs)
+    for page, png in zip(pages[::2], pngs[::2], strict=True):
+        found, *ticks = seen(png)
+        assert seen(page) == (found, *ticks)
+        assert sum(len(marks) for marks, _ in found.values()) == 2 * len(FLAT)
+        assert sum(samples for _, samples in found.values()) == len(FLAT)
+        assert all(count >= 4 for marks, _ in found.values() for count in marks)
+        assert [len(some) for some in ticks] == [2, 2] and all(count >= 2 for some in ticks for count in some)
+    texts = [
+        subprocess.run(
+            ["pdftotext", "-f", str(k), "-l", str(k), "thesis.pdf", "-"], cwd=tmp_path, capture_output=True, text=True
+        ).stdout
+        for k in range(1, 5)
+    ]
+    for some, sign in zip((texts[:2], texts[2:]), ".,", strict=True):
+        assert f"0{sign}4" in some[0] and f"0{sign}01" in some[1]
+        other = ".,".replace(sign, "")
+        assert not re.search(rf"\d\{other}\d", "".join(some))
+    assert "27106" in texts[1] and re.search(r"27\s?106", texts[3])

@@ -363,7 +363,9 @@ class _Writer:
     def sample(self, handle: Any, size: float) -> str:
         """What stands before a legend's text: the very style that is drawn."""
         if isinstance(handle, ErrorbarContainer):
-            return self.bar_sample(handle, size)
+            if handle.lines[2]:
+                return self.bar_sample(handle, size)
+            handle = handle.lines[0]  # of a single seed, without bars
         if isinstance(handle, Line2D):
             return self.line(handle, is_sample=True)
         options = ["area legend"]

@@ -154,8 +154,10 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     colours |= zip(unknown, free if len(unknown) <= len(free) else sns.husl_palette(len(unknown)), strict=False)
     styles: dict[str, LineStyle] = {}
     for label, name in family.items():
-        before = sum(family[other] == name for other in styles)
-        marker = _MARKERS.get(colours[name]) or [*_MARKERS.values()][unknown.index(name) % len(_MARKERS)]
+        before, marker = sum(family[other] == name for other in styles), _MARKERS.get(colours[name])
+        if marker is None:  # of the palette of its own: another dash when the markers begin anew
+            again, place = divmod(unknown.index(name), len(_MARKERS))
+            before, marker = before + again, [*_MARKERS.values()][place]
         styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)], marker)
     return styles
 
