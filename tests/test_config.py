@@ -27,7 +27,7 @@ def test_id_knows_every_field_and_the_data():
         "lr_gamma": 0.2, "offset": 1, "strength_schedule": "pulse", "pulse": 2, "minima": "multiple",
         "minima_every": 3, "minimum_at_start": True, "merge": "mean", "kernel": "tanh", "strength": 2.0,
         "width": 0.1, "share": False, "precision": "bf16", "dense_steps": 3, "swa_from": 9, "member_epochs": 5,
-        "step_losses": True,
+        "step_losses": True, "hill_at": "random", "push": "random",
     }  # fmt: skip
     ids = {Run().digest(DATA), Run().digest("other")} | {Run(**{k: v}).digest(DATA) for k, v in changed.items()}
     cifar = Run(data="cifar10", model="resnet20")

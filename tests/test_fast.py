@@ -117,6 +117,7 @@ def test_both_paths_agree(monkeypatch):
 def test_without_this_file_all_is_the_same_up_to_rounding(tmp_path, monkeypatch):
     # A short one in bf16, which rounds so much that steps soon differ.
     runs = [TINY, TINY.replace(precision="bf16", lr=0.005, epochs=3, minima_every=1)]
+    runs += [TINY.replace(hill_at="mean", cycle=2, member_epochs=1, push="random"), TINY.replace(hill_at="random")]
     whole = [launch.execute(run).history for run in runs]
     package = Path(fast.__file__).parents[1]
     shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("fast.py", "__pycache__"))
@@ -130,7 +131,7 @@ def test_without_this_file_all_is_the_same_up_to_rounding(tmp_path, monkeypatch)
     command = [sys.executable, "-c", script, *(run.model_dump_json() for run in runs)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path)
     assert done.stdout.split() == [str(tmp_path / package.name / "runs" / "launch.py"), "False"], done.stderr
-    for run, expected, tolerance in zip(runs, whole, (1e-4, 3e-2), strict=True):
+    for run, expected, tolerance in zip(runs, whole, (1e-4, 3e-2, 1e-4, 1e-4), strict=True):
         found = launch.load(run).history.drop(columns=["seconds", "train_seconds"])
         assert found["d_0"].max() > 0
         pd.testing.assert_frame_equal(found, expected[found.columns], rtol=tolerance, atol=tolerance)

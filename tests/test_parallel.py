@@ -20,6 +20,14 @@ from thesislib.trainer import Trainer
 MLP = Run(
     train_size=512, test_size=251, model="mlp-tiny", lr=0.1, epochs=5, minima_every=2, minima="multiple", strength=5
 )
+#: Every control of the term: hills elsewhere, a push in a random direction.
+CONTROLS = [
+    MLP.replace(hill_at="mean", cycle=2, member_epochs=1),
+    MLP.replace(hill_at="random"),
+    MLP.replace(hill_at="origin"),
+    MLP.replace(push="random"),
+    MLP.replace(strength_schedule="first-half", cycle=2),
+]
 #: A small learning rate: rounding differs, and with a large one such a network on few images soon blows it up.
 CONV = Run(
     data="cifar10", model="resnet20", train_size=32, test_size=7, batch_size=16, augment=True, lr=1e-4, epochs=3,
@@ -43,7 +51,7 @@ with parallel.together("cpu"):
         rows = [trainer.epoch() for _ in range(run.epochs)]
         names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
         rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
-        np.savez(f"{run.model}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
+        np.savez(f"{run.digest('')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
                  minima=torch.stack(trainer.minima.visited).numpy())
     torch.manual_seed(0)
     x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
@@ -75,22 +83,24 @@ def torchrun(processes, *arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory):
-    """What both of two processes have at the end, by name: a network's, or "norm"."""
+    """What both of two processes have at the end, by name: a run's, or "norm"."""
     folder = tmp_path_factory.mktemp("two")
     write_photographs(folder)
     (folder / "script.py").write_text(SCRIPT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THESIS_DATA", str(folder))
-        done = torchrun(2, "script.py", *(run.model_dump_json() for run in (MLP, CONV)), cwd=folder)
+        done = torchrun(2, "script.py", *(run.model_dump_json() for run in (MLP, *CONTROLS, CONV)), cwd=folder)
     assert done.returncode == 0, done.stderr
     return lambda name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
 
 
-@pytest.mark.parametrize("run", [MLP, CONV], ids=["mlp", "resnet20"])
+@pytest.mark.parametrize(
+    "run", [MLP, *CONTROLS, CONV], ids=["mlp", "mean", "random", "origin", "push", "first-half", "resnet20"]
+)
 def test_two_processes_are_one(run, on_two, photographs):
     one = Trainer(run)
     rows = [one.epoch() for _ in range(run.epochs)]
-    first, second = on_two(run.model)
+    first, second = on_two(run.digest(""))
     assert all(np.array_equal(first[name], second[name]) for name in first), "both processes have the same"
     alone = one.snapshot()
     assert first["logits"].shape == alone["logits"].shape

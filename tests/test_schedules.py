@@ -52,6 +52,14 @@ def test_strength():
     assert [strength(cosine, e) for e in range(9)] == [learning_rate(cosine, e) for e in range(9)]
 
 
+@pytest.mark.parametrize(("cycle", "expected"), [(4, [3, 3, 0, 0, 3]), (5, [3, 3, 3, 0, 0, 3]), (1, [3, 3, 3])])
+def test_the_first_half_of_each_cycle_has_the_strength(cycle, expected):
+    run = Run(strength=3, strength_schedule="first-half", cycle=cycle)
+    assert [strength(run, epoch) for epoch in range(len(expected))] == expected
+    later = run.replace(offset=2)
+    assert [strength(later, epoch) for epoch in range(len(expected) + 2)] == [0, 0, *expected]
+
+
 def test_a_pulse_waits_for_its_offset():
     run = Run(strength=3, strength_schedule="pulse", pulse=1, cycle=2, offset=3, epochs=8)
     assert [strength(run, epoch) for epoch in range(8)] == [0, 0, 0, 3, 0, 3, 0, 3]

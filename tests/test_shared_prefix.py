@@ -37,6 +37,7 @@ def same(one, two):
         {"minima": "single", "strength_schedule": "pulse", "strength": 3, "cycle": 4},
         {"dense_steps": 5, "lr_schedule": "cosine"},
         {"member_epochs": 1, "cycle": 1, "step_losses": True, "strength": 4},
+        {"member_epochs": 1, "cycle": 2, "strength": 4, "hill_at": "mean", "push": "random"},
         {"member_epochs": 2, "cycle": 3, "step_losses": True, "strength": 4},
     ],
 )

@@ -10,12 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from thesislib.system import own
 from thesislib.system.errors import UserError
-from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, one_of
+from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, first_mistake, one_of
 
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
 LATER = frozenset(
-    {"augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses", "validation"}
+    {
+        *("augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses"),
+        *("validation", "hill_at", "push"),
+    }
 )
 
 #: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
@@ -92,8 +95,10 @@ class Run(BaseModel):
     lr_step: Size = Field(4, description="step schedule: epochs between two drops")
     lr_gamma: Annotated[Positive, Field(le=1)] = Field(0.1, description="step schedule: factor of a drop")
     offset: Count = Field(0, description="epochs before the schedules begin")
-    strength_schedule: Literal["constant", "cosine", "pulse"] = Field(
-        "constant", description="strength over time: constant, along the cosine, or only after each restart"
+    strength_schedule: Literal["constant", "cosine", "pulse", "first-half"] = Field(
+        "constant",
+        description="strength over time: constant, along the cosine, only after each restart, or in the first half of "
+        "each cycle",
     )
     pulse: Size = Field(1, description="pulse schedule: epochs with the term after each restart")
 
@@ -105,6 +110,14 @@ class Run(BaseModel):
     minimum_at_start: bool = Field(False, description="the weights of step 0 are the first minimum")
     merge: Literal["recursive", "mean", "widen"] = Field(
         "recursive", description="half old half new, true mean, or the mean with a hill wide enough for all"
+    )
+    hill_at: Literal["weights", "mean", "random", "origin"] = Field(
+        "weights",
+        description="where a minimum's hill is put: there, at its cycle's mean member, at 0, or at a random place that "
+        "is as far from the initial weights",
+    )
+    push: Literal["hill", "random"] = Field(
+        "hill", description="random: the term's gradient in a random direction at every step, as long as it is"
     )
     kernel: Annotated[str, one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
     strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
@@ -121,6 +134,10 @@ class Run(BaseModel):
             raise ValueError(f"statistics_images is for networks with BatchNorm, not for {self.model}")
         if self.member_epochs and self.member_epochs > self.cycle:
             raise ValueError(f"member_epochs ({self.member_epochs}) is longer than cycle ({self.cycle})")
+        if self.hill_at == "mean" and not self.member_epochs:
+            raise ValueError("hill_at mean puts hills at mean members: give member_epochs")
+        if self.hill_at == "mean" and any(epoch not in self.member_ends for epoch in self.minimum_epochs):
+            raise ValueError("hill_at mean: each minimum must be at the end of a cycle; change minima_every or cycle")
         if self.validation and self.train_size is None:
             raise ValueError("validation takes its images from behind the first train_size: give train_size")
         if self.swa_from and (self.minima_every or self.minimum_at_start):
@@ -159,9 +176,9 @@ class Run(BaseModel):
         return range(self.minima_every, self.epochs + 1, self.minima_every) if self.minima_every else range(0)
 
     @property
-    def member_ends(self) -> list[int]:
+    def member_ends(self) -> range:
         """Epochs after which the mean of a cycle's last weights is stored; none without member_epochs."""
-        return list(range(self.offset + self.cycle, self.epochs + 1, self.cycle)) if self.member_epochs else []
+        return range(self.offset + self.cycle, self.epochs + 1, self.cycle) if self.member_epochs else range(0)
 
     def digest(self, fingerprint: str, sources: dict[str, str] | None = None) -> str:
         """The id: 12 hex digits of SHA-256 over every field (defaults too, but for LATER), the data and REVISION.
@@ -185,8 +202,4 @@ def make_run(**fields: Any) -> Run:
     try:
         return Run(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
-        reason = first["msg"].removeprefix("Value error, ")
-        got = "" if not first["loc"] or first["type"] == "extra_forbidden" else f", not {first['input']!r}"
-        raise UserError(f"{name}{reason[0].lower()}{reason[1:]}{got}") from None
+        raise UserError(first_mistake(error)) from None

@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import numpy as np
-
 from thesislib.config import Run
 from thesislib.system import datafiles
 from thesislib.system.datafiles import Arrays
-from thesislib.system.errors import UserError
 
 
 class Facts(NamedTuple):
@@ -57,23 +54,8 @@ def load(name: str) -> Arrays:
     """The whole dataset. Raises UserError if it is missing or not of the expected form."""
     if name == "mnist5k":
         return datafiles.mnist5k()
-    path, arrays = datafiles.read(name)
     known = KNOWN.get(name)
-    shape = arrays.x_train.shape[1:]
-    if known:  # [H, W] if there is one channel
-        shape = (*known.shape[1:], known.shape[0])[: 2 if known.shape[0] == 1 else 3]
-    for x in arrays[::2]:
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != shape or x.size == 0:
-            wanted = ["N", *shape] if known else "[N, H, W] or [N, H, W, C]"
-            raise UserError(f"{path}: images must be uint8 {wanted}, not {x.dtype} {list(x.shape)}")
-    for x, y in (arrays[:2], arrays[2:]):
-        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-            raise UserError(f"{path}: labels must be {len(x)} integers, not {y.dtype} {list(y.shape)}")
-    classes = known.classes if known else int(arrays.y_train.max()) + 1
-    if any(y.min() < 0 or y.max() >= classes for y in (arrays.y_train, arrays.y_test)):
-        raise UserError(f"{path}: labels must be from 0 to {classes - 1}")
-    dtype = np.uint8 if classes <= 256 else np.int64
-    return arrays._replace(y_train=arrays.y_train.astype(dtype), y_test=arrays.y_test.astype(dtype))
+    return datafiles.checked(*datafiles.read(name), *(known[:2] if known else ()))
 
 
 def facts(name: str) -> Facts:
@@ -85,15 +67,8 @@ def facts(name: str) -> Facts:
 def _read_off(name: str, *_stamp: int) -> Facts:
     arrays = load(name)
     images = arrays.x_train[..., None] if arrays.x_train.ndim == 3 else arrays.x_train
-    mean, std = [], []
-    for channel in range(images.shape[3]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
-        values = np.arange(256) / 255
-        mean.append(float(share @ values))
-        # A channel that is the same everywhere says nothing, and must not become a division by 0.
-        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)) or 1.0)
     counts = (int(arrays.y_train.max()) + 1, len(arrays.x_train), len(arrays.x_test))
-    return Facts((images.shape[3], *images.shape[1:3]), *counts, tuple(mean), tuple(std))
+    return Facts((images.shape[3], *images.shape[1:3]), *counts, *datafiles.channel_statistics(images))
 
 
 def test_images(run: Run) -> int:

@@ -64,16 +64,3 @@ class FlatParameters:
             elif not p.grad.is_contiguous():
                 p.grad = p.grad.contiguous()
         return [p.grad for p in self.parameters]
-
-
-class MeanWeights:
-    """The running mean `theta` [P] of weights along the way, `count` of them (0: begin anew), and the network there."""
-
-    def __init__(self, flat: FlatParameters, model: nn.Module) -> None:
-        self.theta, self.count = flat.theta.clone(), 0
-        self.model = flat.network_at(model, self.theta)
-
-    def add(self, theta: Tensor) -> None:
-        """Take further weights [P] into the mean."""
-        self.count += 1
-        self.theta.lerp_(theta, 1 / self.count)

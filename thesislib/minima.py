@@ -21,8 +21,9 @@ from thesislib.system.vectors import add_differences, squared_distances
 class Minima:
     """Records visited minima and computes the gradient of the hills they become.
 
-    `visited` holds every recorded minimum, for distances and ensembles. `hills` holds what the loss feels:
-    the visited rows themselves (`single`, `multiple`), or the one row they are merged into (`merge`).
+    `visited` holds every recorded minimum, for distances and ensembles, `places` where its hill is put: there, or
+    elsewhere. `hills` holds what the loss feels: the places (`single`, `multiple`), or the one row they are merged
+    into (`merge`).
     Rows are vectors of P numbers, never changed in place once they are in `visited`.
     """
 
@@ -41,26 +42,31 @@ class Minima:
     def forget(self) -> None:
         """Begin anew, without a minimum."""
         self.visited: list[Tensor] = []
+        self.places: list[Tensor] = []
         self.hills: list[Tensor] = []
         self.hill_width = self.width
 
-    def add(self, theta: Tensor) -> None:
-        """Record `theta`, [P], as a minimum. With `single`, everything after the first is ignored."""
+    def add(self, theta: Tensor, place: Tensor | None = None) -> None:
+        """Record `theta`, [P], as a minimum; its hill is at another `place`, [P], if one is given.
+
+        With `single`, everything after the first is ignored.
+        """
         if self.mode == "single" and self.visited:
             return
         self.visited.append(theta.detach().clone())
-        self.hills = [self._merged()] if self.mode == "merge" else self.visited
+        self.places.append(self.visited[-1] if place is None else place.detach().clone())
+        self.hills = [self._merged()] if self.mode == "merge" else self.places
 
     def _merged(self) -> Tensor:
-        if len(self.visited) == 1:
-            return self.visited[0]
+        if len(self.places) == 1:
+            return self.places[0]
         if self.merge == "recursive":
             # Thesis: 1/2 old + 1/2 new, so the k-th last minimum weighs 2^-k. "mean" weighs all the same.
-            return torch.lerp(self.hills[0], self.visited[-1], 0.5)
-        centre = torch.stack(self.visited).mean(0)
+            return torch.lerp(self.hills[0], self.places[-1], 0.5)
+        centre = torch.stack(self.places).mean(0)
         if self.merge == "widen":
             # sigma^2 grows by the squared radius of the merged minima, so that none lies outside the hill.
-            radius = squared_distances(centre, self.visited).max().item()
+            radius = squared_distances(centre, self.places).max().item()
             self.hill_width = 1 / (1 / self.width + radius)
         return centre
 
@@ -155,8 +161,8 @@ class DistanceTerm:
         """The same by the `factors` of `Minima.factors`, for a loop that needs them."""
         self.minima.add_gradient(self.flat.theta, factors, self.flat.gradients)
 
-    def gradient(self, factors: Tensor) -> list[Tensor]:
-        """The term's gradient alone, a tensor a parameter, by its `factors`."""
+    def gradient(self, factors: Tensor) -> Tensor:
+        """The term's gradient alone, [P], by its `factors`."""
         push = torch.zeros_like(self.flat.theta)
         self.minima.add_gradient(self.flat.theta, factors, [push])
-        return self.flat.pieces(push)
+        return push

@@ -20,13 +20,15 @@ def learning_rate(run: Run, epoch: int) -> float:
 
 
 def strength(run: Run, epoch: int) -> float:
-    """Strength s of that epoch: constant, along the cosine, or only for `pulse` epochs after each restart.
+    """Strength s of that epoch: constant, along the cosine, or only after each restart.
 
-    The first restart is when the schedules begin, after `offset` epochs.
+    "pulse" is on for `pulse` epochs, "first-half" for half a cycle. The first restart is when the schedules begin,
+    after `offset` epochs.
     """
     t = _since_restart(run, epoch)
-    if run.strength_schedule == "pulse":
-        return run.strength if epoch >= run.offset and t < run.pulse else 0.0
+    if run.strength_schedule in ("pulse", "first-half"):
+        lasts = run.pulse if run.strength_schedule == "pulse" else run.cycle / 2
+        return run.strength if epoch >= run.offset and t < lasts else 0.0
     return run.strength * _cosine(t, run.cycle) if run.strength_schedule == "cosine" else run.strength
 
 

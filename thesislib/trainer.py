@@ -15,13 +15,11 @@ from torch.optim.swa_utils import AveragedModel
 from thesislib import schedules
 from thesislib.batches import splits
 from thesislib.config import Run
-from thesislib.flat import MeanWeights
 from thesislib.minima import DistanceTerm
 from thesislib.models import network
-from thesislib.system import parallel
+from thesislib.system import parallel, vectors
 from thesislib.system.precision import estimate_statistics, predict
 from thesislib.system.steplog import StepLog
-from thesislib.system.vectors import norms_and_cosines, radial_and_angular, squared_distances
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -54,14 +52,14 @@ class Trainer:
         self.swa = AveragedModel(self.model) if run.swa_from else None
         # The same weights with BatchNorm statistics of their own: those that train stay as they are.
         self.precise = self.flat.network_at(self.model, self.flat.theta) if run.statistics_images else None
-        self.mean = MeanWeights(self.flat, self.model) if run.member_epochs else None
+        self.mean = vectors.RunningMean(self.flat.theta) if run.member_epochs else None
         self.member: dict[str, np.ndarray] = {}  # the mean member that the last epoch completed, as a `snapshot`
         self.losses: list[np.ndarray] = []  # of every step [steps], an array an epoch (step_losses)
         self.logits = torch.empty(0)
         self.dense: list[dict[str, float]] = []  # rows of steps.csv of the last epoch
         if run.minimum_at_start:
             self.evaluate()
-            self.minima.add(self.flat.theta)
+            self._add_minimum(self.flat.theta)
 
     def epoch(self) -> dict[str, float]:
         """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv (store.COLUMNS)."""
@@ -80,17 +78,15 @@ class Trainer:
             means |= _named("running", self._score(self._logits(self.model)))
         theta = self.flat.theta
         row = {"epoch": self.finished_epochs, "test_loss": test_loss, "accuracy": accuracy, "lr": lr}
-        row |= means | {"strength": self.term.strength, "d_init": squared_distances(theta, [self.initial]).item()}
-        row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
-        if self.run.convolutional and self.minima.visited:
-            parts = radial_and_angular(*map(self.flat.pieces, (theta, self.minima.visited[0])))
-            row |= dict(zip(("d_0_radial", "d_0_angular"), parts, strict=True))
+        row |= means | {"strength": self.term.strength}
+        row["d_init"] = vectors.squared_distances(theta, [self.initial]).item()
         self.diverged = not (math.isfinite(row["train_loss"]) and math.isfinite(row["d_init"]))
         if self.finished_epochs in self.run.minimum_epochs and not self.diverged:
-            self.minima.add(theta)
-            row[f"d_{len(self.minima.visited) - 1}"] = 0.0
-            if self.run.convolutional and len(self.minima.visited) == 1:
-                row |= {"d_0_radial": 0.0, "d_0_angular": 0.0}
+            self._add_minimum(theta, self.mean and self.mean.theta)
+        row |= {f"d_{k}": d for k, d in enumerate(self.minima.distances(theta))}
+        if self.run.convolutional and self.minima.visited:
+            parts = vectors.radial_and_angular(*map(self.flat.pieces, (theta, self.minima.visited[0])))
+            row |= dict(zip(("d_0_radial", "d_0_angular"), parts, strict=True))
         return row | {"train_seconds": trained - begin, "seconds": time.perf_counter() - begin}
 
     def _steps(self, lr: float) -> dict[str, float]:
@@ -99,7 +95,7 @@ class Trainer:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        steps, pushed = len(self.train_images) // run.batch_size, self.term.acts
+        steps, pushed, random = len(self.train_images) // run.batch_size, self.term.acts, run.push == "random"
         log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
         gradients, term = [], torch.zeros((), device=self.device)
         averaged = schedules.is_averaged(run, self.finished_epochs)
@@ -115,11 +111,13 @@ class Trainer:
             parallel.average(gradients)
             if pushed:
                 term, factors = minima.factors(flat.theta, self.term.strength)
-            push = self.term.gradient(factors) if pushed and log.looks_at(step) else []
-            looked = norms_and_cosines(gradients, push, last) if log.looks_at(step) else None
-            if pushed:
+            push = self._push(factors, step) if pushed and (random or log.looks_at(step)) else []
+            looked = vectors.norms_and_cosines(gradients, push, last) if log.looks_at(step) else None
+            if pushed and random:
+                torch._foreach_add_(gradients, push)
+            elif pushed:
                 self.term.add(factors)
-            distance = squared_distances(flat.theta, minima.visited[-1:]) if log.is_dense(step) else None
+            distance = vectors.squared_distances(flat.theta, minima.visited[-1:]) if log.is_dense(step) else None
             log.add(step, loss.detach(), term, looked, distance)
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
@@ -130,6 +128,21 @@ class Trainer:
         if run.step_losses:
             self.losses.append(log.losses())
         return log.means()
+
+    def _push(self, factors: torch.Tensor, step: int) -> list[torch.Tensor]:
+        """The term's gradient at a step, a tensor a parameter; as long in a random direction if the run says so."""
+        push = self.term.gradient(factors)
+        if self.run.push == "random":
+            push = vectors.turned(push, "push", self.run.seed, self.finished_epochs, step)
+        return self.flat.pieces(push)
+
+    def _add_minimum(self, theta: torch.Tensor, mean: torch.Tensor | None = None) -> None:
+        """Record theta [P] as a minimum; its hill is put where the run says, given the `mean` [P] of its cycle."""
+        places = {"mean": mean, "origin": torch.zeros_like(theta)}
+        if self.run.hill_at == "random":
+            number = len(self.minima.visited)
+            places["random"] = self.initial + vectors.turned(theta - self.initial, "hill", self.run.seed, number)
+        self.minima.add(theta, places.get(self.run.hill_at))
 
     def _since_minimum(self, steps: int) -> float:
         """Steps since the last minimum, at so many an epoch; infinite before the first."""
@@ -185,9 +198,10 @@ class Trainer:
         self.member = {}
         if self.finished_epochs not in self.run.member_ends:
             return {}
-        self._estimate_statistics(self.mean.model, self.run.statistics_images)
-        logits = self._logits(self.mean.model)
-        self.member = _arrays(self.mean.model, self.mean.theta, logits)
+        model = self.flat.network_at(self.model, self.mean.theta)
+        self._estimate_statistics(model, self.run.statistics_images)
+        logits = self._logits(model)
+        self.member = _arrays(model, self.mean.theta, logits)
         self.mean.count = 0
         return _named("mean", self._score(logits))
 
@@ -216,7 +230,7 @@ class Trainer:
         )
 
     def restore(self, epoch: int, state: Arrays, minima: list[Arrays]) -> None:
-        """Continue after `epoch`, with the minima that were stored by then in their order."""
+        """Continue after `epoch`, with the minima that were stored by then in their order (`store.minima_of`)."""
         self._set_weights(state)
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for key, array in state.items():
@@ -235,7 +249,8 @@ class Trainer:
         self.generator.set_state(_tensor(state["generator"]))
         self.minima.forget()
         for minimum in minima:
-            self.minima.add(_tensor(minimum["theta"]).to(self.device))
+            theta, mean = (_tensor(minimum[k]).to(self.device) if k in minimum else None for k in ("theta", "mean"))
+            self._add_minimum(theta, mean)
         self.finished_epochs = epoch
 
     def _set_weights(self, arrays: Arrays) -> None:

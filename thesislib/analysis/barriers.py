@@ -3,7 +3,7 @@
 Everything is computed once and kept beside the runs (`cache`); loss is cross-entropy in nats. Between two minima:
 the *barrier* of the straight line (Frankle et al. 2020), and the *rise* of the loss along the trajectory itself. All
 functions that take `images` measure on that many of each split; None is the scale's own number, for runs of one's own
-all images.
+all images. Those that take `which` look between live or mean members (see `ensembles`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from thesislib import models
 from thesislib.analysis import alignment, landscape
-from thesislib.analysis.ensembles import members
+from thesislib.analysis.ensembles import Which, keyed, members
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.analysis.intervals import over_seeds
 from thesislib.config import Run
@@ -34,12 +34,12 @@ from thesislib.system.errors import UserError
 JUMP = 0.05 * np.log(10)
 
 
-def lines(results: Results, images: int | None = None, points: int = 11) -> pd.DataFrame:
+def lines(results: Results, images: int | None = None, points: int = 11, which: Which = "live") -> pd.DataFrame:
     """Loss and accuracy on the straight lines between consecutive members of every ensemble (see `ensembles`).
 
     One row a point: label, network, seed, pair, t, and the fields of evaluator.Point.
     """
-    return _map(results, _lines, "lines", version=2, images=images, points=points)
+    return _map(results, _lines, "lines", version=2, images=images, points=points, **keyed(which))
 
 
 def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> pd.DataFrame:
@@ -48,7 +48,9 @@ def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> pd.Data
     return pd.concat([landscape.line(evaluator, a, b, points).assign(pair=k) for k, (a, b) in pairs])
 
 
-def bezier_curves(results: Results, images: int | None = None, epochs: int = 5, points: int = 21) -> pd.DataFrame:
+def bezier_curves(
+    results: Results, images: int | None = None, epochs: int = 5, points: int = 21, which: Which = "live"
+) -> pd.DataFrame:
     """The line and a trained quadratic Bezier curve between the first two members of each label's first ensemble.
 
     Garipov et al. (2018). One row a point: label, network, seed, t, and the training loss on both, `line` and `curve`.
@@ -57,7 +59,8 @@ def bezier_curves(results: Results, images: int | None = None, epochs: int = 5, 
     chosen = [row for row in results if row in first[row.label, row.network]]
     # "bent": the name of its files, as archives have them.
     few = Results(chosen, results.scale, results.section)
-    return _map(few, _bezier_curve, "bent", version=3, images=images, epochs=epochs, points=points)
+    how = {"epochs": epochs, "points": points} | keyed(which)
+    return _map(few, _bezier_curve, "bent", version=3, images=images, **how)
 
 
 def _bezier_curve(run: Run, thetas: Tensor, images: int | None, epochs: int, points: int) -> pd.DataFrame:
@@ -67,13 +70,13 @@ def _bezier_curve(run: Run, thetas: Tensor, images: int | None, epochs: int, poi
     return line[["t"]].assign(line=line["train_loss"], curve=curve["train_loss"])
 
 
-def aligned(results: Results, images: int | None = None) -> pd.DataFrame:
+def aligned(results: Results, images: int | None = None, which: Which = "live") -> pd.DataFrame:
     """The first and the last member of every ensemble, as they are and with hidden units aligned (`alignment`).
 
     One row an ensemble: label, network, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
     """
     # "disguises": the name of its files, as archives have them.
-    return _map(results, _aligned, "disguises", version=2, images=images)
+    return _map(results, _aligned, "disguises", version=2, images=images, **keyed(which))
 
 
 def _aligned(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:
@@ -110,13 +113,15 @@ def images_of(results: Results, images: int | None) -> int | None:
     return SCALES[results.scale].landscape_images if images is None and results.scale in SCALES else images
 
 
-def _of_members(measure: Callable[..., pd.DataFrame], runs: list[Result], **parameters: object) -> Computed:
+def _of_members(
+    measure: Callable[..., pd.DataFrame], runs: list[Result], which: Which = "live", **parameters: object
+) -> Computed:
     """`measure` of one ensemble, without members that diverged; nothing if less than two are left."""
     machine.make_repeatable()
     finished = [run for run in runs if not run.diverged]
     if len(runs) > 1 and len(finished) < 2:
         return {}
-    thetas = members(finished if len(runs) > 1 else runs, what="theta")
+    thetas = members(finished if len(runs) > 1 else runs, what="theta", which=which)
     if len(thetas) < 2:
         return {}
     table = measure(runs[0].run, torch.from_numpy(thetas), **parameters)
@@ -126,7 +131,8 @@ def _of_members(measure: Callable[..., pd.DataFrame], runs: list[Result], **para
 def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
     """Means over the pairs of `lines`: label, network, seed, barrier, barrier_test, and rise along the trajectory.
 
-    Independent networks have no trajectory between them: their rise is NaN.
+    Independent networks have no trajectory between them: their rise is NaN. The rise is that of the live weights, from
+    minimum to minimum, also where `along` lies between mean members.
     """
     rows = []
     ensembles = {(first.label, first.network, first.seed): (first, *rest) for first, *rest in results.ensembles}

@@ -1,5 +1,9 @@
 """Several networks as one predictor: the snapshots of a run, or independent runs; and which of them is the better one.
 
+Members are live networks, at the weights that were trained, or mean ones: at the mean of the weights over the last
+epochs of each cycle, where the run stored these (`member_epochs`). A BatchNorm of a mean member has statistics that
+were collected at its own weights.
+
 Ensembles of equal budget are compared by scores after temperature scaling, and by the number of independent networks
 that they are worth (Ashukha et al. 2020). Section 7.
 """
@@ -21,6 +25,9 @@ from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results, spreads
 from thesislib.system.errors import UserError
 
+What = Literal["logits", "theta"]
+Which = Literal["live", "mean"]
+
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
 
 #: What `summary` shows, and its headings.
@@ -31,8 +38,17 @@ SHOWN = {
 }  # fmt: skip
 
 
-def snapshots(result: Result, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
-    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there."""
+def snapshots(result: Result, what: What = "logits", which: Which = "live") -> np.ndarray:
+    """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there.
+
+    Mean ones are the mean members of its cycles. Raises UserError if it has none of these, or for another `which`.
+    """
+    if which not in get_args(Which):
+        raise UserError(f"which must be one of {', '.join(get_args(Which))}, not {which!r}")
+    if which == "mean":
+        if not result.member_ends:
+            raise UserError(f"run {result.id} has no mean members: train it with member_epochs, and a whole cycle")
+        return np.stack([result.arrays(f"member-{k}", what)[what] for k in range(len(result.member_ends))])
     epochs = result.minimum_epochs
     stored = [result.arrays(k, what)[what] for k in range(len(epochs))]
     at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
@@ -41,11 +57,18 @@ def snapshots(result: Result, what: Literal["logits", "theta"] = "logits") -> np
     return np.stack(stored)
 
 
-def members(runs: Sequence[Result], last: int | None = None, what: Literal["logits", "theta"] = "logits") -> np.ndarray:
+def members(
+    runs: Sequence[Result], last: int | None = None, what: What = "logits", which: Which = "live"
+) -> np.ndarray:
     """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
     if len(runs) > 1:
-        return np.stack([snapshots(run, what)[-1] for run in runs])
-    return snapshots(runs[0], what)[-last if last else None :]
+        return np.stack([snapshots(run, what, which)[-1] for run in runs])
+    return snapshots(runs[0], what, which)[-last if last else None :]
+
+
+def keyed(which: Which) -> dict[str, Which]:
+    """The parameter `which` of something computed, left out where it is "live": files of before keep their names."""
+    return {} if which == "live" else {"which": which}
 
 
 def labels_of(result: Result) -> np.ndarray:
@@ -99,28 +122,30 @@ def score(logits: np.ndarray, labels: np.ndarray, average: Average = "probabilit
     return out | (diversity if len(logits) > 1 else dict.fromkeys(diversity, np.nan))
 
 
-def table(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
+def table(
+    results: Results, average: Average = "probabilities", last: int | None = None, which: Which = "live"
+) -> pd.DataFrame:
     """`score` of every ensemble, one row each, behind label, network, seed and number of test images.
 
-    The members are the `last` snapshots of a run (None: all).
+    The members are the `last` snapshots of a run (None: all), live or mean ones.
     """
-    found = results.map(_score, "ensemble", version=2, average=average, last=last)
+    found = results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which))
     images = [test_images(first.run) for first, *_ in results.ensembles]
     found.insert(found.columns.get_loc("seed") + 1, "images", images)
     return found
 
 
-def _score(runs: list[Result], average: Average, last: int | None) -> Computed:
-    return score(members(runs, last), labels_of(runs[0]), average)
+def _score(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
+    return score(members(runs, last, which=which), labels_of(runs[0]), average)
 
 
-def each(results: Results, last: int | None = None) -> pd.DataFrame:
+def each(results: Results, last: int | None = None, which: Which = "live") -> pd.DataFrame:
     """SCORES of every member of every ensemble, raw and temperature-scaled: label, network, seed, member, scores."""
-    return results.map(_each, "each", version=1, last=last)
+    return results.map(_each, "each", version=1, last=last, **keyed(which))
 
 
-def _each(runs: list[Result], last: int | None) -> Computed:
-    logits, labels = scores.log_softmax(members(runs, last)), labels_of(runs[0])
+def _each(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
+    logits, labels = scores.log_softmax(members(runs, last, which=which)), labels_of(runs[0])
     found = {"member": np.arange(1, len(logits) + 1)}
     found |= {name: np.array([score_of(x, labels) for x in logits]) for name, score_of in SCORES.items()}
     calibrated = [scores.calibrated(x, labels) for x in logits]
@@ -130,13 +155,15 @@ def _each(runs: list[Result], last: int | None) -> Computed:
     return found
 
 
-def growth(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
+def growth(
+    results: Results, average: Average = "probabilities", last: int | None = None, which: Which = "live"
+) -> pd.DataFrame:
     """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    return results.map(_growth, "growth", version=1, average=average, last=last)
+    return results.map(_growth, "growth", version=1, average=average, last=last, **keyed(which))
 
 
-def _growth(runs: list[Result], average: Average, last: int | None) -> Computed:
-    logits, labels = members(runs, last), labels_of(runs[0])
+def _growth(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
+    logits, labels = members(runs, last, which=which), labels_of(runs[0])
     whole = [combine(logits[:k], average) for k in range(1, len(logits) + 1)]
     return {
         "members": np.arange(1, len(logits) + 1),
@@ -150,12 +177,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return spreads(table, ["label", "network"], SHOWN, ".4f", ".4f")
 
 
-def equivalents(table: pd.DataFrame, independent: Results, average: Average = "probabilities") -> pd.DataFrame:
-    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
+def equivalents(
+    table: pd.DataFrame, independent: Results, average: Average = "probabilities", which: Which = "live"
+) -> pd.DataFrame:
+    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed, live or mean ones.
 
     Both sides are combined by the same `average`. One row an ensemble: label, network, seed, equivalent.
     """
-    how = {} if average == "probabilities" else {"average": average}
+    how = keyed(which) | ({} if average == "probabilities" else {"average": average})
     found = independent.map(_subsets, "subsets", version=2, **how)
     curves = {key: curve.to_numpy() for key, curve in found.groupby(["network", "seed"])["nll_scaled"]}
     rows = table[["label", "network", "seed"]].copy()
@@ -165,9 +194,9 @@ def equivalents(table: pd.DataFrame, independent: Results, average: Average = "p
     return rows
 
 
-def _subsets(runs: list[Result], average: Average = "probabilities") -> Computed:
+def _subsets(runs: list[Result], average: Average = "probabilities", which: Which = "live") -> Computed:
     """Scaled NLL of ensembles of 1 to K of these K runs, each the mean over all choices of them."""
-    logits, labels = members(runs), labels_of(runs[0])
+    logits, labels = members(runs, which=which), labels_of(runs[0])
 
     def mean_nll(size: int) -> float:
         choices = itertools.combinations(range(len(logits)), size)

@@ -9,7 +9,7 @@ import torch
 
 from thesislib.analysis import landscape
 from thesislib.analysis.barriers import images_of
-from thesislib.analysis.ensembles import members
+from thesislib.analysis.ensembles import Which, keyed, members
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.analysis.landscape import Plane
 from thesislib.experiments.scales import SCALES
@@ -21,48 +21,74 @@ from thesislib.system.errors import UserError
 
 
 def strongest(results: Results) -> Results:
-    """The first run with three minima, its start not among them, of those whose hills are highest.
+    """The first run with three minima, its start not among them, of those whose hills are highest and can be drawn.
 
     Raises UserError if there is none.
     """
     rows = [row for row in results if len(row.result.minimum_epochs) >= 3 and not row.run.minimum_at_start]
+    rows = [row for row in rows if row.run.hill_at != "random"]
     if not rows:
         raise UserError("no run has three minima, which a plane takes")
     return Results([max(rows, key=lambda row: row.run.strength)], results.scale, results.section)
 
 
-def plane(results: Results, images: int | None = None, points: int | None = None, margin: float = 0.25) -> Arrays:
+def plane(
+    results: Results,
+    images: int | None = None,
+    points: int | None = None,
+    margin: float = 0.25,
+    which: Which = "live",
+) -> Arrays:
     """The plane through the first three minima of the one run in `results`, with its trajectory projected onto it.
+
+    Or through its first three mean members (see `ensembles`); the trajectory is that of the live weights all the same.
 
     xs [X], ys [Y]; train_loss, test_loss and the distance term on the way to the third minimum, `hills`, [Y, X];
     minima [3, 2]; path [E, 3]: x, y and the distance from the plane after each epoch (`trajectory`). The path is empty
     if training once more takes too long, or here leads elsewhere. `images` and `points` to a side: the scale's own if
-    None.
+    None. Raises UserError if there are less than three members, or hills at random places, which are not stored.
     """
     (row,) = results
     images = images_of(results, images)
     points = points or (SCALES[results.scale].plane_points if results.scale in SCALES else 21)
-    compute = partial(_plane, row.result, images, points, margin)
-    return cache.arrays("plane", [row.result], compute, images=images, points=points, margin=margin, version=3)
+    compute = partial(_plane, row.result, images, points, margin, which)
+    how = {"images": images, "points": points, "margin": margin} | keyed(which)
+    return cache.arrays("plane", [row.result], compute, version=3, **how)
 
 
-def _plane(result: Result, images: int | None, points: int, margin: float) -> Arrays:
+def _plane(result: Result, images: int | None, points: int, margin: float, which: Which) -> Arrays:
     machine.make_repeatable()
-    three = torch.from_numpy(members([result], what="theta")[:3])
+    three = torch.from_numpy(members([result], what="theta", which=which)[:3])
+    if len(three) < 3:
+        raise UserError(f"run {result.id} has {len(three)} {which} members: a plane takes three")
     through = Plane(*three)
     minima = np.array([through.coordinates(theta) for theta in three])
     low, high = minima.min(0), minima.max(0)
     room = margin * (high - low).max()
-    epochs = result.minimum_epochs[:3]
-    thetas = trajectory.weights(result, epochs[2])
+    ends = [*result.minimum_epochs, result.summary["epochs"]] if which == "live" else result.member_ends
+    end = ends[2]
+    thetas = trajectory.weights(result, end)
     path = np.array([[*through.coordinates(theta), through.distance(theta)] for theta in thetas]).reshape(-1, 3)
-    if len(path) and not np.allclose(path[np.array(epochs) - 1, :2], minima, atol=room / 25):
+    visited = {epoch: result.arrays(k, "theta")["theta"] for k, epoch in enumerate(result.minimum_epochs)}
+    passed = {epoch: through.coordinates(torch.from_numpy(x)) for epoch, x in visited.items() if 0 < epoch <= end}
+    if len(path) and not np.allclose(path[np.array([*passed], int) - 1, :2], [*passed.values()], atol=room / 25):
         path = path[:0]
     xs, ys = (_grid(low[k] - room, high[k] + room, points, minima[k + 1, k]) for k in (0, 1))
     table = landscape.surface(Evaluator(result.run, images, machine.device()), through, xs, ys)
     grids = {name: table[name].to_numpy().reshape(len(ys), len(xs)) for name in ("train_loss", "test_loss")}
-    hills = landscape.hills(through, list(three[:2]), xs, ys, result.run)
+    hills = landscape.hills(through, _places(result)[:2], xs, ys, result.run)
     return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids
+
+
+def _places(result: Result) -> list[torch.Tensor]:
+    """Where the hills of a run are, [P] each."""
+    if result.run.hill_at == "random":
+        raise UserError(f"run {result.id} has its hills at random places, which are not stored")
+    ends = result.member_ends
+    at_mean = result.run.hill_at == "mean"
+    names = [f"member-{ends.index(e)}" if at_mean else k for k, e in enumerate(result.minimum_epochs)]
+    places = [torch.from_numpy(result.arrays(name, "theta")["theta"]) for name in names]
+    return [torch.zeros_like(place) for place in places] if result.run.hill_at == "origin" else places
 
 
 def _grid(low: float, high: float, points: int, through: float) -> np.ndarray:

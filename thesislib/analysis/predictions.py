@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from thesislib.analysis import ensembles, scores
+from thesislib.analysis.ensembles import Which
 from thesislib.runs import cache
 from thesislib.runs.cache import Arrays, Computed
 from thesislib.runs.results import Result, Results
@@ -45,21 +46,21 @@ def _hits(runs: list[Result]) -> Computed:
     }  # fmt: skip
 
 
-def of_ensembles(results: Results, what: str, last: int | None = None) -> np.ndarray | None:
+def of_ensembles(results: Results, what: str, last: int | None = None, which: Which = "live") -> np.ndarray | None:
     """One number of every ensemble about each test image, [ensembles, N]; members are the `last` snapshots of a run.
 
     `what` is "hits" (the ensemble is right), "agree" (all members predict the same class), "nll" or "nll_scaled" (after
     temperature scaling), in nats. None if runs came without weights, and without this.
     """
-    found = _kept("ensemble-images", results, _of_ensemble, last=last)
+    found = _kept("ensemble-images", results, _of_ensemble, last=last, **ensembles.keyed(which))
     if found is None:
         return None
     bits = what in ("hits", "agree")
     return np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what].astype(float) for arrays in found])
 
 
-def _of_ensemble(runs: list[Result], last: int | None) -> Computed:
-    logits, labels = ensembles.members(runs, last), ensembles.labels_of(runs[0])
+def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
+    logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])
     whole, classes = ensembles.combine(logits), logits.argmax(-1)
     scaled = np.mean([_nll(split, labels) for split in scores.calibrated(whole, labels)], 0)
     return {

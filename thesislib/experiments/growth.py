@@ -14,10 +14,11 @@ def growth(run: Run) -> float:
     """N: by how much log d grows over a run near the top of its hills, from SGD's steps after the first minimum.
 
     Just outside a minimum the term pushes with 2 s w (theta - theta_c), so that momentum mu and learning rate lr make
-    log d grow by 4 s w lr / (1 - mu) a step; n hills share s. 0 without a hill, NaN for another optimiser than SGD,
-    whose steps do not follow the size of the gradient.
+    log d grow by 4 s w lr / (1 - mu) a step; n hills share s. 0 without a hill, NaN where this does not hold: for
+    another optimiser than SGD, whose steps do not follow the size of the gradient, and for a hill that is elsewhere or
+    does not push outwards.
     """
-    if run.optimizer != "sgd":
+    if run.optimizer != "sgd" or run.push == "random" or run.hill_at in ("random", "origin"):
         return float("nan")
     hills = run.minimum_epochs[:1]
     with_hill = range(hills[0], run.epochs) if hills else range(0)
@@ -29,6 +30,6 @@ def growth(run: Run) -> float:
 def says(n: float) -> str:
     """What N says in words."""
     if n != n:
-        return "N is known for SGD only"
+        return "N is known for SGD on its own hills only"
     word = "left" if n >= LEFT else "on the way" if n >= BEGUN else "not left: the term had no time to act"
     return f"N = {n:.3g}: hill {word}"

@@ -243,6 +243,23 @@ def gradients(scale: Scale) -> Iterable[Row]:
     yield from (replace(row, role="between") for row in ensembles(scale) if row.label not in NO_TRAJECTORY)
 
 
+@section("6-1_controls")
+def controls(scale: Scale, strength: Positive | None = None) -> Iterable[Row]:
+    """6.1: is it the hill? As strong a hill elsewhere, pushes as long in random directions, and L2 without a hill.
+
+    `strength` is by default the scale's at which a hill is left. L2 of the runs without the term is a network's own.
+    """
+    hill = {"strength": scale.settled if strength is None else strength}
+    yield from labelled("no term", _single(scale, strength=0))
+    yield from labelled("hill", _single(scale, **hill))
+    yield from labelled("random place", _single(scale, hill_at="random", **hill))
+    yield from labelled("hill at origin", _single(scale, hill_at="origin", **hill))
+    yield from labelled("random push", _single(scale, push="random", **hill))
+    for decay in (0.0, 1e-4, 1e-2):  # 1e-3 is "no term"
+        name = f"L2 = {digits(decay)}" if decay else "no L2"
+        yield from labelled(name, _single(scale, strength=0, weight_decay=decay))
+
+
 @section("7_ensembles")
 def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
     """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.

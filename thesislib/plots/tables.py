@@ -33,8 +33,15 @@ EACH = {
 ALIGNED = {
     "d": "$d$", "d_aligned": "$d$, aligned", "barrier": "barrier [nats]", "barrier_aligned": "barrier, aligned [nats]"
 }  # fmt: skip
+CONTROLS = {
+    "d_0": "$d_0$", "d_0_radial": "$d_0$, radial", "d_0_angular": "$d_0$, angular",
+    "accuracy_minimum": "accuracy at the minimum", "lowest": "lowest after it", "accuracy": "at the end",
+    "disagreement": "end disagrees with minimum",
+}  # fmt: skip
 #: Of tables with a row a seed, the columns that are shown.
-_SHOWN = {"7_ensembles_scores": SCORES, "7_ensembles_each": EACH, "6_disguises": ALIGNED}
+_SHOWN = {
+    "7_ensembles_scores": SCORES, "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS
+}  # fmt: skip
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
 

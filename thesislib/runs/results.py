@@ -90,6 +90,11 @@ class Result:
         return [e for e in self.run.minimum_epochs if e <= self._done.epochs - self.diverged]
 
     @property
+    def member_ends(self) -> list[int]:
+        """Epochs of the mean members that were stored (member_epochs)."""
+        return [e for e in self.run.member_ends if e <= self._done.epochs - self.diverged]
+
+    @property
     def is_archived(self) -> bool:
         """Whether the run came without its weights (`archive`)."""
         return is_archived(self.folder)

@@ -31,7 +31,10 @@ Arrays = dict[str, np.ndarray]
 
 #: Fields that change nothing before the first minimum.
 WITHOUT_EFFECT = frozenset(
-    {"epochs", "dense_steps", "minima", "merge", "kernel", "strength", "width", "share", "strength_schedule", "pulse"}
+    {
+        *("epochs", "dense_steps", "minima", "merge", "kernel", "strength", "width", "share", "strength_schedule"),
+        *("pulse", "hill_at", "push"),
+    }
 )
 
 
@@ -99,7 +102,7 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
     for member in _members(run):
         writer.arrays(member, parts[member])
     writer.arrays("minimum-0", parts["minimum"])
-    return epoch, parts["state"], [parts["minimum"]]
+    return epoch, parts["state"], store.minima_of(run, parts | {"minimum-0": parts["minimum"]}, epoch)
 
 
 def longer(run: Run) -> Iterator[Run]:

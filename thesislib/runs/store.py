@@ -28,7 +28,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -180,6 +180,17 @@ def delete(folder: Path) -> bool:
     return True
 
 
+def minima_of(run: Run, stored: Mapping[str, dict[str, np.ndarray]], epoch: int) -> list[dict[str, np.ndarray]]:
+    """The minima that a run has by an epoch, of its `stored` files by name.
+
+    Each has the weights `mean` [P] of its cycle's mean member too if its hill is put there (hill_at).
+    """
+    reached = [e for e in run.minimum_epochs if e <= epoch]
+    means = [stored[f"member-{run.member_ends.index(e)}"]["theta"] for e in reached if run.hill_at == "mean"]
+    minima = [stored[f"minimum-{k}"] for k in range(len(reached))]
+    return [minimum | {"mean": mean} for minimum, mean in zip(minima, means, strict=True)] if means else minima
+
+
 @contextmanager
 def writing(run: Run) -> Iterator[Writer]:
     """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
@@ -221,7 +232,7 @@ class Writer:
             epoch = state.pop("epoch").item()
             self._tables, self._digests = json.loads(state.pop("written").tobytes())
             stored = {k: files.read_arrays(self._path(k), (), digest) for k, digest in self._digests.items()}
-            minima = [stored[f"minimum-{k}"] for k in range(sum(e <= epoch for e in self.run.minimum_epochs))]
+            minima = minima_of(self.run, stored, epoch)
         self._write_tables()
         self._events = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._tell_tensorboard(epoch + 1, file_version="brain.Event:2")

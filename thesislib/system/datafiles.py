@@ -89,6 +89,42 @@ def read(name: str) -> tuple[Path, Arrays]:
         raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
 
 
+def checked(
+    path: Path, arrays: Arrays, shape: tuple[int, int, int] | None = None, classes: int | None = None
+) -> Arrays:
+    """The arrays read from `path`, labels as `Arrays` has them. Raises UserError if they are not of its form.
+
+    Images must be of `shape` [C, H, W] and labels below `classes`, where these are given.
+    """
+    wanted = arrays.x_train.shape[1:]
+    if shape:  # [H, W] if there is one channel
+        wanted = (*shape[1:], shape[0])[: 2 if shape[0] == 1 else 3]
+    for x in arrays[::2]:
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != wanted or x.size == 0:
+            form = ["N", *wanted] if shape else "[N, H, W] or [N, H, W, C]"
+            raise UserError(f"{path}: images must be uint8 {form}, not {x.dtype} {list(x.shape)}")
+    for x, y in (arrays[:2], arrays[2:]):
+        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+            raise UserError(f"{path}: labels must be {len(x)} integers, not {y.dtype} {list(y.shape)}")
+    classes = classes or int(arrays.y_train.max()) + 1
+    if any(y.min() < 0 or y.max() >= classes for y in (arrays.y_train, arrays.y_test)):
+        raise UserError(f"{path}: labels must be from 0 to {classes - 1}")
+    dtype = np.uint8 if classes <= 256 else np.int64
+    return arrays._replace(y_train=arrays.y_train.astype(dtype), y_test=arrays.y_test.astype(dtype))
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images uint8 [N, H, W, C], as numbers of 0 to 1."""
+    mean, std = [], []
+    for channel in range(images.shape[3]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        values = np.arange(256) / 255
+        mean.append(float(share @ values))
+        # A channel that is the same everywhere says nothing, and must not become a division by 0.
+        std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)) or 1.0)
+    return tuple(mean), tuple(std)
+
+
 def find(name: str) -> Path:
     """Path of the dataset's arrays, made on first use from torchvision's layout beside it or its download."""
     path = data_folder() / f"{name}.npz"

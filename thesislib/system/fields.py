@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from thesislib.system import own
 
@@ -38,3 +38,12 @@ def one_of(known: tuple[str, ...]) -> AfterValidator:
 
 Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
+
+
+def first_mistake(error: ValidationError) -> str:
+    """One line for the first field of a description that does not fit, named as the command line's flag."""
+    first = error.errors()[0]
+    name = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+    reason = first["msg"].removeprefix("Value error, ")
+    got = "" if not first["loc"] or first["type"] == "extra_forbidden" else f", not {first['input']!r}"
+    return f"{name}{reason[0].lower()}{reason[1:]}{got}"

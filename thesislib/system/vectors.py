@@ -1,7 +1,8 @@
-"""Sums over long vectors, on any device; on a CPU in one pass over memory, by `fast`."""
+"""Long vectors on any device; sums over them on a CPU in one pass over memory, by `fast`."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -61,6 +62,27 @@ def norms_and_cosines(gradients: list[Tensor], push: list[Tensor], last: list[Te
     if not last:
         last_cosine = last_cosine + math.nan
     return torch.stack((dot[0, 0].sqrt(), dot[1, 1].sqrt(), term_cosine, last_cosine))
+
+
+class RunningMean:
+    """The running mean `theta` [P] of vectors along the way, `count` of them (0: begin anew)."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.theta, self.count = first.clone(), 0
+
+    def add(self, theta: Tensor) -> None:
+        """Take a further vector [P] into the mean."""
+        self.count += 1
+        self.theta.lerp_(theta, 1 / self.count)
+
+
+def turned(vector: Tensor, *key: str | int) -> Tensor:
+    """A vector [P] as long as this one in a random direction, uniform on the sphere, that `key` decides."""
+    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
+    generator = torch.Generator(vector.device).manual_seed(seed)
+    other = torch.randn(vector.shape, dtype=vector.dtype, device=vector.device, generator=generator)
+    length, drawn = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (vector, other))
+    return other.mul_(length / drawn)
 
 
 def radial_and_angular(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[float, float]:
