@@ -73,7 +73,7 @@ def test_rates_are_tried_without_the_test_images(scale):
     for rates in tried.values():
         assert all(len(some) == 1 for some in rates.values())
         factors = sorted(some.pop() / size.networks[0]["lr"] for some in rates.values())
-        assert factors == pytest.approx(sections.RATE_FACTORS)
+        assert factors == pytest.approx(size.tried_factors)
 
 
 def test_an_opponent_gets_the_rate_that_was_chosen_for_it(monkeypatch):

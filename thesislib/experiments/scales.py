@@ -39,6 +39,8 @@ class Scale:
     #: of section 7's ensembles by label: the factor of the learning rate with the best ensemble on validation images,
     #: chosen by section 7-1_rates; 1 where there is none, and everywhere where nothing was chosen yet
     opponent_rates: Mapping[str, float] = field(default_factory=dict)
+    #: the factors that 7-1_rates tries
+    tried_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     #: sections that are made only when they are named: this one's answer is frozen in `opponent_rates`, and it costs
     #: about as much as all others together
     on_demand: tuple[str, ...] = ("7-1_rates",)
@@ -92,6 +94,7 @@ SCALES = {
         widths=(1e-1, 1e-2),
         strengths=(1.0, 10.0),
         settled=10.0,
+        tried_factors=(1.0, 2.0),
         on_demand=(),
     ),
     "laptop": Scale(

@@ -31,8 +31,6 @@ NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
 AVERAGED = ("constant", "s = 10", "s = 100")
 #: Roles in section 7 that no claim of the thesis is about.
 BEYOND_THESIS = ("chosen", "full", "means")
-#: What section 7-1 multiplies a scale's learning rate by.
-RATE_FACTORS = (0.5, 1.0, 2.0, 4.0)
 #: What is tried first at a scale that takes days.
 FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
 
@@ -316,7 +314,7 @@ def rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
     They train on the first three quarters of the scale's training images, so test images have no part in the choice.
     The role says by what the scale's rate is multiplied.
     """
-    for factor in factors or RATE_FACTORS:
+    for factor in factors or scale.tried_factors:
         for row in (*_equal_budget(scale, scale.seeds), *_full(scale, scale.seeds)):
             images = row.run.train_size or facts(row.run.data).train
             run = row.run.replace(lr=factor * row.run.lr, train_size=3 * images // 4, validation=True)
