@@ -112,6 +112,14 @@ def test_runs_of_different_length_measure_the_same_distance():
         assert len({row.run.minimum_epochs[0] for row in sections.rows("3-2_epochs", scale)}) == 1
 
 
+def test_what_costs_a_chapter_waits_until_it_is_named():
+    assert sections.usual("smoke") == list(sections.SECTIONS)
+    for scale in sections.SCALES.keys() - {"smoke"}:
+        assert sections.SECTIONS.keys() - sections.usual(scale) == {"7-1_rates"}
+    with pytest.raises(UserError, match="unknown scale 'huge': choose from smoke"):
+        sections.usual("huge")
+
+
 def test_the_thesis_settings():
     """THESIS.md, results structure: 600 epochs, cycles of 150, one minimum at epoch 100, five members."""
 
