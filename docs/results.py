@@ -75,7 +75,12 @@ def conclusive() -> list[str]:
 def sections() -> list[Section]:
     """The notebooks that have a figure in figures/reference, in their order; 0_... come last."""
     paths = sorted(NOTEBOOKS.glob("*.ipynb"), key=lambda path: (path.stem.startswith("0"), path.stem))
-    return [section for section in map(prose.read, paths) if _png(scales()[0], main(section)).is_file()]
+    return [section for section in map(prose.read, paths) if drawn(section)]
+
+
+def drawn(section: Section) -> list[str]:
+    """The scales at which the figure that stands for a section is in figures/reference."""
+    return [scale for scale in scales() if _png(scale, main(section)).is_file()]
 
 
 def main(section: Section) -> str:
@@ -172,10 +177,11 @@ def results() -> str:
     for section in sections():
         if section.name.startswith("0"):
             continue
-        picture = f"../figures/reference/{scales()[0]}/{main(section)}.png"
-        lines += [f"## {section.title}", section.question, f"![{section.title}, scale {scales()[0]}]({picture})"]
+        chapters = drawn(section)
+        picture = f"../figures/reference/{chapters[0]}/{main(section)}.png"
+        lines += [f"## {section.title}", section.question, f"![{section.title}, scale {chapters[0]}]({picture})"]
         lines += _numbers(section.name) + _reading(section, section.scales)
-        links = [f"[{scale}](../figures/reference/{scale}/README.md#{_anchor(section.title)})" for scale in scales()]
+        links = [f"[{scale}](../figures/reference/{scale}/README.md#{_anchor(section.title)})" for scale in chapters]
         lines += [f"Notebook [{section.name}](../notebooks/{section.name}.ipynb). All figures: {', '.join(links)}."]
     return "\n\n".join(filter(None, lines)) + "\n"
 
@@ -184,11 +190,14 @@ def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
         "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
-        "7_ensembles": ("7_ensembles_scores", "7_ensembles_compared"),
-    }
+        "7-1_rates": ("7-1_rates_scores",),
+        "7_ensembles": (
+            "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",
+        ),
+    }  # fmt: skip
     if section in named:
         shown = [(prose.TABLES[name], s, table(s, section, name)) for name in named[section] for s in conclusive()]
-        return [part for text, scale, found in shown for part in (f"{text} ({scale}):", found)]
+        return [part for text, scale, found in shown if found for part in (f"{text} ({scale}):", found)]
     if section == "8_cost":
         return [cost(scales())]
     if section == "9_claims":
@@ -217,6 +226,8 @@ def chapter(scale: str) -> str:
     lines = [GENERATED, f"# The results chapter at scale {scale}", about, PICTURES]
     rest = {path.stem for path in (REFERENCE / scale).glob("*.png") if not re.search(r"-\d{3}$", path.stem)}
     for section in sections():
+        if scale not in drawn(section):
+            continue
         lines += [f"## {section.title}", section.question]
         lines += [_shown(scale, section, kind, what) for kind, what in section.parts]
         rest -= {what for kind, what in section.parts if kind == "figure"}

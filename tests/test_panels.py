@@ -88,6 +88,30 @@ def test_panels_alike_have_one_axis():
     assert x.get_xlim() == y.get_xlim() != z.get_xlim()
 
 
+def test_a_reference_is_a_dotted_line_at_its_mean():
+    """Behind its own network's settings, in every panel, and no setting itself; NaN, of a single network, is none."""
+    values = {"a": {"mlp": 1.0, "resnet": 5.0}, "five full": {"mlp": 2.0, "resnet": 7.0}}
+    rows = [
+        {"label": label, "network": network, "x": value + seed, "y": np.nan if label == "five full" else value}
+        for label, of in values.items()
+        for network, value in of.items()
+        for seed in (0, 1)
+    ]
+    x, y = panels.points(pd.DataFrame(rows), {"x": "x", "y": "y"}, reference="five full").axes
+    assert [text.get_text() for text in x.get_yticklabels()] == ["a, mlp", "a, resnet"]
+    dotted = [line for line in x.lines if line.get_linestyle() == ":"]
+    assert [[*line.get_xdata(), *line.get_ydata()] for line in dotted] == [[2.5, 2.5, -0.5, 0.5], [7.5, 7.5, 0.5, 1.5]]
+    assert not [line for line in y.lines if line.get_linestyle() == ":"]
+
+
+@pytest.mark.parametrize(("values", "ticks"), [([0.5, 1.0, 4.0], ["0.5", "1", "4"]), (range(1, 60), None)])
+def test_what_was_tried_has_a_tick_each(values, ticks):
+    table = pd.DataFrame({"label": "a", "network": "mlp", "seed": 0, "factor": values, "accuracy": 0.5})
+    (axis,) = curves.against(table, "factor", ["accuracy"], log=["factor"]).axes
+    assert ticks is None or [text.get_text() for text in axis.get_xticklabels()] == ticks
+    assert (len(axis.get_xticks(minor=True)) == 0) == (ticks is not None)
+
+
 def test_networks_are_not_averaged():
     """Two networks under one label, as at scale thesis: a panel each, whatever the figure."""
     small = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)

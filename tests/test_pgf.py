@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
@@ -347,6 +348,19 @@ def test_error_bars_keep_both_ends_on_a_logarithmic_axis(tmp_path):
     assert panel["bars"] == [pytest.approx([10, 1, 10, 3]), pytest.approx([20, bottom, 20, top], rel=1e-4)]
     caps = [line for line in axes[0, 0].lines if line.get_marker() == "_"]
     assert sorted(y for cap in caps for y in cap.get_ydata()) == pytest.approx([bottom, 1, 3, top])
+    assert_like(code, figure)
+
+
+def test_marks_without_bars_have_a_legend(tmp_path):
+    """A single seed has no deviation."""
+    figure, axes = panels()
+    with style.styled():
+        style.error_bars(axes[0, 0], [1, 2], pd.Series([0.5, 0.7]), pd.Series([np.nan, np.nan]), fmt="o-", label="one")
+        style.legend_below(figure, axes[0, 0])
+    code = code_of(figure, tmp_path)
+    (panel,), legend, _ = written(code)
+    assert panel["bars"] == []
+    assert [text for text, *_ in legend] == ["one"]
     assert_like(code, figure)
 
 

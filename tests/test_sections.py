@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from thesislib import schedules
+from thesislib import datasets, schedules
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.system.errors import UserError
@@ -25,7 +27,7 @@ def test_every_section_at_every_scale(scale, section):
     for (origin, role, label, _), rows in settings.items():
         of_ensembles = origin == "7_ensembles" or role == "between"
         seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
-        members = {"independent": 5, "two of half": 2}.get(label, 0)
+        members = {"independent": 5, "two of half": 2, "five full": 5}.get(label.removesuffix(", rate chosen"), 0)
         assert [(row.seed, row.member) for row in rows] == [
             (seed, m) for seed in seeds for m in (range(1, members + 1) if members else [None])
         ]
@@ -34,14 +36,62 @@ def test_every_section_at_every_scale(scale, section):
     assert {network for *_, network in settings} == {fields["model"] for fields in size.networks}
 
 
-def test_ensembles_cost_the_same():
-    """Five members for five cycles, whoever they are; FGE's and SWA's come from the last one."""
+@pytest.mark.parametrize("scale", sections.SCALES)
+def test_ensembles_cost_the_same(scale):
+    """Five cycles, whatever they are spent on; but the reference line costs as much for each of its networks."""
+    cycle, networks, budgets = sections.SCALES[scale].cycle, len(sections.SCALES[scale].networks), {}
+    for row in sections.rows("7_ensembles", scale):
+        if row.seed == 0:
+            key = row.role, row.label
+            budgets[key] = budgets.get(key, 0) + row.run.epochs / cycle / networks
+    assert budgets.pop(("full", "five full")) == 25
+    assert set(budgets.values()) == {5}
+    assert {"constant", "cosine", "one cosine", "two of half", "independent"} <= {label for _, label in budgets}
+
+
+def test_members_of_the_last_cycle():
     rows = sections.rows("7_ensembles", "mnist")
-    assert {sum(run.epochs for run in runs_of(rows, row.label)) for row in rows} == {5 * 100}
     (fge, *_), (swa, *_) = runs_of(rows, "FGE"), runs_of(rows, "SWA")
     assert fge.minimum_epochs[-5:] == [84, 88, 92, 96, 100]
     assert fge.offset == 80
     assert swa.swa_from == 81
+
+
+@pytest.mark.parametrize("scale", sections.SCALES)
+def test_rates_are_tried_without_the_test_images(scale):
+    """On the last quarter of the scale's training images, for every ensemble of section 7, at rates around its own."""
+    size = sections.SCALES[scale]
+    tried = {}
+    for row in sections.rows("7-1_rates", scale):
+        tried.setdefault((row.label, row.network), {}).setdefault(row.role, set()).add(row.run.lr)
+        whole = datasets.facts(row.run.data).train
+        assert row.run.validation
+        assert 4 * row.run.train_size == 3 * (size.networks[0].get("train_size") or whole)
+        assert datasets.test_images(row.run) >= 100
+    rows = sections.rows("7_ensembles", scale)
+    assert tried.keys() == {(row.label, row.network) for row in rows if row.role in ("curve", "full")}
+    for rates in tried.values():
+        assert all(len(some) == 1 for some in rates.values())
+        factors = sorted(some.pop() / size.networks[0]["lr"] for some in rates.values())
+        assert factors == pytest.approx(size.tried_factors)
+
+
+def test_an_opponent_gets_the_rate_that_was_chosen_for_it(monkeypatch):
+    """Beside its run at the scale's rate, unless that is the one; five full networks have no other."""
+    chosen = {"cosine": 2.0, "two of half": 0.5, "constant": 1.0, "five full": 4.0, "one cosine": 4.0}
+    before = sections.rows("7_ensembles", "smoke")
+    scale = replace(sections.SCALES["smoke"], opponent_rates=chosen)
+    monkeypatch.setitem(sections.SCALES, "smoke", scale)
+    rows = sections.rows("7_ensembles", "smoke")
+    rates = {(row.role, row.label): row.run.lr for row in rows if row.role in ("chosen", "full")}
+    assert rates == {
+        ("chosen", "cosine, rate chosen"): 0.2, ("chosen", "one cosine, rate chosen"): 0.4,
+        ("chosen", "two of half, rate chosen"): 0.05, ("full", "five full"): 0.4,
+    }  # fmt: skip
+    kept = [row for row in rows if row.role in ("curve", "means")]
+    assert kept == [row for row in before if row.role in ("curve", "means")]
+    full, single = (runs_of(rows, label) for label in ("five full", "one cosine, rate chosen"))
+    assert full[0] == single[0], "one of the five is that network"
 
 
 @pytest.mark.parametrize("scale", sections.SCALES)
@@ -60,6 +110,14 @@ def test_runs_of_different_length_measure_the_same_distance():
     """3.2 compares distances to the first minimum: it is of the same epoch everywhere."""
     for scale in sections.SCALES:
         assert len({row.run.minimum_epochs[0] for row in sections.rows("3-2_epochs", scale)}) == 1
+
+
+def test_what_costs_a_chapter_waits_until_it_is_named():
+    assert sections.usual("smoke") == list(sections.SECTIONS)
+    for scale in sections.SCALES.keys() - {"smoke"}:
+        assert sections.SECTIONS.keys() - sections.usual(scale) == {"7-1_rates"}
+    with pytest.raises(UserError, match="unknown scale 'huge': choose from smoke"):
+        sections.usual("huge")
 
 
 def test_the_thesis_settings():
@@ -86,8 +144,10 @@ def test_sections_share_runs():
     assert baseline <= ids(sections.rows("2-1_width", "laptop"))
     assert baseline <= ids(sections.rows("2-2_strength", "laptop"))
     everything = ids(sections.rows("9_claims", "laptop"))
-    without = ("0_explore", "6-1_controls", "9_claims")
-    others = [ids(sections.rows(s, "laptop")) for s in sections.SECTIONS if s not in without]
+    without = ("0_explore", "6-1_controls", "7-1_rates", "9_claims")
+    rows = {s: sections.rows(s, "laptop") for s in sections.SECTIONS if s not in without}
+    rows["7_ensembles"] = [row for row in rows["7_ensembles"] if row.role == "curve"]
+    others = [ids(some) for some in rows.values()]
     assert everything == set().union(*others)
     assert len(everything) < sum(map(len, others))
 
@@ -179,18 +239,20 @@ def test_an_experiment_of_ones_own_is_one_function(monkeypatch):
 
 
 def test_seed_by_seed_the_most_important_first():
-    rows = [row for name in sections.SECTIONS for row in sections.rows(name, "cifar")]
+    rows = [row for name in sections.usual("cifar") for row in sections.rows(name, "cifar")]
     runs, seed = sections.in_order(rows), {row.run: row.seed for row in rows}
+    within = {row.run for row in rows if row.role != "full"}
     assert len(runs) == len(set(runs)) == len(seed)
-    assert [seed[run] for run in runs] == sorted(seed.values())
-    first = [run for run in runs if seed[run] == 0]
+    assert [seed[run] for run in runs[: len(within)]] == sorted(seed[run] for run in within)
+    assert not within & set(runs[len(within) :]), "what is beyond the budget comes last"
+    first = [run for run in runs if seed[run] == 0 and run in within]
     assert first[:2] == [runs_of(rows, "no term")[0], runs_of(rows, "term")[0]]
     assert set(first[-2:]) == {row.run for row in sections.rows("8_cost", "cifar") if row.seed == 0}
 
 
 def test_every_hill_of_cifar_is_left_within_a_cycle():
     """N = 4 s w lr / (1 - momentum) times the steps of a cycle; the spike is there to have no effect."""
-    runs = [row.run for name in sections.SECTIONS for row in sections.rows(name, "cifar")]
+    runs = [row.run for name in sections.usual("cifar") for row in sections.rows(name, "cifar")]
     scale = sections.SCALES["cifar"]
     n = {}
     for run in runs:
@@ -206,11 +268,10 @@ def test_cifar_stores_at_once_what_later_analysis_needs():
         for run in (row.run for row in sections.rows(name, "cifar")):
             assert (run.member_epochs, run.statistics_images, run.step_losses) == (4, 2_000, True)
             assert run.minimum_epochs[:1] in ([8], [], [2]), "after the first cycle, but in section 8"
-    rows = [row for row in sections.rows("7_ensembles", "cifar") if row.seed == 0]
-    labels = {row.label for row in rows}
-    assert {"one cosine", "two of half"} < labels
-    assert {sum(run.epochs for run in runs_of(rows, label)) for label in labels} == {40}, "equal budget"
-    assert not {"FGE", "SWA"} & labels
+    rows = sections.rows("7_ensembles", "cifar")
+    assert not {"FGE", "SWA"} & {row.label for row in rows}
+    means = [row for row in rows if row.role == "means"]
+    assert {row.run for row in means} < {row.run for row in rows if row.role == "curve"}, "they are there anyway"
 
 
 @pytest.mark.parametrize(

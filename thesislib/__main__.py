@@ -77,7 +77,7 @@ def _list(options: Namespace) -> int:
         print(listing.table().to_string(index=False, na_rep="", float_format="{:.4g}".format))
         return 0
     seen: set[str] = set()
-    for name in options.section or sections.SECTIONS:
+    for name in options.section or sections.usual(options.scale):
         rows = sections.rows(name, options.scale, options.seeds)
         settings = {(row.section, row.role, row.label) for row in rows}
         runs = {store.run_id(row.run): row.run for row in rows}
@@ -237,7 +237,7 @@ def _unpack(options: Namespace) -> int:
 
 def _runs(options: Namespace) -> list[Run]:
     """All runs of the chosen sections at the chosen scale."""
-    chosen = options.section or sections.SECTIONS
+    chosen = options.section or sections.usual(options.scale)
     return sections.in_order([row for name in chosen for row in sections.rows(name, options.scale, options.seeds)])
 
 
@@ -318,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
 
     scale = _Parser(add_help=False)
     scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
-    scale.add_argument("--section", nargs="+", default=[], help="only these (all)", metavar="X")
+    scale.add_argument("--section", nargs="+", default=[], help="only these (the scale's usual ones)", metavar="X")
     scale.add_argument("--seeds", type=int, help="so many, from 0 on (the scale's own)", metavar="N")
     add(_list, scale)("--runs", action="store_true", help="every run on disk, of all scales")
     flag = add(_figures, scale)

@@ -149,14 +149,14 @@ class Drawn:
 
 
 def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None = None, force: bool = False) -> bool:
-    """Make the figures of the chosen notebooks (all if none is chosen); True if every one of them is there.
+    """Make the figures of the chosen notebooks; True if every one of them is there.
 
-    A notebook whose figures are current is left as it is, unless `force` is set. `given` are parameters that take the
-    place of the defaults. Prints a line for each notebook that is executed. Raises UserError, before anything is
-    trained, for an unknown section, scale or parameter, a value that does not fit, or missing data; OSError if the disk
-    is full.
+    If none is chosen they are those usual at the scale. A notebook whose figures are current is left as it is, unless
+    `force` is set. `given` are parameters that take the place of the defaults. Prints a line for each notebook that is
+    executed. Raises UserError, before anything is trained, for an unknown section, scale or parameter, a value that
+    does not fit, or missing data; OSError if the disk is full.
     """
-    values = _values(list(dict.fromkeys(chosen)) or [*sections.SECTIONS, *EXPLORATORY], given or {})
+    values = _values(list(dict.fromkeys(chosen)) or [*sections.usual(scale), *EXPLORATORY], given or {})
     sections.rows("0_explore", scale)  # refuses an unknown scale, if nothing below does
     tasks = [Task(section, known | {"scale": scale}, _rows(section, scale, known)) for section, known in values.items()]
     settle_folders()  # kernels work in notebooks/

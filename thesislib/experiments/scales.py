@@ -36,8 +36,14 @@ class Scale:
     hills: int = 10  # of the cost's runs
     landscape_images: int = 2000  # of each split, on which the landscape between minima is measured
     plane_points: int = 21  # to a side, of the plane through three minima
-    #: ensembles of equal budget that the thesis does not have: one cosine over all of it, two networks of half of it
-    opponents: bool = False
+    #: of section 7's ensembles by label: the factor of the learning rate with the best ensemble on validation images,
+    #: chosen by section 7-1_rates; 1 where there is none, and everywhere where nothing was chosen yet
+    opponent_rates: Mapping[str, float] = field(default_factory=dict)
+    #: the factors that 7-1_rates tries
+    tried_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    #: sections that are made only when they are named: this one's answer is frozen in `opponent_rates`, and it costs
+    #: about as much as all others together
+    on_demand: tuple[str, ...] = ("7-1_rates",)
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -88,6 +94,8 @@ SCALES = {
         widths=(1e-1, 1e-2),
         strengths=(1.0, 10.0),
         settled=10.0,
+        tried_factors=(1.0, 2.0),
+        on_demand=(),
     ),
     "laptop": Scale(
         "4,000 embedded MNIST digits, the thesis' MLP: every section in minutes",
@@ -123,7 +131,6 @@ SCALES = {
         strengths=(1.0, 10.0, 100.0),
         rate_factors=(1.0, 10.0),
         restart_widths=(),
-        opponents=True,
         hills=2,
         landscape_images=500,
         plane_points=11,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
 from thesislib.config import NonNegative, Positive, Run, Seed, Size
+from thesislib.datasets import facts
 from thesislib.experiments.scales import SCALES, Scale
 from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
@@ -26,6 +27,10 @@ from thesislib.system.errors import UserError
 DENSE_STEPS = 300
 #: Ensembles of section 7 that are no trajectory from minimum to minimum.
 NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
+#: Those of section 7 whose members are also there as means of the weights of a cycle's last half.
+AVERAGED = ("constant", "s = 10", "s = 100")
+#: Roles in section 7 that no claim of the thesis is about.
+BEYOND_THESIS = ("chosen", "full", "means")
 #: What is tried first at a scale that takes days.
 FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
 
@@ -240,7 +245,8 @@ def gradients(scale: Scale) -> Iterable[Row]:
     yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine", **dense), "steps")
     for s in scale.many_strengths:
         yield from labelled(f"s = {digits(s)}", _every_cycle(scale, strength=s, **dense), "steps")
-    yield from (replace(row, role="between") for row in ensembles(scale) if row.label not in NO_TRAJECTORY)
+    at_scales_rate = (row for row in ensembles(scale) if row.role == "curve")
+    yield from (replace(row, role="between") for row in at_scales_rate if row.label not in NO_TRAJECTORY)
 
 
 @section("6-1_controls")
@@ -262,27 +268,52 @@ def controls(scale: Scale, strength: Positive | None = None) -> Iterable[Row]:
 
 @section("7_ensembles")
 def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
-    """7: five members for the price of five cycles: snapshots of one run, or five runs of one cycle each.
+    """7: snapshots as an ensemble, and what else five cycles buy.
 
-    SWA is one network, the mean of the last cycle's weights; FGE spends the last cycle on five short ones, where a
-    cycle is long enough for that: a rate that is constant within an epoch needs four of them to fall. At a scale with
-    `opponents` the same epochs also go into one long cosine and into two networks; SWA is then the last mean member.
+    Role "chosen": those whose best learning rate on validation images is not the scale's, at that rate. Role "full":
+    five networks of five cycles each, which is beyond the budget. Role "means": members whose SGD noise is averaged
+    away.
     """
-    runs = {"cycles": 5, "seeds": scale.ensemble_seeds, "strength": 0}
+    rows = [*_equal_budget(scale, scale.ensemble_seeds, strengths)]
+    yield from rows
+    for row in rows:
+        if (factor := scale.opponent_rates.get(row.label, 1)) != 1:
+            run = row.run.replace(lr=factor * row.run.lr)
+            yield replace(row, run=run, label=f"{row.label}, rate chosen", role="chosen")
+    for row in _full(scale, scale.ensemble_seeds):
+        yield replace(row, run=row.run.replace(lr=scale.opponent_rates.get(row.label, 1) * row.run.lr))
+    for row in rows:
+        if row.label in AVERAGED:
+            yield replace(row, run=row.run.replace(member_epochs=scale.of(0.5)), role="means")
+
+
+def _equal_budget(scale: Scale, seeds: tuple[int, ...] | None, strengths: Strengths = None) -> Iterable[Row]:
+    """What five cycles buy: snapshots of one run, several shorter runs, or one network.
+
+    SWA is the mean of the last cycle's weights. Where runs store the mean of each cycle's last weights anyway, their
+    last one is that. FGE spends the last cycle on five short ones, where a cycle is long enough for that: a rate that
+    is constant within an epoch needs four of them to fall.
+    """
+    runs = {"cycles": 5, "seeds": seeds, "strength": 0}
     cosine = runs | {"lr_schedule": "cosine"}
     yield from labelled("constant", _every_cycle(scale, **runs))
     yield from labelled("cosine", _every_cycle(scale, **cosine))
     if (short := scale.cycle // 5) >= 4:
         fge = {"cycle": short, "minima_every": short, "offset": scale.of(4)}
         yield from labelled("FGE", _every_cycle(scale, **cosine, **fge))
-    if scale.opponents:
-        yield from labelled("one cosine", scale.runs(**cosine, cycle=scale.of(5)))
-        yield from independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
-    else:
+    yield from labelled("one cosine", scale.runs(**cosine, cycle=scale.of(5)))
+    yield from independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
+    if not any(network.get("member_epochs") for network in scale.networks):
         yield from labelled("SWA", scale.runs(**runs, swa_from=scale.of(4) + 1))
     yield from independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
     for s in strengths or scale.many_strengths:
         yield from labelled(f"s = {digits(s)}", _every_cycle(scale, **runs | {"strength": s}))
+
+
+def _full(scale: Scale, seeds: tuple[int, ...] | None) -> list[Row]:
+    """Beyond that budget: a deep ensemble of five networks, each with all of it."""
+    runs = scale.runs(cycles=5, seeds=seeds, strength=0, lr_schedule="cosine", cycle=scale.of(5))
+    return [replace(row, role="full") for row in independent("five full", runs, 5)]
 
 
 def independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
@@ -291,6 +322,20 @@ def independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
         for m in range(members):
             own = run.replace(seed=run.seed + 1000 * m)
             yield Row(own, label, member=m + 1, ensemble_seed=run.seed)
+
+
+@section("7-1_rates")
+def rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
+    """7.1: section 7's ensembles at several learning rates, scored on training images that were held back.
+
+    They train on the first three quarters of the scale's training images, so test images have no part in the choice.
+    The role says by what the scale's rate is multiplied.
+    """
+    for factor in factors or scale.tried_factors:
+        for row in (*_equal_budget(scale, scale.seeds), *_full(scale, scale.seeds)):
+            images = row.run.train_size or facts(row.run.data).train
+            run = row.run.replace(lr=factor * row.run.lr, train_size=3 * images // 4, validation=True)
+            yield replace(row, run=run, role=f"rate times {digits(factor)}")
 
 
 @section("8_cost")
@@ -315,7 +360,18 @@ CLAIMED = (
 def claims(scale: Scale) -> Iterable[Row]:
     """9: every run of the sections that a claim is about; C1 to C14 look them up by section and label."""
     for name in CLAIMED:
-        yield from (replace(row, section=name) for row in SECTIONS[name](scale))
+        yield from (replace(row, section=name) for row in SECTIONS[name](scale) if row.role not in BEYOND_THESIS)
+
+
+def usual(scale: str) -> list[str]:
+    """The sections that are made when none is named. Raises UserError for an unknown scale."""
+    return [name for name in SECTIONS if name not in _scale(scale).on_demand]
+
+
+def _scale(name: str) -> Scale:
+    if name not in SCALES:
+        raise UserError(f"unknown scale {name!r}: choose from {', '.join(SCALES)}")
+    return SCALES[name]
 
 
 def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **parameters: Any) -> list[Row]:
@@ -324,14 +380,12 @@ def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **p
     `seeds` is how many, from 0 on, or which; None: the scale's own. Raises UserError for an unknown section, scale or
     parameter, or a value that does not fit.
     """
-    known = _names(section)
-    if scale not in SCALES:
-        raise UserError(f"unknown scale {scale!r}: choose from {', '.join(SCALES)}")
+    known, size = _names(section), _scale(scale)
     _checked(Seeds, seeds=seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
-    found = _checked(SECTIONS[section], SCALES[scale].with_seeds(seeds), **given)
+    found = _checked(SECTIONS[section], size.with_seeds(seeds), **given)
     found = list(dict.fromkeys(row if row.section else replace(row, section=section) for row in found))
     for row in found:
         check_hill(row)
@@ -408,9 +462,10 @@ def check_hill(row: Row) -> None:
 def in_order(rows: Iterable[Row]) -> list[Run]:
     """The runs of some sections, each once, seed by seed: at any moment the first seeds are complete.
 
-    Within a seed the sections of FIRST come before the rest.
+    Within a seed the sections of FIRST come before the rest. What is beyond the ensembles' budget comes last of all.
     """
-    seeds: dict[Run, int] = {}
+    places: dict[Run, tuple[bool, int]] = {}
     for row in sorted(rows, key=lambda row: FIRST.index(row.section) if row.section in FIRST else len(FIRST)):
-        seeds.setdefault(row.run, row.seed)
-    return sorted(seeds, key=seeds.__getitem__)
+        place = (row.role == "full", row.seed)
+        places[row.run] = min(place, places.get(row.run, place))
+    return sorted(places, key=places.__getitem__)

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from thesislib.plots.style import (
     FARTHEST,
@@ -27,6 +27,9 @@ from thesislib.plots.style import (
 )
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
+
+#: So many values of x have each a tick of their own.
+_FEW = 6
 
 
 @styled()
@@ -78,6 +81,9 @@ def against(
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
             axis.xaxis.set_minor_formatter(NullFormatter())
+            if len(values := sorted(shown[x].unique())) <= _FEW:  # settings that were tried, rather than a course
+                axis.set_xticks(values, [f"{value:g}" for value in values])
+                axis.xaxis.set_minor_locator(NullLocator())
         for label, rows in shown.groupby("label", sort=False):
             _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles)
         if same_scale:

@@ -71,20 +71,26 @@ def points(
     columns: dict[str, str],
     alike: Sequence[Sequence[str]] = (),
     limits: dict[str, float] | None = None,
+    reference: str = "",
     height: float = 2.3,
 ) -> Figure:
     """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels and their titles.
 
-    Panels that are `alike` have the same axis; `limits` are drawn as dashed lines.
+    Panels that are `alike` have the same axis; `limits` are drawn as dashed lines. The label `reference` has no dots:
+    its mean is a dotted line behind the others of its network.
     """
     several = table["network"].nunique() > 1
+    lines = table[table["label"] == reference].groupby("network")[list(columns)].mean()
+    table = table[table["label"] != reference]
     groups = list(table.groupby(["label", "network"], sort=False))
     figure, axes = grid(1, len(columns), max(height, 0.2 * len(groups) + 0.7))
     styles = line_styles(list(table["label"].unique()))
     names = [f"{label}, {network}" if several else label for (label, network), _ in groups]
     for axis, (name, title) in zip(axes.flat, columns.items(), strict=True):
-        for place, ((label, _), rows) in enumerate(groups):
+        for place, ((label, network), rows) in enumerate(groups):
             values = rows[name].dropna()
+            if network in lines.index and np.isfinite(lines.loc[network, name]):
+                axis.plot([lines.loc[network, name]] * 2, [place - 0.5, place + 0.5], ":", color="0.3", linewidth=0.8)
             if values.empty:
                 continue
             axis.plot(values, np.full(len(values), place), "o", color=styles[label].color, alpha=0.6)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from thesislib.analysis import rates
 from thesislib.plots.language import formula, localized
 from thesislib.plots.pgf import escape
 from thesislib.plots.style import LABELS, NARROWEST
@@ -40,7 +41,8 @@ CONTROLS = {
 }  # fmt: skip
 #: Of tables with a row a seed, the columns that are shown.
 _SHOWN = {
-    "7_ensembles_scores": SCORES, "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS
+    **dict.fromkeys(("7_ensembles_scores", "7_ensembles_fair_scores"), SCORES),
+    "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS,
 }  # fmt: skip
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
@@ -50,7 +52,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that a section's curves show: not those of published settings, of single steps, or between minima."""
     if "role" in table:
         return table[table["role"] == "curve"]
-    return table[~table["label"].str.match("(published|steps|between): ")]
+    return table[~table["label"].str.match("(published|steps|between|chosen|full|means): ")]
 
 
 def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
@@ -127,8 +129,10 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     of a table with a row a seed; every number if none are given.
     """
     match name:
-        case "7_ensembles_compared":
+        case "7_ensembles_compared" | "7_ensembles_fair_compared":
             return compared(frame)
+        case "7-1_rates_scores":
+            return rates.summary(frame).rename(columns=heading)
         case "6_valley_or_jump":
             return valleys(frame)
         case "9_claims":
