@@ -1,5 +1,6 @@
 """A figure with sliders, and the landscape of two weights in notebook 0_first_steps."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def toy():
         *lines, last = "".join(cell["source"]).splitlines()
         if last.startswith("Sliders("):
             exec("\n".join(lines), names)
+            plt.close("all")
             yield names, eval(last, names)
             break
         exec("\n".join([*lines, last]), names)
@@ -32,12 +34,12 @@ def test_a_slider_changes_the_path_that_is_drawn(toy):
     drawn = []
     draw = names["draw"]
 
+    @functools.wraps(draw)  # with its defaults
     def watched(**arguments):
         figure = draw(**arguments)
         drawn.append((arguments, figure.axes[1].lines[0].get_xydata()))
         return figure
 
-    watched.__signature__ = __import__("inspect").signature(draw)
     sliders._draw = watched
     sliders.show()
     before = sliders.image.value

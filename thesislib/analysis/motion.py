@@ -51,7 +51,7 @@ class Motion:
         shown: list[Frame] = []
         place = PchipInterpolator(np.arange(1, len(self.path) + 1), self.path[:, :2]) if len(self.path) else None
         for hills, (start, end) in enumerate(zip([1, *self.epochs], self.epochs, strict=False)):
-            times = np.linspace(start, end, (end - start) * between + 1)[:-1].tolist() if place else []
+            times = np.linspace(start, end, (end - start) * between + 1)[bool(hills) : -1].tolist() if place else []
             shown += [Frame(time, *place(time).tolist(), hills) for time in times]
             there = self.minima[hills].tolist()
             shown += [Frame(end, *there, hills + step / rising) for step in range(rising + 1)]
