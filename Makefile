@@ -36,9 +36,9 @@ figures: $(READY)  ## train what is missing, execute the notebooks that have cha
 report: $(READY)  ## the executed notebooks as pages for a browser: figures/<scale>/report/index.html
 	@$(PY) -m thesislib report --scale "$$scale"
 
-reference: figures  ## the same, then keep .pgf, .png, .json, .csv and the runs, without weights, in figures/reference/<scale>/
+reference: figures  ## the same, then keep .pgf, .png, .gif, .json, .csv and the runs, without weights, in figures/reference/<scale>/
 	@$(PY) -m thesislib pack --scale "$$scale" $${seeds:+--seeds "$$seeds"} --file "figures/reference/$$scale/runs.zip"
-	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv "$(CURDIR)/figures/reference/$$scale/"
+	@cd "$$($(PY) -c 'import sys; from thesislib.plots import save; print(save.figures_folder(sys.argv[1]))' "$$scale")" && cp -- *.pgf *.png *.json *.csv $$(ls | grep "\.gif$$") "$(CURDIR)/figures/reference/$$scale/"
 
 chapter: $(READY)  ## figures/<scale>/chapter.pdf: the results with figures, captions and tables, from what make figures drew (needs TeX)
 	@$(PY) -m thesislib chapter --scale "$$scale" $${engine:+--engine "$$engine"} $${language:+--language "$$language"}

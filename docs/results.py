@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -229,7 +230,10 @@ def chapter(scale: str) -> str:
         if scale not in drawn(section):
             continue
         lines += [f"## {section.title}", section.question]
-        lines += [_shown(scale, section, kind, what) for kind, what in section.parts]
+        shown = [(kind, _shown(scale, section, kind, what)) for kind, what in section.parts]
+        for (kind, text), (following, picture) in pairwise([*shown, ("", "")]):
+            is_caption = kind == "text" and following == "figure" and not text.startswith("#")
+            lines += [text] if picture or not is_caption else []  # nothing about what is not there
         rest -= {what for kind, what in section.parts if kind == "figure"}
         lines += [markdown(claims([scale]))] if section.name == "9_claims" else []
         lines += [cost([scale])] if section.name == "8_cost" else []
@@ -245,7 +249,8 @@ def _shown(scale: str, section: Section, kind: str, what: str | list[str]) -> st
     if kind == "text":
         return re.sub(r"^## ", "### ", what)
     if kind == "figure":
-        return f"![{section.title}: {what}]({what}.png)" if _png(scale, what).is_file() else ""
+        there = [name for name in (f"{what}.png", f"{what}.gif") if (REFERENCE / scale / name).is_file()]
+        return "".join(f"![{section.title}: {what}]({name})" for name in there)
     return table(scale, section.name, what)
 
 

@@ -157,8 +157,9 @@ def test_the_first_steps_run_and_leave_the_minimum(monkeypatch):
     for cell in cells:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]).replace('scale = "laptop"', 'scale = "smoke"'), names)
-    assert (names["held"][-1] - names["held"][-50]).norm() < 0.5, "it is held"
-    assert names["pushed"][-1, 0] > 1, "it ends in the other minimum"
+    held, moved = names["follow"](2.0, 1.0, 0.02)
+    assert (held[-1] - held[-50]).norm() < 0.5, "it is held"
+    assert moved[-1, 0] > 1, "it ends in the other minimum"
     (plain, _), (pushed, _) = (names["train"](strength, 200) for strength in (0.0, 1.0))
     assert pushed[-1] > plain[-1]
     plt.close("all")

@@ -27,7 +27,7 @@ def test_no_page_is_stale(docs):
 
 def test_every_picture_stands_in_its_chapter_once(docs):
     for scale in docs.scales():
-        there = {path.name for path in (docs.REFERENCE / scale).glob("*.png")}
+        there = {path.name for kind in ("png", "gif") for path in (docs.REFERENCE / scale).glob(f"*.{kind}")}
         sides = {picture for picture in there if re.search(r"-\d{3}\.png$", picture)}  # of a .pgf
         shown = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", docs.chapter(scale))
         assert sorted(shown) == sorted(there - sides)

@@ -147,11 +147,11 @@ def test_growth_is_what_the_steps_near_a_hill_do():
 
 
 def test_a_kernel_is_live_only_where_somebody_looks(monkeypatch):
-    assert not explore._is_live()
+    assert not explore.is_live()
     monkeypatch.setattr(explore.progress, "in_notebook", lambda: True)
     shell = type("IPython", (), {"get_ipython": staticmethod(lambda: type("Shell", (), {"user_ns": {}}))})
     monkeypatch.setitem(sys.modules, "IPython", shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert not explore._is_live()
+    assert not explore.is_live()
     monkeypatch.setenv("JPY_SESSION_NAME", "0_explore.ipynb")
-    assert explore._is_live()
+    assert explore.is_live()

@@ -143,6 +143,8 @@ def body(folder: Path, chapter: list[Section]) -> str:
         title = text(section.title)
         lines += [rf"\section*{{{title}}}", rf"\addcontentsline{{toc}}{{section}}{{{title}}}", latex(section.question)]
         for (kind, what), (following, name) in itertools.pairwise([*section.parts, ("", "")]):
+            if kind == "text" and following == "figure" and (folder / f"{name}.gif").is_file():
+                continue  # about what moves, which no page shows
             if kind == "text":  # a caption is not said twice, but where it opens a part
                 is_caption = following == "figure" and not what.startswith("#") and (folder / f"{name}.pgf").is_file()
                 lines.append(_told(what)[0] if is_caption else latex(what))

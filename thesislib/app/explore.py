@@ -98,7 +98,7 @@ class Explorer:
 
     def _ipython_display_(self) -> None:
         """Show the widgets where somebody can move them, else the figure."""
-        if not _is_live():
+        if not is_live():
             from thesislib.plots.curves import curves
 
             # Shown below the cell by the notebook. `figure` is another one: drawing moves what is laid out by a hair.
@@ -354,7 +354,7 @@ class Explorer:
 _SHORT = {"strength": "s", "width": "w", "weight_decay": "L2"}
 
 
-def _is_live() -> bool:
+def is_live() -> bool:
     """Whether this is a kernel that somebody looks at, in Jupyter or VS Code, and not one that executes in batch."""
     if not progress.in_notebook():
         return False

@@ -1,4 +1,4 @@
-"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from; tables as .csv and .tex."""
+"""Figures on disk: .pgf for LaTeX, .pdf, .png, and .json with where they come from; animations as .gif; tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from thesislib import datasets
+from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, width_of
@@ -98,12 +99,16 @@ def delete(scale: str) -> tuple[list[str], list[str]]:
 
 @styled()
 def save(
-    figure: Figure, name: str, runs: Results, width: str | float | None = None, language: str | None = None
+    figure: Figure | Animation,
+    name: str,
+    runs: Results,
+    width: str | float | None = None,
+    language: str | None = None,
 ) -> None:
     r"""Write `name`.pdf, .png, .pgf and .json into figures/, into the folder of the runs' scale.
 
     The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
-    reach below 0 on a logarithmic axis are cut at its end.
+    reach below 0 on a logarithmic axis are cut at its end. An animation is a .gif and its .json, of one width.
 
     With a `width` of "column" (3.3 inches), "half" (3.0) or a number of inches the figure is laid out anew, texts as
     large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or so many inches.
@@ -115,6 +120,11 @@ def save(
     >>> tl.save(tl.plot.curves(runs), "mine", runs)
     >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column", language="de")
     """
+    if isinstance(figure, Animation):
+        folder = make_folder(runs.scale)
+        write(folder, f"{name}.gif", figure.gif)
+        write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
+        return
     width = width or os.environ.get(WIDTH) or None
     inches, suffix, length = width_of(width or "text")
     language = language_of(language)

@@ -1,0 +1,76 @@
+"""A figure with sliders, and the landscape of two weights in notebook 0_first_steps."""
+
+import functools
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+from thesislib.app.sliders import Sliders
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "0_first_steps.ipynb"
+
+
+@pytest.fixture
+def toy():
+    """The names that the notebook has, and its sliders, up to the toy landscape."""
+    plt.switch_backend("agg")
+    names = {}
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        *lines, last = "".join(cell["source"]).splitlines()
+        if last.startswith("Sliders("):
+            exec("\n".join(lines), names)
+            plt.close("all")
+            yield names, eval(last, names)
+            break
+        exec("\n".join([*lines, last]), names)
+    plt.close("all")
+
+
+def test_a_slider_changes_the_path_that_is_drawn(toy):
+    names, sliders = toy
+    drawn = []
+    draw = names["draw"]
+
+    @functools.wraps(draw)  # with its defaults
+    def watched(**arguments):
+        figure = draw(**arguments)
+        drawn.append((arguments, figure.axes[1].lines[0].get_xydata()))
+        return figure
+
+    sliders._draw = watched
+    sliders.show()
+    before = sliders.image.value
+    sliders.fields["strength"].value = 0.0
+    assert [arguments["strength"] for arguments, _ in drawn] == [2.0, 0.0]
+    (_, pushed), (_, held) = drawn
+    assert pushed[-1, 0] > 1, "in the other minimum"
+    assert held[-1, 0] < -1, "where it was"
+    assert sliders.image.value[:4] == b"\x89PNG"
+    assert sliders.image.value != before
+    assert not plt.get_fignums(), "no figure is left for the notebook to show a second time"
+
+
+@pytest.mark.parametrize(
+    ("setting", "leaves"),
+    [((2.0, 1.0, 0.02), True), ((2.0, 0.5, 0.02), False), ((4.0, 0.5, 0.02), True), ((2.0, 1.0, 0.002), False)],
+)
+def test_what_the_text_says_about_the_settings(toy, setting, leaves):
+    names, sliders = toy
+    assert all(value in sliders._values[name] for name, value in zip(("strength", "width", "lr"), setting, strict=True))
+    held, pushed = names["follow"](*setting)
+    assert ((pushed[-1] - held[-1]).square().sum() > 2) == leaves
+
+
+def test_in_batch_the_figure_of_the_defaults_is_shown():
+    def draw(height=3.0):
+        figure, axis = plt.subplots()
+        axis.plot([0, height])
+        return figure
+
+    Sliders(draw, height=[1.0, 3.0])._ipython_display_()
+    (number,) = plt.get_fignums()
+    assert plt.figure(number).axes[0].lines[0].get_ydata()[1] == 3.0
+    plt.close("all")
