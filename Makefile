@@ -20,7 +20,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column language=de seeds=10"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column language=de seeds=10 force=1"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'
@@ -59,7 +59,7 @@ lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests docs
 	@$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
 
-bench: $(READY)  ## seconds of an epoch and a step, to figures/reference/bench.md (20 minutes; needs MNIST and CIFAR-10)
+bench: $(READY)  ## seconds of an epoch and a step, to figures/reference/bench.md (30 minutes; needs MNIST and CIFAR-10)
 	@$(PY) tests/benchmarks/bench.py
 
 lab: $(READY)  ## JupyterLab on the notebooks
