@@ -281,8 +281,10 @@ class Explorer:
         self._say("Stopping ...")
 
     async def _watch(self) -> None:
-        while self.busy:
+        busy = True
+        while busy:
             await asyncio.sleep(progress.POLL_SECONDS)
+            busy = self.busy  # asked before: what ends during the last look is looked at once more
             self._carefully(self.tick)
 
     def _epochs(self) -> int:
@@ -299,9 +301,9 @@ class Explorer:
         if done != self._counted:
             self._counted = done
             self.show()
-        begun, before = self._begun
-        if done <= before:  # processes that start take seconds, which say nothing of the rest
+        if done <= self._begun[1]:  # processes that start take seconds, which say nothing of the rest
             self._begun = (time.monotonic(), done)
+        begun, before = self._begun
         rate = (done - before) / max(time.monotonic() - begun, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
         if not self._stop.is_set():
