@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import PATIENCE
 
 #: What Chromium is called: Debian's, Ubuntu's, Google's own.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+#: Seconds after which a page that does not show what it should is wrong, on a machine with other work.
+SECONDS = 150
 
 #: Says that there must be a browser: without one the tests fail then, where they are else skipped (.ci/run).
 NEEDED = "THESIS_TESTS_NEED_CHROMIUM"
@@ -33,7 +35,7 @@ class Window:
 
     def __init__(self, page, home: str) -> None:
         self.page, self.errors, self.asked = page, [], []
-        page.set_default_timeout(PATIENCE * 1000)
+        page.set_default_timeout(SECONDS * 1000)
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
@@ -55,7 +57,7 @@ def window(home: str) -> Iterator[Window]:
         (pytest.fail if os.environ.get(NEEDED) else pytest.skip)(why)
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE * 1000)
+    expect.set_options(timeout=SECONDS * 1000)
     with sync_playwright() as driver:
         # Chromium's own sandbox refuses to work for root.
         path = next(filter(None, map(shutil.which, NAMES)))

@@ -223,7 +223,8 @@ class Explorer:
         self.stop_button.disabled = not self.busy
         if not self.busy:
             epochs = sum(run.epochs - listing.epochs(run) for run in missing)
-            more = f"{len(missing)} runs, {epochs} epochs are not trained: press Train" if missing else "trained"
+            runs = f"{len(missing)} runs" if len(missing) > 1 else "One run"
+            more = f"{runs}, {epochs} epochs to train: press Train" if missing else "Trained"
             self._say(f"{self._hill_text()}. {more}.")
 
     def _hill_text(self) -> str:
