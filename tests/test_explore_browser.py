@@ -26,7 +26,8 @@ LONG = 2000
 WATCH = """() => {
     window.said = []; window.pictures = new Set();
     new MutationObserver(() => {
-        const status = document.querySelector('.widget-html-content'), image = document.querySelectorAll('.widget-image')[1];
+        const status = document.querySelector('.widget-html-content');
+        const [hill, image] = document.querySelectorAll('.widget-image');
         if (status && status.innerText !== said.at(-1)) said.push(status.innerText);
         if (image) pictures.add(image.src);
     }).observe(document.body, {subtree: true, childList: true, characterData: true, attributes: true});
