@@ -52,7 +52,7 @@ restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: fi
 runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale "$$scale" $${seeds:+--seeds "$$seeds"}
 
-test: $(READY)  ## every test; those that need TeX are skipped where it is missing
+test: $(READY)  ## every test; those that need TeX, Slurm or Chromium are skipped where it is missing
 	@$(PY) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY)  ## style of code and notebooks

@@ -29,10 +29,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 900
 
 #: Files whose tests read the chapter: one process makes it, and runs them all.
-CHAPTER = ("test_notebooks", "test_figures", "test_panels", "test_pgf", "test_claims", "test_docs")
+CHAPTER = (
+    "test_notebooks",
+    "test_figures",
+    "test_panels",
+    "test_pgf",
+    "test_claims",
+    "test_docs",
+    "test_report_browser",
+)
 
 #: Files of tests that take minutes.
-LONGEST = (*CHAPTER, "test_slurm", "test_scales", "test_parallel")
+LONGEST = (*CHAPTER, "test_explore_browser", "test_slurm", "test_scales", "test_parallel")
 
 
 def pytest_collection_modifyitems(items):

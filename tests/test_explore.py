@@ -42,12 +42,12 @@ def begun(folders):
 
 
 def test_what_is_trained_shows_at_once_and_the_rest_when_it_is_trained(begun):
-    assert ". trained." in begun.status.value
+    assert ". Trained." in begun.status.value
     assert begun.train_button.disabled
     before = bytes(begun.curves.value)
     assert before.startswith(b"\x89PNG")
     begun.fields["strength"].value = 10.0
-    assert "1 runs, 8 epochs are not trained" in begun.status.value
+    assert "One run, 8 epochs to train" in begun.status.value
     assert bytes(begun.curves.value) != before, "the baseline alone"
     alone = bytes(begun.curves.value)
     begun.train_button.click()
@@ -55,7 +55,7 @@ def test_what_is_trained_shows_at_once_and_the_rest_when_it_is_trained(begun):
     assert not begun.stop_button.disabled
     said = wait(begun)
     assert any("Training: " in line for line in said)
-    assert ". trained." in said[-1]
+    assert ". Trained." in said[-1]
     assert bytes(begun.curves.value) not in (before, alone)
     assert launch.missing([begun._yours.run]) == []
     assert store.run_id(begun._yours.run) == sections.rows("0_explore", "smoke", strength=10.0)[-1].id

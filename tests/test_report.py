@@ -1,17 +1,13 @@
-"""The report: pages that a browser shows from disk, without network."""
+"""The report: its pages and their links; test_report_browser looks at them."""
 
 import base64
 import io
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-from conftest import PATIENCE
 from matplotlib.image import imsave
 from nbformat import v4
 
@@ -114,21 +110,3 @@ def test_without_executed_notebooks_it_is_one_line(folders, capsys):
     error = capsys.readouterr().err
     assert "1_baseline.ipynb is no notebook" in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on PATH: pages are not looked at in a browser")
-def test_a_browser_shows_it(site, tmp_path):
-    """From disk, with a network that answers nobody; the picture is not empty, the formula has a height."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    script = (
-        "<script>document.title = [...document.querySelectorAll('math, main img')]"
-        ".every(e => e.getBoundingClientRect().height > 4)</script>"
-    )
-    looked = site / "looked.html"
-    looked.write_text((site / "1_baseline.html").read_text() + script)
-    command = ["chromium", *options, "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", looked.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert "<title>true</title>" in done.stdout, done.stderr
-    picture = Path(tmp_path / "page.png")
-    subprocess.run([*command[:-2], f"--screenshot={picture}", looked.as_uri()], capture_output=True, timeout=PATIENCE)
-    assert picture.stat().st_size > 2000

@@ -223,7 +223,8 @@ class Explorer:
         self.stop_button.disabled = not self.busy
         if not self.busy:
             epochs = sum(run.epochs - listing.epochs(run) for run in missing)
-            more = f"{len(missing)} runs, {epochs} epochs are not trained: press Train" if missing else "trained"
+            runs = f"{len(missing)} runs" if len(missing) > 1 else "One run"
+            more = f"{runs}, {epochs} epochs to train: press Train" if missing else "Trained"
             self._say(f"{self._hill_text()}. {more}.")
 
     def _hill_text(self) -> str:
@@ -281,8 +282,10 @@ class Explorer:
         self._say("Stopping ...")
 
     async def _watch(self) -> None:
-        while self.busy:
+        busy = True
+        while busy:
             await asyncio.sleep(progress.POLL_SECONDS)
+            busy = self.busy  # asked before: what ends during the last look is looked at once more
             self._carefully(self.tick)
 
     def _epochs(self) -> int:
@@ -299,9 +302,9 @@ class Explorer:
         if done != self._counted:
             self._counted = done
             self.show()
-        begun, before = self._begun
-        if done <= before:  # processes that start take seconds, which say nothing of the rest
+        if done <= self._begun[1]:  # processes that start take seconds, which say nothing of the rest
             self._begun = (time.monotonic(), done)
+        begun, before = self._begun
         rate = (done - before) / max(time.monotonic() - begun, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
         if not self._stop.is_set():

@@ -36,7 +36,9 @@ th, td { text-align: left; border-bottom: 1px solid #ddd; padding: .2rem .6rem; 
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
 .cards a { border: 1px solid #ddd; border-radius: .4rem; padding: .6rem; text-decoration: none; }
 .cards img { display: block; width: 100%; height: 9rem; object-fit: contain; background: #fff; }
-.reproduced { color: #1a7f37; } .not { color: #b3261e; } .undecided { color: #8a6100; }
+.claim td:nth-child(n+3) { white-space: nowrap; } .claim td:nth-child(3) { font-weight: 600; }
+.reproduced td:nth-child(3) { color: #1a7f37; } .not td:nth-child(3) { color: #b3261e; }
+.undecided td:nth-child(3) { color: #8a6100; }
 .k, .kn, .ow { color: #00f; } .s1, .s2, .sd { color: #a31515; } .c1 { color: #2a7d2a; } .mi, .mf { color: #098658; }
 """
 
@@ -187,6 +189,6 @@ def _claims(path: Path) -> str:
         kind = str(row["verdict"]).split(" ")[0]
         cells = [row["claim"], row["says"], row["verdict"], effect, row["n"], row["network"]]
         shown = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        rows.append(f'<tr class="{html.escape(kind)}">{shown}</tr>')
+        rows.append(f'<tr class="claim {html.escape(kind)}">{shown}</tr>')
     head = "".join(f"<th>{name}</th>" for name in ("claim", "says", "verdict", "effect", "n", "network"))
     return f"<h2>What holds</h2><table><tr>{head}</tr>{''.join(rows)}</table>"

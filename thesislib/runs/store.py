@@ -237,6 +237,7 @@ class Writer:
         self._events = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._tell_tensorboard(epoch + 1, file_version="brain.Event:2")
         self._tell_tensorboard(epoch + 1, session_log={"status": "START"})  # what others logged from there on is void
+        self._tell_hparams(epoch)
         return epoch, state, minima
 
     def _path(self, name: str) -> Path:
@@ -264,6 +265,16 @@ class Writer:
         record = io.BytesIO()
         RecordWriter(record).write(Event(wall_time=time.time(), step=step, **event).SerializeToString())
         files.append(self._events, record.getvalue())
+
+    def _tell_hparams(self, epoch: int) -> None:
+        """Give TensorBoard's table of hyperparameters the run's fields, and which columns to show beside them."""
+        # Imported here: only writers need it.
+        from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
+
+        fields = {name: value for name, value in self.run.model_dump(mode="json").items() if value is not None}
+        shown = [Metric(name) for name in ("accuracy", "test_loss", *(["d_0"] if self.run.minimum_epochs else []))]
+        self._tell_tensorboard(epoch, summary=hparams_config_pb(map(HParam, fields), shown))
+        self._tell_tensorboard(epoch, summary=hparams_pb(fields, trial_id=self.folder.name))
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
