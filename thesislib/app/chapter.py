@@ -15,7 +15,7 @@ from thesislib.app.numbers import DEFINE, letters
 from thesislib.app.prose import TABLES, Section
 from thesislib.experiments.scales import SCALES
 from thesislib.plots import save
-from thesislib.plots.language import language_of, localized
+from thesislib.plots.language import THIN, language_of, localized
 from thesislib.plots.pgf import PREAMBLE
 from thesislib.plots.tables import prose as text
 from thesislib.system.errors import UserError, printable
@@ -110,7 +110,7 @@ def captions(folder: Path, chapter: list[Section], language: str | None = None) 
             elif kind == "figure" and (folder / f"{what}.pgf").is_file():
                 caption = f"{said} {_settings(folder, what)}"
                 if language != "en":  # what the notebooks write is 4,000
-                    caption = localized(re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption), language)
+                    caption = localized(re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption), language).replace(THIN, r"\,")
                 lines.append(rf"\thesisdefine{{Caption{letters(what)}}}{{{caption}}}")
     return _CAPTIONS.format(scale=folder.name) + DEFINE + "\n".join(lines) + "\n"
 

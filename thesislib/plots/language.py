@@ -23,8 +23,10 @@ from thesislib.system.errors import UserError
 LANGUAGE = "THESIS_LANGUAGE"
 LANGUAGES = ("en", "de")
 
+#: Between thousands, in a text that is no formula; in LaTeX it is the same as in one.
+THIN = "\N{NARROW NO-BREAK SPACE}"
 #: In formulas a comma in braces has no space behind it, in LaTeX and in matplotlib.
-_TEXT, _FORMULA = (",", "\N{NARROW NO-BREAK SPACE}"), ("{,}", r"\,")
+_TEXT, _FORMULA = (",", THIN), ("{,}", r"\,")
 _DIGITS = r"(\d+)(?:\.(\d+))?"
 _IN_TEXT = re.compile(rf"(?<![\w.,]){_DIGITS}(?=(?:e[+-]?\d+)?(?!\w|[.,]\d))")
 _IN_FORMULA = re.compile(rf"(?<![\d.,]){_DIGITS}(?!\d|[.,]\d)")
@@ -100,6 +102,9 @@ def written_in(figure: Figure, language: str) -> Iterator[None]:
             for axis in figure.axes:
                 for side in (axis.xaxis, axis.yaxis):
                     _localize(side, language, back)
+                for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                    back.callback(handle.set_label, label)
+                    handle.set_label(localized(label, language))
             for text in figure.findobj(Text):
                 back.callback(text.set_text, text.get_text())
                 text.set_text(localized(text.get_text(), language))
