@@ -97,6 +97,10 @@ def test_barriers_and_verdicts(trajectory):
     found = barriers.verdicts(table).set_index("label")
     assert dict(found["barrier_says"]) == {"high": "jump", "low": "valley", "near": "undecided"}
     assert dict(found["rise_says"]) == {"high": "valley", "low": "-", "near": "valley"}
+    raised = table.assign(barrier=2 * table["barrier"], rise=2 * table["rise"])
+    again = barriers.verdicts(raised).set_index("label")
+    assert list(again["barrier_says_double"]) == list(found["barrier_says"]), "twice as high, at twice the height"
+    assert list(found["barrier_says_half"]) == list(again["barrier_says"])
     few = barriers.verdicts(table[table["seed"] < 1]).set_index("label")
     assert set(few["barrier_says"]) == {"undecided"}, "two seeds carry no verdict"
 

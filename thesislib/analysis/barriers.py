@@ -161,14 +161,17 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """Valley or jump, a label and network: mean and 95 % interval of barrier and rise, and what they say.
 
     "jump" if a loss rises by more than JUMP, "valley" if by less, "undecided" if the interval does not carry it or
-    there are less than FEWEST seeds.
+    there are less than FEWEST seeds. `..._half` and `..._double` are what it would be at half and at twice that height:
+    JUMP is a convention.
     """
 
-    def outcome(values: np.ndarray) -> str:
+    def outcome(values: np.ndarray, height: float) -> str:
+        if not len(values):
+            return "-"
         low, high = over_seeds(values).interval()
         if len(values) < FEWEST:
             return "undecided"
-        return "jump" if low > JUMP else "valley" if high < JUMP else "undecided"
+        return "jump" if low > height else "valley" if high < height else "undecided"
 
     rows = []
     for (label, network), some in table.groupby(["label", "network"], sort=False):
@@ -177,6 +180,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
             values = some.loc[np.isfinite(some[name]), name].to_numpy()
             low, high = over_seeds(values).interval()
             row |= {name: values.mean() if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
-            row[f"{name}_says"] = outcome(values) if len(values) else "-"
+            for suffix, factor in (("", 1), ("_half", 0.5), ("_double", 2)):
+                row[f"{name}_says{suffix}"] = outcome(values, factor * JUMP)
         rows.append(row)
     return pd.DataFrame(rows)
