@@ -19,13 +19,12 @@ def toy():
     names = {}
     cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     for cell in cells:
-        *lines, last = "".join(cell["source"]).splitlines()
-        if last.startswith("Sliders("):
-            exec("\n".join(lines), names)
+        source, _, call = "".join(cell["source"]).partition("\nSliders(")
+        exec(source, names)
+        if call:
             plt.close("all")
-            yield names, eval(last, names)
+            yield names, eval(f"Sliders({call}", names)
             break
-        exec("\n".join([*lines, last]), names)
     plt.close("all")
 
 
