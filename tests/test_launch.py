@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -100,13 +101,42 @@ def die(_run):
     os._exit(1)
 
 
-def test_a_process_that_dies_is_an_error_and_nothing_waits_for_it(folders, monkeypatch):
-    """As one that is out of memory; a run of the next wave is left."""
-    clone = TINY.replace(start=f"{store.run_id(TINY)}:0", minimum_at_start=True)
+def test_processes_that_die_are_an_error_and_not_all_runs_are_tried(folders, monkeypatch):
+    """As those that are out of memory, whatever they train; a run that needs one of these is left as well."""
+    runs = [TINY.replace(seed=seed) for seed in range(5)]
+    clone = TINY.replace(start=f"{store.run_id(runs[4])}:0", minimum_at_start=True)
     monkeypatch.setattr(launch, "_execute", die)
-    with pytest.raises(RuntimeError, match="process"):
-        launch.train_missing([TINY, clone], workers=1)
-    assert launch.missing([TINY, clone])
+    with pytest.raises(RuntimeError) as error:
+        launch.train_missing([*runs, clone], workers=1)
+    died = [f"1 runs failed: the process of run {store.run_id(run)} died, for lack of memory perhaps" for run in runs]
+    assert str(error.value) == "; ".join(died[: launch.MOST_DEATHS])
+    assert launch.missing([*runs, clone]) == [*runs, clone]
+
+
+def train_but_for_one(run):
+    if run.seed == 1:
+        while True:  # until it is killed
+            (store.runs_folder() / f"pid-{os.getpid()}").touch()
+            time.sleep(0.01)
+    launch.execute(run)
+
+
+def test_a_killed_process_takes_only_its_run_with_it(folders, monkeypatch):
+    """Two processes: while one trains the first run, the other one is killed; the rest of the queue goes on."""
+    runs = [TINY.replace(seed=seed) for seed in range(4)]
+    monkeypatch.setattr(launch, "_execute", train_but_for_one)
+
+    def kill():
+        while not (found := [*(folders / "runs").glob("pid-*")]):
+            time.sleep(0.01)
+        os.kill(int(found[0].name.removeprefix("pid-")), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(
+        RuntimeError, match=f"^1 runs failed: the process of run {store.run_id(runs[1])} died, for lack"
+    ):
+        launch.train_missing(runs, workers=2)
+    assert launch.missing(runs) == [runs[1]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,8 +207,8 @@ def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
         make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     with (
         _kernel_folder() as private,
-        machine.pool_of(cores) as trainers,
-        machine.pool_of(cores) as kernels,  # apart: a trainer that runs out of memory takes all of its pool with it
+        machine.processes_apart(cores) as trainers,
+        machine.processes_apart(cores) as kernels,
         progress.Bar(runs, shown=bool(runs)) as bar,
     ):
         training, drawing = launch.Training(trainers, runs, bar), _Drawing(kernels, tasks, folder, private, force)
@@ -227,12 +227,12 @@ def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
 
 
 class _Drawing:
-    """Notebooks that are executed by a pool's processes, each in a kernel of its own."""
+    """Notebooks that are executed by some processes, each in a kernel of its own."""
 
-    def __init__(self, pool: ProcessPoolExecutor, tasks: list[Task], folder: Path, private: Path, force: bool) -> None:
+    def __init__(self, processes: machine.Apart, tasks: list[Task], folder: Path, private: Path, force: bool) -> None:
         self.waiting, self.drawn = list(tasks), dict[str, Drawn]()
         self.running: dict[Future[Drawn], tuple[Task, int]] = {}
-        self._pool, self._died, self._fixed = pool, False, (folder, private, force)
+        self._processes, self._fixed = processes, (folder, private, force)
 
     @property
     def processes(self) -> int:
@@ -242,12 +242,12 @@ class _Drawing:
     def begin(self, training: launch.Training, cores: int) -> None:
         """Begin those whose runs are there, as long as a core is free."""
         for task in self._ready(training):
-            if self._died or self.processes + len(training.running) >= cores:
+            if self.processes + len(training.running) >= cores:
                 break
             self.waiting.remove(task)
             alone = not (self.waiting or self.running or training.waiting or training.running)
             processes = 1 if task.section != LONG else cores if alone else max(1, cores // 2)
-            self.running[self._pool.submit(_draw, task, *self._fixed, processes)] = task, processes
+            self.running[self._processes.submit(_draw, task, *self._fixed, processes)] = task, processes
 
     def _ready(self, training: launch.Training) -> list[Task]:
         """Those whose runs are there: LONG first, and last, when no run waits, those that need none."""
@@ -260,14 +260,14 @@ class _Drawing:
             section = self.running.pop(future)[0].section
             try:
                 self.drawn[section] = future.result()
-            except BrokenProcessPool as error:
-                self._died, self.drawn[section] = True, Drawn([], str(error))
+            except BrokenProcessPool:
+                self.drawn[section] = Drawn([], "its process died, for lack of memory perhaps")
             _say(section, self.drawn[section])
 
     def lacking(self, task: Task, training: launch.Training) -> Drawn:
         """What came of a notebook that could not be begun."""
         count = len(training.left.intersection(row.run for row in task.rows))
-        drawn = Drawn([], f"{count} runs are missing" if count else "a process died")
+        drawn = Drawn([], f"{count} runs are missing")
         _say(task.section, drawn)
         return drawn
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -28,6 +28,9 @@ from thesislib.system.files import FULL, make_writable
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
+
+#: After so many processes that died in a row no further run is begun: it is not the run that they die of.
+MOST_DEATHS = 3
 
 
 def execute(run: Run) -> Result:
@@ -171,17 +174,17 @@ def train_missing(
 
     Who gives a `stop` shows the progress himself: once it is set, KeyboardInterrupt ends all work, which then resumes.
 
-    Raises RuntimeError if a run fails. The other runs finish all the same, unless a process dies or the disk is full
-    (OSError), and what is finished is kept. Errors of ours, not of the user's or the disk's, leave their traceback on
-    stderr. `first_worker` is the first process' number among those of all pools of this machine.
+    Raises RuntimeError if a run fails, or its process dies. The other runs finish all the same, unless the disk is full
+    (OSError) or MOST_DEATHS processes die in a row, and what is finished is kept. Errors of ours, not of the user's or
+    the disk's, leave their traceback on stderr. `first_worker` is the first process' number among this machine's.
     """
     todo = missing(runs)
     if not todo:
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     workers = min(workers or machine.cores(), len(todo))
-    with machine.pool_of(workers, first_worker) as pool, progress.Bar(todo, shown=stop is None) as bar:
-        training = Training(pool, todo, bar)
+    with machine.processes_apart(workers, first_worker) as processes, progress.Bar(todo, shown=stop is None) as bar:
+        training = Training(processes, todo, bar)
         while training.begin(workers):
             ended = wait(training.running, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
             if stop is not None and stop.is_set():
@@ -192,18 +195,18 @@ def train_missing(
 
 
 class Training:
-    """Runs that are trained by a pool's processes, in the order of the runs (see _Queue), and shown by a bar."""
+    """Runs that are trained by some processes, in the order of the runs (see _Queue), and shown by a bar."""
 
-    def __init__(self, pool: ProcessPoolExecutor, runs: Sequence[Run], bar: progress.Bar) -> None:
+    def __init__(self, processes: machine.Apart, runs: Sequence[Run], bar: progress.Bar) -> None:
         #: Runs that are not finished, or have failed; those under way.
         self.left, self.running = set(runs), dict[Future, Run]()
-        self._pool, self._bar, self._queue = pool, bar, _Queue(runs)
-        self._died, self._failures = False, Counter[str]()
+        self._processes, self._bar, self._queue = processes, bar, _Queue(runs)
+        self._deaths, self._failures = 0, Counter[str]()  # deaths in a row
 
     @property
     def waiting(self) -> bool:
         """Whether there are runs that have not been begun."""
-        return bool(self._queue.waiting) and not self._died
+        return bool(self._queue.waiting) and self._deaths < MOST_DEATHS
 
     @property
     def failed(self) -> str:
@@ -212,31 +215,30 @@ class Training:
 
     def begin(self, most: int) -> bool:
         """Begin runs until so many are under way, or none can be begun; whether any are under way."""
-        while not self._died and len(self.running) < most and (run := self._queue.take()):
-            self.running[self._pool.submit(_execute, run)] = run
+        while self.waiting and len(self.running) < most and (run := self._queue.take()):
+            self.running[self._processes.submit(_execute, run)] = run
         return bool(self.running)
 
     def end(self, ended: Iterable[Future]) -> None:
-        """Take note of those that have ended, well or badly. Raises OSError if the disk is full.
-
-        Once a process died, of memory perhaps, the pool takes no further runs.
-        """
+        """Take note of those that have ended, well or badly. Raises OSError if the disk is full."""
         for future in [future for future in ended if future in self.running]:
             self._queue.done(run := self.running.pop(future))
             self._bar.done(run)
             if error := future.exception():
-                self._fail(error)
+                self._fail(run, error)
             else:
                 self.left.discard(run)
+            self._deaths = self._deaths + 1 if isinstance(error, BrokenProcessPool) else 0
         self._bar.update(self.running.values())
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, run: Run, error: BaseException) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
             raise error  # no other run would get farther
-        self._died = self._died or isinstance(error, BrokenProcessPool)
-        expected = isinstance(error, UserError | OSError | BrokenProcessPool)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
-        if not expected and reason not in self._failures:
+        if isinstance(error, BrokenProcessPool):
+            reason = f"the process of run {store.run_id(run)} died, for lack of memory perhaps"
+        elif isinstance(error, UserError | OSError):
+            reason = str(error)
+        elif (reason := f"{type(error).__name__}: {error}") not in self._failures:
             tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
         self._failures[reason] += 1
 

@@ -9,14 +9,16 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from thesislib.system.errors import UserError
 
@@ -169,6 +171,30 @@ def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor
             for child in active_children():
                 child.terminate()
             raise
+
+
+@contextmanager
+def processes_apart(count: int, first_worker: int = 0) -> Iterator[Apart]:
+    """So many processes as of `pool_of`, but one that dies takes no other one's work with it."""
+    with ExitStack() as stack:
+        yield Apart(stack, count, first_worker)
+
+
+class Apart:
+    """Processes that are each a pool of their own; a new one follows one that died (`processes_apart`)."""
+
+    def __init__(self, stack: ExitStack, count: int, first_worker: int) -> None:
+        self._stack, self._first = stack, first_worker
+        self._pools: list[ProcessPoolExecutor | None] = [None] * count
+        self._last: list[Future | None] = [None] * count
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        """Call a function in one of them that is idle; there must be one. BrokenProcessPool: that process died."""
+        k = next(k for k, last in enumerate(self._last) if last is None or last.done())
+        if self._last[k] is None or isinstance(self._last[k].exception(), BrokenProcessPool):
+            self._pools[k] = self._stack.enter_context(pool_of(1, self._first + k))
+        self._last[k] = self._pools[k].submit(function, *arguments)
+        return self._last[k]
 
 
 def _prepare_worker(turns: Synchronized) -> None:
