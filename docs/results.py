@@ -194,6 +194,7 @@ def _numbers(section: str) -> list[str]:
         "7-1_rates": ("7-1_rates_scores",),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",
+            "7_ensembles_means",
         ),
     }  # fmt: skip
     if section in named:

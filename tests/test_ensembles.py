@@ -221,3 +221,19 @@ def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
     scores = ensembles.table(few.only("s = 1")).assign(equivalent=1.0)
     assert "±" in ensembles.summary(scores).loc[0, "ensemble"]
     assert ensembles.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4f}"
+
+
+def test_snapshots_stand_beside_the_means_of_their_cycles(tiny):
+    run = tiny.replace(cycle=2, member_epochs=1)
+    results = trained({"s = 1": [run], "no term": [run.replace(strength=0), run.replace(strength=0, seed=1)]})
+    both = ensembles.live_and_mean(results, last=2)
+    assert list(both["label"]) == ["s = 1", "s = 1, mean", *["no term"] * 2, *["no term, mean"] * 2]
+    assert list(both["members"]) == [2] * 6
+    for which, label in (("live", "s = 1"), ("mean", "s = 1, mean")):
+        logits = ensembles.members([results[0].result], 2, which=which)
+        found = ensembles.score(logits, ensembles.labels_of(results[0].result))
+        row = both[both["label"] == label].iloc[0]
+        assert row["disagreement"] == found["disagreement"]
+        assert row["nll_ensemble_scaled"] == pytest.approx(found["nll_ensemble_scaled"])
+    with pytest.raises(UserError, match="has no mean members"):
+        ensembles.live_and_mean(trained({"a": [tiny]}))

@@ -135,6 +135,18 @@ def table(
     return found
 
 
+def live_and_mean(results: Results, average: Average = "probabilities", last: int | None = None) -> pd.DataFrame:
+    """`table` of each ensemble twice: of its snapshots, and, under "..., mean", of the mean weights of their cycles.
+
+    What differs less between the means is SGD's noise. Raises UserError for a run without mean members.
+    """
+    live, mean = (table(results, average, last, which) for which in get_args(Which))
+    mean["label"] += ", mean"
+    both = pd.concat([live, mean], ignore_index=True)
+    order = [name for label in results.labels for name in (label, f"{label}, mean")]
+    return both.sort_values("label", key=lambda labels: labels.map(order.index), kind="stable", ignore_index=True)
+
+
 def _score(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
     return score(members(runs, last, which=which), labels_of(runs[0]), average)
 

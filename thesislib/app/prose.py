@@ -64,6 +64,7 @@ TABLES = {
     "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
     "7_ensembles_compared": "Against plain snapshots, paired by seed",
     "7_ensembles_each": "Every member alone",
+    "7_ensembles_means": "Snapshots, and the means of the weights of each cycle's last half",
     "7_ensembles_fair_scores": "The same, each at the learning rate chosen for it",
     "7_ensembles_fair_compared": "Against plain snapshots at their rate, paired by seed",
     "7-1_rates_scores": "Scaled NLL on validation images at multiples of the scale's learning rate",

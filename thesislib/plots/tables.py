@@ -27,6 +27,10 @@ SCORES = {
     "disagreement": "two disagree", "mutual_information": "mutual information",
     "equivalent": "deep-ensemble equivalent",
 }  # fmt: skip
+MEANS = {
+    "accuracy_mean": "mean of the members", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
+    "disagreement": "two disagree", "mutual_information": "mutual information",
+}  # fmt: skip
 EACH = {
     "accuracy": "accuracy", "nll": "NLL", "nll_scaled": "NLL, scaled", "brier_scaled": "Brier score, scaled",
     "ece": "ECE", "ece_scaled": "ECE, scaled",
@@ -42,7 +46,7 @@ CONTROLS = {
 #: Of tables with a row a seed, the columns that are shown.
 _SHOWN = {
     **dict.fromkeys(("7_ensembles_scores", "7_ensembles_fair_scores"), SCORES),
-    "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS,
+    "7_ensembles_means": MEANS, "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS,
 }  # fmt: skip
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
