@@ -250,9 +250,10 @@ class _Drawing:
             self.running[self._processes.submit(_draw, task, *self._fixed, processes)] = task, processes
 
     def _ready(self, training: launch.Training) -> list[Task]:
-        """Those whose runs are there: LONG first, and last, when no run waits, those that need none."""
+        """Those whose runs are there, LONG first; those that need none after the first figure."""
         ready = [task for task in self.waiting if training.left.isdisjoint(row.run for row in task.rows)]
-        return sorted((task for task in ready if task.rows or not training.waiting), key=lambda t: t.section != LONG)
+        ready = [task for task in ready if task.rows or self.drawn or not training.waiting]
+        return sorted(ready, key=lambda task: task.section != LONG)
 
     def end(self, ended: Iterable[Future[Drawn]]) -> None:
         """Take note of those that have ended, well or badly, and say so. Raises OSError if the disk is full."""
