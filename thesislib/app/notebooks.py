@@ -395,7 +395,24 @@ def _kernel_folder(inside: Path | None = None) -> Iterator[Path]:
     folder = tempfile.TemporaryDirectory(**name, ignore_cleanup_errors=True)
     # The lock tells `_delete_abandoned` that somebody works here.
     with folder as name, FileLock(Path(name, "lock")):
-        yield Path(name)
+        try:
+            yield Path(name)
+        except BaseException:
+            _end_kernels(Path(name))
+            raise
+
+
+def _end_kernels(folder: Path) -> None:
+    """End the kernels that work in a folder: one that is just starting does not yet see that nobody waits for it."""
+    import psutil
+
+    option = f"--ipython-dir={folder}"
+    found = psutil.process_iter(["cmdline"])
+    left = [kernel for kernel in found if any(word.startswith(option) for word in kernel.info["cmdline"] or ())]
+    for kernel in left:
+        with contextlib.suppress(psutil.Error):  # it has ended by itself
+            kernel.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def _temporary() -> Path:
