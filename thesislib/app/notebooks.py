@@ -250,9 +250,10 @@ class _Drawing:
             self.running[self._processes.submit(_draw, task, *self._fixed, processes)] = task, processes
 
     def _ready(self, training: launch.Training) -> list[Task]:
-        """Those whose runs are there: LONG first, and last, when no run waits, those that need none."""
+        """Those whose runs are there, LONG first; those that need none after the first figure."""
         ready = [task for task in self.waiting if training.left.isdisjoint(row.run for row in task.rows)]
-        return sorted((task for task in ready if task.rows or not training.waiting), key=lambda t: t.section != LONG)
+        ready = [task for task in ready if task.rows or self.drawn or not training.waiting]
+        return sorted(ready, key=lambda task: task.section != LONG)
 
     def end(self, ended: Iterable[Future[Drawn]]) -> None:
         """Take note of those that have ended, well or badly, and say so. Raises OSError if the disk is full."""
@@ -394,7 +395,24 @@ def _kernel_folder(inside: Path | None = None) -> Iterator[Path]:
     folder = tempfile.TemporaryDirectory(**name, ignore_cleanup_errors=True)
     # The lock tells `_delete_abandoned` that somebody works here.
     with folder as name, FileLock(Path(name, "lock")):
-        yield Path(name)
+        try:
+            yield Path(name)
+        except BaseException:
+            _end_kernels(Path(name))
+            raise
+
+
+def _end_kernels(folder: Path) -> None:
+    """End the kernels that work in a folder: one that is just starting does not yet see that nobody waits for it."""
+    import psutil
+
+    option = f"--ipython-dir={folder}"
+    found = psutil.process_iter(["cmdline"])
+    left = [kernel for kernel in found if any(word.startswith(option) for word in kernel.info["cmdline"] or ())]
+    for kernel in left:
+        with contextlib.suppress(psutil.Error):  # it has ended by itself
+            kernel.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def _temporary() -> Path:
