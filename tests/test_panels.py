@@ -173,6 +173,14 @@ def test_networks_that_exploded_leave_the_heat_map_legible():
     assert mesh.get_array().ravel().tolist() == pytest.approx([2, np.log10(2000), 6, 6])
 
 
+def test_error_bars_have_caps(results):
+    """Of the marks only the caps have an edge: it is all that is seen of them."""
+    for axis in curves.lengths(results, cycle=2).axes:
+        for line, caps, _ in axis.containers:
+            assert line.get_markeredgewidth() == 0 and line.get_markersize() > 0
+            assert len(caps) == 2 and all(cap.get_markeredgewidth() == 1 for cap in caps)
+
+
 def test_one_seed_has_no_error_bar(tiny, folders):
     results = trained({"no term": [tiny.replace(cycle=2, strength=0)], "s = 1": [tiny.replace(cycle=2)]})
     for k, figure in enumerate((curves.lengths(results), panels.endpoints(results, "strength"))):

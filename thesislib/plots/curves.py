@@ -228,8 +228,8 @@ def _error_lines(
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
             at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
             where = at.index + apart * (k - (len(styles) - 1) / 2)
-            marks = {"markersize": 5, "markeredgewidth": 0, "capthick": 1}  # an edge would make all shapes round
-            error_bars(axis, where, at["mean"], at["std"], label=label, **styles[label]._asdict(), **marks)
+            line = error_bars(axis, where, at["mean"], at["std"], label=label, **styles[label]._asdict())
+            line.set(markersize=5, markeredgewidth=0)  # an edge would make all shapes round
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
     legend_below(figure, figure.axes[0])
     return figure

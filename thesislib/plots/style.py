@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 from thesislib.system.errors import UserError
 
@@ -113,9 +114,9 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
     return figure, axes
 
 
-def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **style: Any) -> None:
-    """Means with one standard deviation to either side, if there is any: a single seed has none."""
-    axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **style)
+def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **style: Any) -> Line2D:
+    """Means with one standard deviation to either side, if there is any: a single seed has none. Returns their line."""
+    return axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **style).lines[0]
 
 
 class LineStyle(NamedTuple):
