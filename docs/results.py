@@ -195,6 +195,7 @@ def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
         "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
+        "6-1_controls": ("6-1_controls_since",),
         "7-1_rates": ("7-1_rates_scores",),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",
