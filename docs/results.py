@@ -75,7 +75,7 @@ def conclusive() -> list[str]:
 @cache
 def sections() -> list[Section]:
     """The notebooks that have a figure in figures/reference, in their order; 0_... come last."""
-    paths = sorted(NOTEBOOKS.glob("*.ipynb"), key=lambda path: (path.stem.startswith("0"), path.stem))
+    paths = sorted(NOTEBOOKS.glob("*.ipynb"), key=lambda path: (path.stem.startswith("0"), path.stem.partition("_")))
     return [section for section in map(prose.read, paths) if drawn(section)]
 
 
@@ -162,14 +162,14 @@ def cost(chosen: list[str]) -> str:
 
 
 def side_by_side(section: str) -> str:
-    """The section's main numbers at the scales that carry verdicts, in one table."""
+    """The section's main numbers at the scales that carry verdicts, as far as it is drawn there, in one table."""
     columns = {name: TITLES[name] for name in ("accuracy", "train_loss", "test_loss", "d_0")}
-    tables = []
-    for scale in conclusive():
+    tables, chosen = [], [scale for scale in conclusive() if _csv(scale, section) is not None]
+    for scale in chosen:
         found = means(curves(_csv(scale, section)), columns).set_index("setting").drop(columns="n")
         tables.append(found.add_suffix(f", {scale}"))
     wide = pd.concat(tables, axis=1)
-    order = [f"{title}, {scale}" for title in columns.values() for scale in conclusive()]
+    order = [f"{title}, {scale}" for title in columns.values() for scale in chosen]
     return markdown(wide[order].rename_axis("setting").reset_index())
 
 
@@ -195,6 +195,7 @@ def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
         "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
+        "6-1_controls": ("6-1_controls_since",),
         "7-1_rates": ("7-1_rates_scores",),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",

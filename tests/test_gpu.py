@@ -64,7 +64,13 @@ def trained(run, device):
     return trainer, rows
 
 
-@pytest.mark.parametrize("changes", [{}, {"kernel": "tanh"}, {"optimizer": "adam", "lr": 0.001}, {"swa_from": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {}, {"kernel": "tanh"}, {"optimizer": "adam", "lr": 0.001}, {"swa_from": 3}, {"hill_at": "random"},
+        {"hill_at": "mean", "member_epochs": 1, "cycle": 1}, {"push": "random"},
+    ],
+)  # fmt: skip
 def test_fifty_steps_equal_those_of_the_cpu(changes):
     run = RUN.replace(**({"minima_every": None} if "swa_from" in changes else {}) | changes)
     (here, rows), (there, others) = (trained(run, device) for device in ("cpu", DEVICE))

@@ -146,6 +146,7 @@ SCALES = {
         (CIFAR10 | {"model": "resnet34", "lr": 0.001},),
         cycle=100,
         seeds=(0, 1, 2),
+        settled=10.0,
         lr_step=50,
     ),
 }

@@ -41,7 +41,7 @@ ALIGNED = {
 CONTROLS = {
     "d_0": "$d_0$", "d_0_radial": "$d_0$, radial", "d_0_angular": "$d_0$, angular",
     "accuracy_minimum": "accuracy at the minimum", "lowest": "lowest after it", "accuracy": "at the end",
-    "disagreement": "end disagrees with minimum",
+    "disagreement": "predictions changed",
 }  # fmt: skip
 #: Of tables with a row a seed, the columns that are shown.
 _SHOWN = {
@@ -149,7 +149,8 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
 def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
     """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
     numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch"], sort=False)
-    return _SHOWN.get(name) or {column: heading(column) for column in columns or numbers}
+    known = {column: title for column, title in _SHOWN.get(name, {}).items() if column in frame}
+    return known or {column: heading(column) for column in columns or numbers}
 
 
 def heading(column: str) -> str:

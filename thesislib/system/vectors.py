@@ -77,10 +77,10 @@ class RunningMean:
 
 
 def turned(vector: Tensor, *key: str | int) -> Tensor:
-    """A vector [P] as long as this one in a random direction, uniform on the sphere, that `key` decides."""
+    """A vector [P] as long as this one in a random direction, uniform on the sphere: the `key`'s, on any device."""
     seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
-    generator = torch.Generator(vector.device).manual_seed(seed)
-    other = torch.randn(vector.shape, dtype=vector.dtype, device=vector.device, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    other = torch.randn(vector.shape, dtype=vector.dtype, generator=generator).to(vector.device)
     length, drawn = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (vector, other))
     return other.mul_(length / drawn)
 

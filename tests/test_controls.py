@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from conftest import trained
+
+from thesislib.analysis import controls
+from thesislib.experiments import growth, sections
+from thesislib.experiments.scales import SCALES
+from thesislib.system.errors import UserError
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_control_differs_from_the_hill_in_one_thing(scale):
+    """And the hill from "no term" in nothing but the term; all see the same batches from the same weights."""
+    rows = sections.rows("6-1_controls", scale)
+    of = {row.label: row.run for row in reversed(rows)}
+    assert [*dict.fromkeys(row.label for row in rows)] == [
+        *("no term", "hill", "random place", "hill at origin", "random push"),
+        *("no L2", "L2 = 0.0001", "L2 = 0.01"),
+    ]
+    usual, hill = of["no term"], of["hill"]
+    assert hill.strength == SCALES[scale].settled
+    assert usual.weight_decay == 1e-3
+    assert usual.minimum_epochs[0] == hill.minimum_epochs[0]
+
+    def changed(run, other):
+        one, two = run.model_dump(), other.model_dump()
+        return {name: value for name, value in one.items() if value != two[name]}
+
+    assert changed(of["random place"], hill) == {"hill_at": "random"}
+    assert changed(of["hill at origin"], hill) == {"hill_at": "origin"}
+    assert changed(of["random push"], hill) == {"push": "random"}
+    for decay in (0, 1e-4, 1e-2):
+        label = f"L2 = {decay:g}" if decay else "no L2"
+        assert changed(of[label], usual) == {"weight_decay": decay}
+    assert growth.growth(hill) >= 20 or scale == "smoke", "the hill is left"
+    assert all(np.isnan(growth.growth(of[name])) for name in ("random place", "hill at origin", "random push"))
+
+
+def test_the_end_against_the_minimum(tiny):
+    results = trained({"a": [tiny.replace(strength=5)], "still": [tiny.replace(lr=1e-30, strength=0)]})
+    found = controls.since_minimum(results).set_index("label")
+    (row, _), history = results, results[0].result.history.set_index("epoch")
+    start, end = (row.result.arrays(which, "logits")["logits"].argmax(1) for which in (0, "final"))
+    moved = found.loc["a"]
+    assert moved["disagreement"] == (start != end).mean() > 0
+    assert moved["accuracy_minimum"] == history["accuracy"][2]
+    assert moved["accuracy"] == history["accuracy"][6]
+    assert moved["lowest"] == history["accuracy"][3:].min()
+    assert moved["d_0"] == history["d_0"][6]
+    assert (found.loc["still", "disagreement"], found.loc["still", "d_0"]) == (0, 0)
+    assert "d_0_radial" not in found, "there are no filters"
+
+
+def test_filters_have_the_parts_of_their_distance(photographs):
+    run = sections.SCALES["cifar"].runs(cycles=1, seeds=(0,))[0]
+    small = {"train_size": 32, "test_size": 16, "batch_size": 16, "statistics_images": 16, "lr": 1e-3}
+    results = trained({"a": [run.replace(**small, epochs=2, minima_every=1, cycle=2, member_epochs=None)]})
+    (found,) = controls.since_minimum(results).to_dict("records")
+    assert 0 < found["d_0_radial"] + found["d_0_angular"] < found["d_0"]
+
+
+def test_a_run_that_explodes_predicts_nothing(tiny):
+    results = trained({"a": [tiny.replace(lr=30, minima_every=1, epochs=40)]})
+    assert results[0].result.diverged
+    (found,) = controls.since_minimum(results).to_dict("records")
+    assert np.isnan(found["disagreement"])
+    assert np.isnan(found["accuracy"])
+    assert found["accuracy_minimum"] == results.history["accuracy"][0]
+
+
+def test_a_run_without_a_minimum_is_refused(tiny):
+    with pytest.raises(UserError, match="has no minimum to compare its end with"):
+        controls.since_minimum(trained({"a": [tiny.replace(minima_every=None)]}))
