@@ -1,4 +1,4 @@
-"""Networks of one's own, as tests use them: by name, "networks:small"."""
+"""A network and a kernel of one's own, as tests use them: by name, "networks:small"."""
 
 from torch import nn
 
@@ -10,3 +10,8 @@ def small(shape, classes):
     for before, after in zip(channels[:-1], channels[1:], strict=True):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))
+
+
+def cauchy(d, w):
+    """A hill with a long tail."""
+    return 1 / (1 + w * d)

@@ -140,14 +140,17 @@ def test_the_three_minima_lie_in_their_plane(trained):
         Plane(minima[0], minima[1], torch.lerp(minima[0], minima[1], 0.5))
 
 
-def test_hills_are_the_distance_term(trained):
+@pytest.mark.parametrize("kernel", ["rbf", "tanh", "networks:cauchy"])
+def test_hills_are_the_distance_term(trained, kernel):
+    """With a kernel of one's own as well."""
     evaluator, minima = trained
-    plane, term = Plane(*minima), Minima(evaluator.run.kernel, evaluator.run.width, "multiple")
+    run = evaluator.run.replace(kernel=kernel)
+    plane, term = Plane(*minima), Minima(kernel, run.width, "multiple")
     off = minima[0] + torch.randn_like(minima[0])  # not in the plane
     for minimum in (*minima, off):
         term.add(minimum)
     xs, ys = np.array([-1.0, 0.5]), np.array([0.0, 2.0])
-    drawn = landscape.hills(plane, [*minima, off], xs, ys, evaluator.run)
+    drawn = landscape.hills(plane, [*minima, off], xs, ys, run)
     for (j, y), (i, x) in ((p, q) for p in enumerate(ys) for q in enumerate(xs)):
-        expected, _ = term.gradient(plane.at(x, y), evaluator.run.strength)
+        expected, _ = term.gradient(plane.at(x, y), run.strength)
         assert drawn[j, i] == pytest.approx(expected.item(), rel=1e-4)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from thesislib import kernels
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
-from thesislib.kernels import KERNELS
 from thesislib.system.precision import predict
 
 
@@ -110,6 +110,6 @@ def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray
     for minimum in minima:
         x, y = plane.coordinates(minimum)
         d = (xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + plane.distance(minimum) ** 2
-        value, _ = KERNELS[run.kernel](torch.from_numpy(d), run.width)
-        total += run.strength / (len(minima) if run.share else 1) * value.numpy()
+        value, _ = kernels.find(run.kernel)(torch.from_numpy(d.ravel()), run.width)
+        total += run.strength / (len(minima) if run.share else 1) * value.numpy().reshape(d.shape)
     return total
