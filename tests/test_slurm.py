@@ -1,5 +1,6 @@
 """`launch`: on a real Slurm, started here, and as local processes."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ import slurm as one_node
 from conftest import PATIENCE, TINY, thesislib
 
 from thesislib.experiments import sections
-from thesislib.runs import launch, slurm, store
+from thesislib.runs import launch, listing, slurm, store
 from thesislib.runs.slurm import Resources
 from thesislib.system.errors import UserError
 
@@ -109,8 +110,8 @@ def test_what_waits_or_works_is_not_sent_twice(on_slurm):
     assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
     assert slurm.submit([LONG], "slurm", Resources()) == []
     assert slurm.on_their_way([LONG]) == [LONG]
-    on_slurm.run("scancel", sent_job(LONG).job)
-    until("empty queue", lambda: not slurm.on_their_way([LONG]))
+    assert slurm.stop([LONG]) == 1
+    assert slurm.on_their_way([LONG]) == []
 
 
 @pytest.mark.parametrize("how", ["requeued", "preempted", "timed-out"])
@@ -145,7 +146,7 @@ def test_a_killed_task_is_named_with_its_log_and_sent_again(on_slurm, undisturbe
     log = Path(sent_job(LONG).log)
     said = f"FAILED run {store.run_id(LONG)} of job {sent_job(LONG).job}: see {log}"
     assert said in capsys.readouterr().out
-    assert "terminated abruptly" in log.read_text()
+    assert f"the process of run {store.run_id(LONG)} died" in log.read_text()
     assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
     assert said in capsys.readouterr().out
     assert slurm.watch([LONG]) == 0
@@ -270,6 +271,60 @@ def test_a_local_launch_trains_a_shared_prefix_once():
     assert seconds[0] == seconds[1]
     assert seconds[2] == seconds[3]
     assert seconds[0] != seconds[2]
+
+
+def pid_of(run):
+    """The process that trains a run now: its lock says so."""
+    lock = store.runs_folder() / store.run_id(run) / "lock"
+    return int(lock.read_text().split()[0]) if lock.is_file() and lock.stat().st_size else 0
+
+
+def test_a_worker_of_a_local_launch_that_is_killed_is_named_and_the_rest_goes_on(capsys):
+    """As by a system that has no memory left; what waits in the queue is trained, and the run when it is sent again."""
+    runs = [LONG.replace(seed=1), *(TINY.replace(seed=seed) for seed in range(4))]
+    slurm.submit(runs, "local", Resources(tasks=2))
+    until("checkpoint", checkpoint_of(runs[0]).exists)
+    os.kill(pid_of(runs[0]), signal.SIGKILL)
+    assert slurm.watch(runs) == 1
+    assert launch.missing(runs) == runs[:1]
+    assert f"FAILED run {store.run_id(runs[0])} of job" in capsys.readouterr().out
+    assert f"the process of run {store.run_id(runs[0])} died" in Path(sent_job(runs[0]).log).read_text()
+    assert slurm.submit(runs, "local", Resources()) == runs[:1]
+    assert slurm.watch(runs) == 0
+
+
+def test_a_local_task_whose_controller_was_killed_is_known_and_can_be_stopped():
+    """It trains on: nothing is sent twice, `list` counts it, and `launch --stop` ends it, with all its processes."""
+    runs = runs_of("1_baseline")
+    long = [run.replace(epochs=3000, minima_every=1000) for run in runs]
+    slurm.submit(long, "local", Resources())
+    worker = until("worker", lambda: worker_of(long[0]))
+    until("epochs", lambda: listing.epochs(long[0]))
+    controller = psutil.Process(int(sent_job(long[0]).job))
+    task = worker.parent()
+    controller.kill()
+    until("end of it", lambda: not controller.is_running() or controller.status() == psutil.STATUS_ZOMBIE)
+    assert slurm.on_their_way(long) == launch.missing(long) != []
+    assert slurm.submit(long, "local", Resources()) == []
+    assert slurm.stop(long) == 1
+    for process in (task, worker):
+        until("end of it", lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
+    assert slurm.on_their_way(long) == []
+    assert not store.is_done(long[0])
+    assert slurm.stop(long) == 0
+
+
+def test_list_counts_what_is_on_its_way_and_stop_ends_it():
+    chosen = ("--scale", "smoke", "--section", "1_baseline")
+    runs = runs_of("1_baseline")
+    with contextlib.ExitStack() as held:
+        for run in runs:  # until we let them, they wait
+            held.enter_context(store.writing(run))
+        assert "sent 3 runs" in thesislib("launch", *chosen, "--no-wait").stdout
+        assert "3 of those missing are on their way" in thesislib("list", *chosen).stdout
+        assert thesislib("launch", *chosen, "--stop").stdout.startswith("stopped 1 jobs")
+        assert "on their way" not in thesislib("list", *chosen).stdout
+    assert launch.missing(runs) == runs
 
 
 @pytest.mark.parametrize("visible", [None, "1,0"])

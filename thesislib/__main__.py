@@ -1,4 +1,4 @@
-"""The command line, python -m thesislib: list, plan, run, launch, figures, report, chapter, pack, unpack, lab, clean.
+"""The command line, python -m thesislib; its commands are list, plan, run, launch and those below.
 
 Each command is a function, whose docstring is its help; `_parser` has their flags.
 """
@@ -85,8 +85,18 @@ def _list(options: Namespace) -> int:
         done = sum(store.is_done(run) for run in runs.values())
         print(f"{name:<24} {len(settings):3} settings {len(runs):4} runs {done:4} done {len(runs) - done:4} missing")
     print(f"{'together':<24} {len(seen):17} runs (sections share some)")
+    if waiting := _on_their_way(options):
+        print(f"{waiting} of those missing are on their way (launch)")
     print(f"scale {options.scale}: {sections.SCALES[options.scale].about}")
     return 0
+
+
+def _on_their_way(options: Namespace) -> int:
+    """How many runs wait or are trained by `launch`, as far as this machine knows."""
+    # Imported here: the other commands need not wait for it.
+    from thesislib.runs import slurm
+
+    return len(slurm.on_their_way(_runs(options), there=False)) if slurm.sent() else 0
 
 
 def _run(options: Namespace) -> int:
@@ -190,9 +200,12 @@ def _plan(options: Namespace) -> int:
 
 
 def _launch(options: Namespace) -> int:
-    """Send the missing runs to Slurm, or to processes that outlive the terminal."""
+    """Send the missing runs to Slurm, or to processes that outlive the terminal; or stop what was sent."""
     from thesislib.runs import slurm
 
+    if options.stop:
+        print(f"stopped {slurm.stop(_runs(options))} jobs; what they have begun resumes with the next launch")
+        return 0
     for name, least in (("tasks", 1), ("cpus", 1), ("gpus", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise UserError(f"--{name}: must be {least} or more, not {value}")
@@ -250,6 +263,15 @@ def _lab(options: Namespace) -> int:
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, path))
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--notebook-dir={notebooks.notebooks_folder()}"]
     os.execv(sys.executable, command)
+
+
+def _tensorboard(options: Namespace) -> int:
+    """Curves and hyperparameters in TensorBoard, under the names that runs have in figures."""
+    from thesislib.app import board
+
+    if options.port is not None and not 0 <= options.port < 2**16:
+        raise UserError(f"--port: must be from 0 to 65535, not {options.port}")
+    return board.serve(options.scale, options.section, options.port)
 
 
 def _clean_figures() -> int:
@@ -341,6 +363,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
     flag("--partition", help="Slurm's partition", metavar="X")
     flag("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
+    flag("--stop", action="store_true", help="end the jobs that these runs were sent with, and send nothing")
     flag("--no-wait", dest="wait", action="store_false", help="send, show no progress")
     add(_pack, scale)("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
     add(_unpack)("file", type=Path, metavar="X.zip")
@@ -352,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
         about = field.description if field.default is None else f"{field.description} ({field.default})"
         flag(f"--{name.replace('_', '-')}", default=None, help=about, **kind)
     add(_lab)
+    add(_tensorboard, scale)("--port", type=int, help="0 is any that is free (6006, or the next one)", metavar="N")
     flag = add(_clean)
     flag("--records", action="store_true", help="only those that came without weights (unpack)")
     flag("--figures", action="store_true", help="not the runs but what was drawn of them; asks nothing")

@@ -218,12 +218,35 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
 
 
-def on_their_way(runs: Iterable[Run]) -> list[Run]:
-    """The runs that are not done and whose job waits or works."""
+def on_their_way(runs: Iterable[Run], there: bool = True) -> list[Run]:
+    """The runs that are not done and whose job waits or works. Raises as `_active` does."""
+    return [*_under_way(runs, there)]
+
+
+def _under_way(runs: Iterable[Run], there: bool = True) -> dict[Run, Sent]:
     where = sent()
     todo = {run: where[store.run_id(run)] for run in launch.missing(runs) if store.run_id(run) in where}
-    active = _active(todo.values())
-    return [run for run, job in todo.items() if job in active]
+    active = _active(todo.values(), there)
+    return {run: job for run, job in todo.items() if job in active}
+
+
+def stop(runs: Iterable[Run]) -> int:
+    """End the jobs on which these runs are on their way, with whatever else they train; how many jobs.
+
+    What they have begun resumes when it is sent again. Raises UserError if Slurm does not answer.
+    """
+    jobs = set(_under_way(runs).values())
+    for job in jobs:
+        if job.cluster == "slurm":
+            _ask_slurm("scancel", job.job)
+            continue
+        for process in _processes(job):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()  # submitit's processes do not hear SIGTERM
+    while _active(jobs):
+        time.sleep(POLL_SECONDS / 10)
+    return len(jobs)
 
 
 def watch(runs: list[Run]) -> int:
@@ -262,28 +285,37 @@ def _active(jobs: Iterable[Sent], there: bool = True) -> set[Sent]:
         except UserError:
             if there:
                 raise
-    return {job for job in jobs if ((job.job, job.name) in waiting if job.cluster == "slurm" else _alive(job))}
+    return {job for job in jobs if ((job.job, job.name) in waiting if job.cluster == "slurm" else _processes(job))}
 
 
 def _queue() -> set[tuple[str, str]]:
     """(job, name) of all that waits or runs on Slurm. Raises UserError if Slurm does not answer."""
-    command = ["squeue", "--me", "--array", "--noheader", "--format", "%i %j"]
-    try:
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    except FileNotFoundError:
-        raise UserError("Slurm is not installed here: no command squeue (--cluster local needs none)") from None
-    except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm does not answer: {_last_line(error)}") from None
+    lines = _ask_slurm("squeue", "--me", "--array", "--noheader", "--format", "%i %j").splitlines()
     return {tuple(line.split(maxsplit=1)) for line in lines if " " in line}
 
 
-def _alive(job: Sent) -> bool:
-    """Whether a local job's process is there; its command line has the launch's name in it."""
+def _ask_slurm(*command: str) -> str:
+    """What one of Slurm's commands prints. Raises UserError if it is not there, or Slurm does not answer."""
     try:
-        process = psutil.Process(int(job.job))
-        return process.status() != psutil.STATUS_ZOMBIE and any(job.name in word for word in process.cmdline())
-    except psutil.Error:
-        return False
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        raise UserError(f"Slurm is not installed here: no command {command[0]} (--cluster local needs none)") from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"Slurm does not answer: {_last_line(error)}") from None
+
+
+def _processes(job: Sent) -> list[psutil.Process]:
+    """submitit's processes of a local job, first that which started the others; they have the launch in their commands.
+
+    The others train on if the first one, whose number is the job's, was killed.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+            words = process.cmdline()
+            if any("submitit." in word for word in words) and any(job.name in word for word in words):
+                found.append(process)
+    return sorted(found, key=lambda process: process.pid != int(job.job))
 
 
 def _last_line(error: Exception) -> str:

@@ -24,14 +24,12 @@ import contextlib
 import csv
 import io
 import json
-import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -39,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from thesislib.config import NETWORK_VERSIONS, REVISION, Run
 from thesislib.datasets import fingerprint
+from thesislib.runs.events import Events
 from thesislib.system import files, own
 
 if TYPE_CHECKING:
@@ -234,10 +233,7 @@ class Writer:
             stored = {k: files.read_arrays(self._path(k), (), digest) for k, digest in self._digests.items()}
             minima = minima_of(self.run, stored, epoch)
         self._write_tables()
-        self._events = self.folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._tell_tensorboard(epoch + 1, file_version="brain.Event:2")
-        self._tell_tensorboard(epoch + 1, session_log={"status": "START"})  # what others logged from there on is void
-        self._tell_hparams(epoch)
+        self._events = Events(self.folder, self.run, epoch)
         return epoch, state, minima
 
     def _path(self, name: str) -> Path:
@@ -256,31 +252,10 @@ class Writer:
         self._tables[name].append(lines.getvalue())
         files.append(self.folder / name, lines.getvalue().encode())
 
-    def _tell_tensorboard(self, step: int, **event: Any) -> None:
-        # Imported here: only writers need it. torch's SummaryWriter takes a second more, and has a thread of its own,
-        # for which a process that is told to stop waits up to two minutes.
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        record = io.BytesIO()
-        RecordWriter(record).write(Event(wall_time=time.time(), step=step, **event).SerializeToString())
-        files.append(self._events, record.getvalue())
-
-    def _tell_hparams(self, epoch: int) -> None:
-        """Give TensorBoard's table of hyperparameters the run's fields, and which columns to show beside them."""
-        # Imported here: only writers need it.
-        from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
-
-        fields = {name: value for name, value in self.run.model_dump(mode="json").items() if value is not None}
-        shown = [Metric(name) for name in ("accuracy", "test_loss", *(["d_0"] if self.run.minimum_epochs else []))]
-        self._tell_tensorboard(epoch, summary=hparams_config_pb(map(HParam, fields), shown))
-        self._tell_tensorboard(epoch, summary=hparams_pb(fields, trial_id=self.folder.name))
-
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
         self._append("metrics.csv", [values])
-        scalars = [{"tag": name, "simple_value": value} for name, value in values.items() if name != "epoch"]
-        self._tell_tensorboard(values["epoch"], summary={"value": scalars})
+        self._events.row(values)
 
     def steps(self, rows: list[dict[str, float]]) -> None:
         """Log steps just after a minimum."""
@@ -320,6 +295,7 @@ class Writer:
             versions=versions,
             digests=self._digests | {name: files.digest(self._text(name)) for name in self._tables},
         )
+        self._events.end(summary.epochs, status == "finished")
         files.write_json(self.folder / "done.json", summary.model_dump(mode="json"))
         self._path("checkpoint").unlink(missing_ok=True)
 

@@ -1,0 +1,71 @@
+"""TensorBoard on the runs, under the names that they have in figures instead of their ids."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from thesislib.experiments import sections
+from thesislib.runs import store
+from thesislib.runs.results import Row, read_config, rows_of
+from thesislib.system.errors import UserError
+
+#: Seconds after which runs that were begun meanwhile show; the longest part of a name.
+REFRESH_SECONDS, LONGEST = 5.0, 120
+
+
+def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None) -> int:
+    """Run TensorBoard until it is told to stop, on this machine alone; its exit code.
+
+    The runs of the chosen sections (all) are called `<section>/<label>/seed <n>`, those that are in no section
+    `other/<fields in which they differ>/seed <n>`. Runs that are begun later show as well. `port` is TensorBoard's
+    choice if None is given.
+    """
+    rows = [row for name in chosen or sections.SECTIONS for row in sections.rows(name, scale)]
+    with tempfile.TemporaryDirectory(prefix="thesis-tensorboard-") as folder:
+        _link(Path(folder), rows, others=not chosen)
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--host", "127.0.0.1"]
+        with subprocess.Popen([*command, *(["--port", str(port)] if port is not None else [])]) as board:
+            try:
+                while True:
+                    try:
+                        return board.wait(REFRESH_SECONDS)
+                    except subprocess.TimeoutExpired:
+                        _link(Path(folder), rows, others=not chosen)
+            except KeyboardInterrupt:  # TensorBoard has heard it as well
+                board.wait()
+                return 0
+            finally:
+                board.terminate()
+
+
+def _link(folder: Path, rows: list[Row], others: bool) -> None:
+    """Give the runs that are there their names, by links to their folders."""
+    runs = store.runs_folder()
+    there = {path.name: path for path in runs.iterdir() if store.is_run(path)} if runs.is_dir() else {}
+    several = len({row.network for row in rows}) > 1
+    names = {f"{row.section}/{_name(row, several)}": row.id for row in rows}
+    if others:
+        rest = {}
+        for path in [path for identity, path in there.items() if identity not in names.values()]:
+            with contextlib.suppress(UserError):  # a broken one has no name
+                rest[path.name] = read_config(path).run
+        names |= {
+            f"other/{_name(row)}, {identity[:4]}": identity
+            for identity, row in zip(rest, rows_of(rest.values()), strict=True)
+        }
+    for name, identity in names.items():
+        if identity in there and not (link := folder / name).is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(there[identity], target_is_directory=True)
+
+
+def _name(row: Row, network: bool = False) -> str:
+    role, member = "" if row.role == "curve" else row.role, "" if row.member is None else f"member {row.member}"
+    label = re.sub(r"[/\x00]", "-", row.label)[:LONGEST]
+    return ", ".join(filter(None, (role, label, row.network * network, f"seed {row.seed}", member)))
