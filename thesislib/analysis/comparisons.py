@@ -68,8 +68,8 @@ def _effect(
 
 
 def _in_order(runs: Results, images: np.ndarray) -> np.ndarray:
-    """Rows in the order of seeds, as float64: a difference of two truth values is no number."""
-    return images[np.argsort([first.seed for first, *_ in runs.ensembles])].astype(np.float64)
+    """Rows in the order of seeds."""
+    return images[np.argsort([first.seed for first, *_ in runs.ensembles])]
 
 
 def _margin(scores: pd.DataFrame, reference: str, column: str) -> float:

@@ -56,7 +56,7 @@ def of_ensembles(results: Results, what: str, last: int | None = None, which: Wh
     if found is None:
         return None
     bits = what in ("hits", "agree")
-    return np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what].astype(float) for arrays in found])
+    return np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what] for arrays in found]).astype(np.float64)
 
 
 def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") -> Computed:

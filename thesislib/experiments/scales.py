@@ -104,6 +104,17 @@ SCALES = {
         settled=100.0,
         seeds=(0, 1, 2),
         ensemble_seeds=(0, 1, 2, 3, 4),
+        opponent_rates={  # seeds 0 to 2, 3,000 images to train on, 1,000 to choose by
+            "constant": 1.0,
+            "cosine": 2.0,
+            "one cosine": 1.0,
+            "two of half": 2.0,
+            "SWA": 2.0,
+            "independent": 2.0,
+            "s = 1": 1.0,
+            "s = 10": 1.0,
+            "s = 100": 1.0,
+        },
     ),
     "mnist": Scale(
         "all of MNIST, the thesis' MLP and settings",

@@ -280,8 +280,8 @@ def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
         if (factor := scale.opponent_rates.get(row.label, 1)) != 1:
             run = row.run.replace(lr=factor * row.run.lr)
             yield replace(row, run=run, label=f"{row.label}, rate chosen", role="chosen")
-    for row in _full(scale, scale.ensemble_seeds):
-        yield replace(row, run=row.run.replace(lr=scale.opponent_rates.get(row.label, 1) * row.run.lr))
+    for row in _full(scale, scale.ensemble_seeds):  # each is one more network like "one cosine"
+        yield replace(row, run=row.run.replace(lr=scale.opponent_rates.get("one cosine", 1) * row.run.lr))
     for row in rows:
         if row.label in AVERAGED:
             yield replace(row, run=row.run.replace(member_epochs=scale.of(0.5)), role="means")
@@ -332,7 +332,7 @@ def rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
     The role says by what the scale's rate is multiplied.
     """
     for factor in factors or scale.tried_factors:
-        for row in (*_equal_budget(scale, scale.seeds), *_full(scale, scale.seeds)):
+        for row in _equal_budget(scale, scale.seeds):
             images = row.run.train_size or facts(row.run.data).train
             run = row.run.replace(lr=factor * row.run.lr, train_size=3 * images // 4, validation=True)
             yield replace(row, run=run, role=f"rate times {digits(factor)}")
