@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,13 +23,14 @@ REFRESH_SECONDS, LONGEST = 5.0, 120
 def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None) -> int:
     """Run TensorBoard until it is told to stop, on this machine alone; its exit code.
 
-    The runs of the chosen sections (all) are called `<section>/<label>/seed <n>`, those that are in no section
-    `other/<fields in which they differ>/seed <n>`. Runs that are begun later show as well. `port` is TensorBoard's
-    choice if None is given.
+    The runs of the chosen sections (all) are called `<section>/<label>, seed <n>`. If none is chosen, runs of no
+    section are shown too, as `other/<fields in which they differ>, seed <n>, <begin of the id>`. Runs begun later show
+    as well. `port` is TensorBoard's choice if None is given.
     """
     rows = [row for name in chosen or sections.SECTIONS for row in sections.rows(name, scale)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else the folder and TensorBoard stay
     with tempfile.TemporaryDirectory(prefix="thesis-tensorboard-") as folder:
-        _link(Path(folder), rows, others=not chosen)
+        shown = _link(Path(folder), rows, not chosen, set())
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--host", "127.0.0.1"]
         with subprocess.Popen([*command, *(["--port", str(port)] if port is not None else [])]) as board:
             try:
@@ -36,33 +38,34 @@ def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None) -> in
                     try:
                         return board.wait(REFRESH_SECONDS)
                     except subprocess.TimeoutExpired:
-                        _link(Path(folder), rows, others=not chosen)
-            except KeyboardInterrupt:  # TensorBoard has heard it as well
-                board.wait()
+                        shown = _link(Path(folder), rows, not chosen, shown)
+            except KeyboardInterrupt:
                 return 0
             finally:
                 board.terminate()
 
 
-def _link(folder: Path, rows: list[Row], others: bool) -> None:
-    """Give the runs that are there their names, by links to their folders."""
+def _link(folder: Path, rows: list[Row], others: bool, shown: set[str]) -> set[str]:
+    """Give the runs that are there, but for those `shown`, names by links to their folders; all that are shown now."""
     runs = store.runs_folder()
     there = {path.name: path for path in runs.iterdir() if store.is_run(path)} if runs.is_dir() else {}
     several = len({row.network for row in rows}) > 1
-    names = {f"{row.section}/{_name(row, several)}": row.id for row in rows}
+    names: dict[str, str] = {}  # a run that several sections have is the first one's
+    for row in rows:
+        names.setdefault(row.id, f"{row.section}/{_name(row, several)}")
     if others:
         rest = {}
-        for path in [path for identity, path in there.items() if identity not in names.values()]:
+        for path in [path for identity, path in there.items() if identity not in names]:
             with contextlib.suppress(UserError):  # a broken one has no name
                 rest[path.name] = read_config(path).run
-        names |= {
-            f"other/{_name(row)}, {identity[:4]}": identity
-            for identity, row in zip(rest, rows_of(rest.values()), strict=True)
-        }
-    for name, identity in names.items():
-        if identity in there and not (link := folder / name).is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(there[identity], target_is_directory=True)
+        for identity, row in zip(rest, rows_of(rest.values()), strict=True):
+            names[identity] = f"other/{_name(row)}, {identity[:4]}"
+    new = names.keys() & there.keys() - shown
+    for identity in new:
+        link = folder / names[identity]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(there[identity], target_is_directory=True)
+    return shown | new
 
 
 def _name(row: Row, network: bool = False) -> str:

@@ -16,33 +16,37 @@ from typing import Any
 from thesislib.config import Run
 from thesislib.system import files
 
-#: What stands beside the hyperparameters.
-METRICS = ("accuracy", "test_loss", "d_0")
-
 
 class Events:
     """Writes one event file, an event at a time; TensorBoard shows them while the run trains."""
 
     def __init__(self, folder: Path, run: Run, epoch: int) -> None:
         """Begin a file in the run's folder; what others there logged after that epoch is void."""
-        # Imported here and below: only writers need it.
-        from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
-
         self._path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         self._tell(epoch + 1, file_version="brain.Event:2")
         self._tell(epoch + 1, session_log={"status": "START"})
         fields = {name: value for name, value in run.model_dump(mode="json").items() if value is not None}
-        shown = [Metric(name) for name in METRICS if name != "d_0" or run.minimum_epochs]
-        self._tell(epoch, summary=hparams_config_pb(map(HParam, fields), shown))
-        self._tell(epoch, summary=hparams_pb(fields, trial_id=folder.name))
+        kinds = {bool: "bool_value", str: "string_value", int: "number_value", float: "number_value"}
+        hparams = {name: {kinds[type(value)]: value} for name, value in fields.items()}
+        # Which columns there are TensorBoard finds out itself, and shows those first that differ.
+        self._tell_hparams(epoch, "session_start_info", hparams=hparams, start_time_secs=time.time())
 
     def _tell(self, step: int, **event: Any) -> None:
+        # Imported here and below: only writers need it.
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         record = io.BytesIO()
         RecordWriter(record).write(Event(wall_time=time.time(), step=step, **event).SerializeToString())
         files.append(self._path, record.getvalue())
+
+    def _tell_hparams(self, step: int, name: str, **content: Any) -> None:
+        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        told = metadata.create_summary_metadata(HParamsPluginData(**{name: content}))
+        value = {"tag": f"_hparams_/{name}", "metadata": told, "tensor": metadata.NULL_TENSOR}
+        self._tell(step, summary={"value": [value]})
 
     def row(self, values: dict[str, float]) -> None:
         """Log one epoch."""
@@ -51,10 +55,5 @@ class Events:
 
     def end(self, epoch: int, well: bool) -> None:
         """Say how it ended."""
-        from tensorboard.plugins.hparams import api_pb2, metadata
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
-
-        status = api_pb2.STATUS_SUCCESS if well else api_pb2.STATUS_FAILURE
-        ended = HParamsPluginData(session_end_info=SessionEndInfo(status=status, end_time_secs=time.time()))
-        value = {"tag": metadata.SESSION_END_INFO_TAG, "metadata": metadata.create_summary_metadata(ended)}
-        self._tell(epoch, summary={"value": [value | {"tensor": metadata.NULL_TENSOR}]})
+        status = "STATUS_SUCCESS" if well else "STATUS_FAILURE"
+        self._tell_hparams(epoch, "session_end_info", status=status, end_time_secs=time.time())
