@@ -113,6 +113,15 @@ def test_what_was_tried_has_a_tick_each(values, ticks):
     assert (len(axis.get_xticks(minor=True)) == 0) == (ticks is not None)
 
 
+def test_what_is_far_worse_than_the_best_leaves_the_panel():
+    """The loss of 0.5 and the error of 10 % are the least: panels end a little below them, and at 1.6 times them."""
+    rows = {"factor": [1.0, 2.0, 4.0], "nll_ensemble_scaled": [0.5, 0.6, 2.3], "accuracy_ensemble": [0.9, 0.88, 0.1]}
+    table = pd.DataFrame(rows | {"label": "a", "network": "mlp", "seed": 0})
+    loss, accuracy = curves.against(table, "factor", [*rows][1:], log=["factor"], near_best=True).axes
+    assert loss.get_ylim() == pytest.approx((0.45, 0.8))
+    assert accuracy.get_ylim() == pytest.approx((0.84, 0.91))
+
+
 def test_networks_are_not_averaged():
     """Two networks under one label, as at scale thesis: a panel each, whatever the figure."""
     small = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)

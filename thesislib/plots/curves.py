@@ -30,6 +30,8 @@ from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.
 _FEW = 6
+#: With `near_best`, panels end at so many times the least mean.
+_WORST = 1.6
 
 
 @styled()
@@ -67,12 +69,13 @@ def against(
     columns: Sequence[str],
     log: Sequence[str] = (),
     same_scale: bool = False,
+    near_best: bool = False,
     height: float = 2.5,
 ) -> Figure:
     """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
 
-    `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; one row a
-    network.
+    `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; with
+    `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
     """
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
@@ -90,6 +93,12 @@ def against(
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
             axis.set_ylim(values.min().min() / room, values.max().max() * room)
+        if near_best:
+            means = shown.groupby(["label", x])[name].mean()
+            is_accuracy = name.startswith("accuracy")
+            best = 1 - means.max() if is_accuracy else means.min()
+            ends = np.array([0.9, _WORST]) * best
+            axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
     legend_below(figure, figure.axes[0])
     return figure
 
