@@ -69,7 +69,7 @@ def test_rates_are_tried_without_the_test_images(scale):
         assert 4 * row.run.train_size == 3 * (size.networks[0].get("train_size") or whole)
         assert datasets.test_images(row.run) >= 100
     rows = sections.rows("7_ensembles", scale)
-    assert tried.keys() == {(row.label, row.network) for row in rows if row.role in ("curve", "full")}
+    assert tried.keys() == {(row.label, row.network) for row in rows if row.role == "curve"}
     for rates in tried.values():
         assert all(len(some) == 1 for some in rates.values())
         factors = sorted(some.pop() / size.networks[0]["lr"] for some in rates.values())
@@ -77,8 +77,8 @@ def test_rates_are_tried_without_the_test_images(scale):
 
 
 def test_an_opponent_gets_the_rate_that_was_chosen_for_it(monkeypatch):
-    """Beside its run at the scale's rate, unless that is the one; five full networks have no other."""
-    chosen = {"cosine": 2.0, "two of half": 0.5, "constant": 1.0, "five full": 4.0, "one cosine": 4.0}
+    """Beside its run at the scale's rate, unless that is the one; five full networks have that of one."""
+    chosen = {"cosine": 2.0, "two of half": 0.5, "constant": 1.0, "one cosine": 4.0}
     before = sections.rows("7_ensembles", "smoke")
     scale = replace(sections.SCALES["smoke"], opponent_rates=chosen)
     monkeypatch.setitem(sections.SCALES, "smoke", scale)
