@@ -197,11 +197,21 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C and the end of the terminal, as a cluster's do."""
+    """Processes started here ignore Ctrl-C and the end of the terminal, as a cluster's do.
+
+    Nor do they keep our output open: who reads it, as `ssh` and `tee` do, would wait for their end.
+    """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    nothing, streams = os.open(os.devnull, os.O_RDWR), {stream: os.dup(stream) for stream in (1, 2)}
     try:
+        for stream in streams:
+            os.dup2(nothing, stream)
         yield
     finally:
+        for stream, ours in streams.items():
+            os.dup2(ours, stream)
+            os.close(ours)
+        os.close(nothing)
         for number, handler in before.items():
             signal.signal(number, handler)
 
