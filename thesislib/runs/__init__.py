@@ -5,6 +5,8 @@ many, accuracy, test_loss and d_0 (squared distance to the first minimum) at the
 (why nothing is known of it). Status is finished, diverged, archived (came without weights), under way, or stopped: it
 resumes. `tl.train` takes such a table, or some rows of it, and returns results to draw.
 
+In JupyterLab `itables.show(tl.runs())` sorts and filters it by clicks, without network (`pip install itables`).
+
 >>> import thesislib as tl
 >>> runs = tl.train([tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=3, minima_every=2)])
 >>> table = tl.runs()
