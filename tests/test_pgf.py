@@ -18,6 +18,7 @@ import pytest
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from thesislib.app import notebooks
@@ -268,19 +269,23 @@ def assert_like(code, figure):
 
 
 def assert_told_apart_in_grey(figure):
-    """In every panel no two curves of the legend have the same dashes and marks."""
+    """In every panel no two curves of the legend have the same dashes and marks, full or hollow."""
     for axis in figure.axes:
         handles, _ = axis.get_legend_handles_labels()
         lines = [handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle for handle in handles]
-        looks = [(drawn_line(line)["dashes"], line.get_marker()) for line in lines]
+        looks = [
+            (drawn_line(line)["dashes"], line.get_marker(), line.get_markerfacecolor() == "white") for line in lines
+        ]
         assert len(set(looks)) == len(looks), looks
 
 
 def figures_of(section, monkeypatch):
     """The figures that a notebook saves, by name: its code, executed here."""
     found = {}
-    # They have been saved once; here they are only looked at.
-    monkeypatch.setattr(save, "save", lambda figure, name, runs: found.setdefault(name, figure))
+    # They have been saved once; here they are only looked at. An animation is no PGF.
+    monkeypatch.setattr(
+        save, "save", lambda figure, name, _: isinstance(figure, Figure) and found.update({name: figure})
+    )
     cells = json.loads((notebooks.notebooks_folder() / f"{section}.ipynb").read_text())["cells"]
     names = {}
     for cell in cells:

@@ -203,7 +203,7 @@ def forest(statements: pd.DataFrame) -> Figure:
         "not tested": ("0.6", "o"),
     }
     units = {
-        "factor": "factor (of squared distances, of errors)",
+        "factor": "factor (of $d$, of errors)",  # longer, it would leave a page of 345 pt
         "points": "percentage points",
         "percent": "percent of an epoch",
     }
