@@ -20,6 +20,7 @@ from thesislib.analysis import verdicts
 from thesislib.app import prose
 from thesislib.app.prose import Section
 from thesislib.experiments.scales import SCALES
+from thesislib.experiments.sections import SECTIONS
 from thesislib.experiments.statements import FEWEST
 from thesislib.plots.tables import TITLES, curves, interval, means, readable, spread, statements
 
@@ -75,7 +76,9 @@ def conclusive() -> list[str]:
 @cache
 def sections() -> list[Section]:
     """The notebooks that have a figure in figures/reference, in their order; 0_... come last."""
-    paths = sorted(NOTEBOOKS.glob("*.ipynb"), key=lambda path: (path.stem.startswith("0"), path.stem.partition("_")))
+    order = [name for name in SECTIONS if not name.startswith("0")]
+    last = sorted(path.stem for path in NOTEBOOKS.glob("0*.ipynb"))
+    paths = [NOTEBOOKS / f"{name}.ipynb" for name in (*order, *last)]
     return [section for section in map(prose.read, paths) if drawn(section)]
 
 
@@ -197,6 +200,8 @@ def _numbers(section: str) -> list[str]:
         "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
         "6-1_controls": ("6-1_controls_since",),
         "7-1_rates": ("7-1_rates_scores",),
+        "10-1_variants": ("10-1_variants_scores",),
+        "10_better_ensembles": ("10_better_ensembles_scores", "10_better_ensembles_compared"),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",
             "7_ensembles_means",

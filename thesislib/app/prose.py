@@ -68,5 +68,8 @@ TABLES = {
     "7_ensembles_fair_scores": "The same, each at the learning rate chosen for it",
     "7_ensembles_fair_compared": "Against plain snapshots at their rate, paired by seed",
     "7-1_rates_scores": "Scaled NLL on validation images at multiples of the scale's learning rate",
+    "10-1_variants_scores": "Ensembles of five members on validation images, the lowest scaled NLL first",
+    "10_better_ensembles_scores": "Ensembles on test images, the lowest scaled NLL first",
+    "10_better_ensembles_compared": "Opponents against the chosen hills, paired by seed",
     "9_claims": "Every part of every claim: effect, 95 % interval, verdict",
 }

@@ -8,6 +8,9 @@ from typing import Any
 
 from thesislib.config import Run, make_run
 
+#: Section 10 tests what was chosen on seeds from this one on.
+FRESH = 10
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -41,9 +44,11 @@ class Scale:
     opponent_rates: Mapping[str, float] = field(default_factory=dict)
     #: the factors that 7-1_rates tries
     tried_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    #: sections that are made only when they are named: this one's answer is frozen in `opponent_rates`, and it costs
-    #: about as much as all others together
-    on_demand: tuple[str, ...] = ("7-1_rates",)
+    #: the variant of section 10 with the best ensemble on validation images, chosen by section 10-1_variants
+    better: str = "s = 10"
+    #: sections that are made only when they are named: their answers are frozen in `opponent_rates` and `better`, and
+    #: they cost about as much as all others together
+    on_demand: tuple[str, ...] = ("7-1_rates", "10-1_variants")
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -55,6 +60,11 @@ class Scale:
             return self
         chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
         return replace(self, seeds=chosen, ensemble_seeds=chosen)
+
+    @property
+    def fresh_seeds(self) -> tuple[int, ...]:
+        """Seeds of section 10, which nothing was chosen by."""
+        return tuple(seed + FRESH for seed in self.seeds)
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -103,7 +113,6 @@ SCALES = {
         cycle=10,
         settled=100.0,
         seeds=(0, 1, 2),
-        ensemble_seeds=(0, 1, 2, 3, 4),
         opponent_rates={  # seeds 0 to 2, 3,000 images to train on, 1,000 to choose by
             "constant": 1.0,
             "cosine": 2.0,

@@ -31,6 +31,9 @@ NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
 AVERAGED = ("constant", "s = 10", "s = 100")
 #: Roles in section 7 that no claim of the thesis is about.
 BEYOND_THESIS = ("chosen", "full", "means")
+#: Strengths of section 10.1, and the one around which it varies the rest.
+VARIED = (1.0, 3.0, 10.0, 30.0)
+AROUND = 10.0
 #: What is tried first at a scale that takes days.
 FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
 
@@ -333,9 +336,14 @@ def rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
     """
     for factor in factors or scale.tried_factors:
         for row in _equal_budget(scale, scale.seeds):
-            images = row.run.train_size or facts(row.run.data).train
-            run = row.run.replace(lr=factor * row.run.lr, train_size=3 * images // 4, validation=True)
+            run = _held_back(row.run.replace(lr=factor * row.run.lr))
             yield replace(row, run=run, role=f"rate times {digits(factor)}")
+
+
+def _held_back(run: Run) -> Run:
+    """The same on the first three quarters of its training images, and evaluated on the last one."""
+    images = run.train_size or facts(run.data).train
+    return run.replace(train_size=3 * images // 4, validation=True)
 
 
 @section("8_cost")
@@ -361,6 +369,66 @@ def claims(scale: Scale) -> Iterable[Row]:
     """9: every run of the sections that a claim is about; C1 to C14 look them up by section and label."""
     for name in CLAIMED:
         yield from (replace(row, section=name) for row in SECTIONS[name](scale) if row.role not in BEYOND_THESIS)
+
+
+@section("10-1_variants")
+def variants(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
+    """10.1: which hills make the best ensemble of means? On training images that were held back, as in section 7.1.
+
+    The role says what a member is: "live" weights at a cycle's end, or their "mean" over the end of the cycle.
+    """
+    for row in _variants(scale, scale.seeds, strengths):
+        yield replace(row, run=_held_back(row.run))
+
+
+def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None) -> Iterable[Row]:
+    """A few strengths; and around one of them shorter and longer means, other schedules, hills at the means."""
+
+    def means(label: str, share: float = 0.5, role: str = "mean", **fields: Any) -> list[Row]:
+        fields |= {"cycles": 5, "seeds": seeds, "member_epochs": scale.of(share)}
+        return labelled(label, _every_cycle(scale, **fields), role)
+
+    yield from means("no term", strength=0)
+    yield from means("no term, cosine", strength=0, lr_schedule="cosine")
+    for s in strengths or VARIED:
+        yield from means(_name(s), strength=s)
+    around = {"strength": AROUND}
+    name = _name(AROUND)
+    yield from means(f"{name}, live", role="live", **around)
+    yield from means(f"{name}, mean of 1/4", 0.25, **around)
+    yield from means(f"{name}, mean of 3/4", 0.75, **around)
+    yield from means(f"{name}, hill at mean", hill_at="mean", **around)
+    yield from means(f"{name}, first half", strength_schedule="first-half", **around)
+    yield from means(f"{name}, cosine", lr_schedule="cosine", **around)
+
+
+@section("10_better_ensembles")
+def better(scale: Scale) -> Iterable[Row]:
+    """10: the variant that was chosen, on fresh seeds and test images, against all that five cycles buy without hills.
+
+    Every opponent has the learning rate that was chosen for it (section 7.1), SWA's also its relative of several runs
+    (MultiSWA, Wilson and Izmailov 2020). The role says what a member is, as in section 10.1.
+    """
+    seeds = scale.fresh_seeds
+    yield from (row for row in _variants(scale, seeds) if row.label == scale.better)
+    for row in _variants(scale, seeds):
+        if row.label == "no term":  # SWA likes higher rates than snapshots: means may, too
+            plain, fast = _at_chosen(scale, row, "constant"), row.run.replace(lr=2 * row.run.lr)
+            yield replace(plain, label="plain means")
+            yield replace(row, label="plain means, twice the rate", run=fast)
+            yield replace(plain, label="plain snapshots", role="live")
+    for row in _equal_budget(scale, seeds, [AROUND]):
+        if row.run.strength == 0 and row.label != "constant":
+            name = "cosine snapshots" if row.label == "cosine" else row.label
+            yield replace(_at_chosen(scale, row, row.label), label=name, role="live")
+    several = scale.runs(cycles=2.5, seeds=seeds, strength=0, swa_from=scale.of(1.5) + 1)
+    for row in independent("MultiSWA", several, 2):
+        yield replace(_at_chosen(scale, row, "SWA"), role="live")
+
+
+def _at_chosen(scale: Scale, row: Row, label: str) -> Row:
+    """A row at the learning rate that was chosen for the ensembles of that label."""
+    return replace(row, run=row.run.replace(lr=scale.opponent_rates.get(label, 1) * row.run.lr))
 
 
 def usual(scale: str) -> list[str]:

@@ -91,6 +91,7 @@ LABELS = {
     "nll": "NLL, not scaled",
     "nll_ensemble_scaled": "NLL, scaled",
     "accuracy_ensemble": "accuracy",
+    "severity": "severity of the shift",
     "factor": "learning rate, times the scale's",
     "accuracy_mean": "mean accuracy of the members",
     "disagreement": "disagreement of two members",

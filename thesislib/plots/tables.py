@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from thesislib.analysis import rates
+from thesislib.analysis import better, rates
 from thesislib.plots.language import formula, localized
 from thesislib.plots.pgf import escape
 from thesislib.plots.style import LABELS, NARROWEST
@@ -90,8 +90,11 @@ def interval(effect: float, low: float, high: float, digits: str) -> str:
 
 
 def compared(found: pd.DataFrame) -> pd.DataFrame:
-    """Ensembles against plain snapshots: a column a score, differences in points or in thousandths of a nat."""
-    names = {"accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("NLL, 0.001 nats", 1000)}
+    """Ensembles against one of them: a column a score, differences in points or in thousandths."""
+    names = {
+        "accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("NLL, 0.001 nats", 1000),
+        "brier_ensemble_scaled": ("Brier score, 0.001", 1000),
+    }  # fmt: skip
     rows: dict[str, dict[str, str]] = {}
     for row in found.itertuples():
         title, factor = names[row.score]
@@ -133,10 +136,12 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     of a table with a row a seed; every number if none are given.
     """
     match name:
-        case "7_ensembles_compared" | "7_ensembles_fair_compared":
+        case "7_ensembles_compared" | "7_ensembles_fair_compared" | "10_better_ensembles_compared":
             return compared(frame)
         case "7-1_rates_scores":
             return rates.summary(frame).rename(columns=heading)
+        case "10-1_variants_scores" | "10_better_ensembles_scores":
+            return better.summary(frame).rename(columns=heading)
         case "6_valley_or_jump":
             return valleys(frame)
         case "9_claims":

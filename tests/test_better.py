@@ -1,0 +1,180 @@
+"""Section 10: chosen on images that were held back, tested on seeds and images that nothing was chosen by."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from thesislib import datasets
+from thesislib.analysis import better, ensembles, evaluator, rates, shift
+from thesislib.experiments import scales, sections
+from thesislib.experiments.scales import SCALES
+from thesislib.runs import launch
+
+REFERENCE = Path(__file__).parents[1] / "figures" / "reference"
+
+
+def scored(**nll):
+    """A table of one network with a row for each label and seed."""
+    names = {"none": "no term", "ten": "s = 10", "one": "s = 1"}
+    rows = [
+        {"label": names[key], "network": "mlp", "seed": seed, rates.SCORE: value}
+        for key, values in nll.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_hill_with_the_lowest_mean_is_chosen():
+    """Never a run without one; what diverged once is out."""
+    assert better.chosen(scored(none=[0.1, 0.1], one=[0.2, 0.6], ten=[0.3, 0.4])) == "s = 10"
+    assert better.chosen(scored(one=[0.9, 0.9], ten=[0.1, float("nan")])) == "s = 1"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_was_chosen_is_what_is_tested(scale):
+    path = REFERENCE / scale / "10-1_variants_scores.csv"
+    if path.is_file():
+        table = pd.read_csv(path)
+        assert better.chosen(table) == SCALES[scale].better
+        tried = {row.label for row in sections.rows("10-1_variants", scale)}
+        assert set(table["label"]) == tried
+    (label,) = {row.label for row in sections.rows("10_better_ensembles", scale) if row.run.strength}
+    assert label == SCALES[scale].better
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_test_images_have_no_part_in_the_choice(scale):
+    for row in sections.rows("10-1_variants", scale):
+        whole = SCALES[scale].networks[0].get("train_size") or datasets.facts(row.run.data).train
+        assert row.run.validation
+        assert 4 * row.run.train_size == 3 * whole
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_it_is_tested_on_fresh_seeds(scale):
+    """Which no other section has: also with ten of them, and members of an ensemble of independent networks."""
+    others = [name for name in sections.SECTIONS if name != "10_better_ensembles"]
+    ten = sections.rows("10_better_ensembles", scale, seeds=10)
+    assert {row.seed for row in ten} == set(range(scales.FRESH, scales.FRESH + 10))
+    seen = {row.run.seed for name in others for row in sections.rows(name, scale, seeds=10)}
+    assert not seen & {row.run.seed for row in ten}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_all_have_the_budget_of_five_cycles(scale):
+    size, budgets = SCALES[scale], {}
+    for row in sections.rows("10_better_ensembles", scale, seeds=1):
+        key = row.label, row.role
+        budgets[key] = budgets.get(key, 0) + row.run.epochs / size.cycle / len(size.networks)
+    assert set(budgets.values()) == {5}
+    assert {role for _, role in budgets} == {"mean", "live"}
+
+
+def test_an_opponent_has_the_rate_that_was_chosen_for_it(monkeypatch):
+    monkeypatch.setitem(SCALES["smoke"].opponent_rates, "SWA", 4.0)
+    monkeypatch.setitem(SCALES["smoke"].opponent_rates, "constant", 2.0)
+    found = {row.label: row.run.lr for row in sections.rows("10_better_ensembles", "smoke")}
+    assert found["SWA"] == found["MultiSWA"] == 0.4
+    assert found["plain snapshots"] == found["plain means"] == found["plain means, twice the rate"] == 0.2
+    assert found["s = 10"] == found["one cosine"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("nll", "accuracy", "says"),
+    [
+        (["loses", "loses"], ["undecided", "wins"], "holds"),
+        (["loses", "undecided"], ["loses", "loses"], "undecided"),
+        (["loses", "equivalent"], ["loses", "loses"], "does not hold"),
+        (["undecided", "wins"], ["loses", "loses"], "does not hold"),
+    ],
+)
+def test_the_claim_holds_if_every_opponent_loses(nll, accuracy, says):
+    rows = [(rates.SCORE, verdict) for verdict in nll] + [("accuracy_ensemble", verdict) for verdict in accuracy]
+    assert better.verdict(pd.DataFrame(rows, columns=["score", "verdict"])) == says
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A few ensembles of section 10."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THESIS_RUNS", str(tmp_path_factory.mktemp("runs")))
+        wanted = ("s = 10", "plain means", "plain snapshots", "MultiSWA")
+        rows = [row for row in sections.rows("10_better_ensembles", "smoke") if row.label in wanted]
+        runs = launch.results(rows, scale="smoke", section="10_better_ensembles")
+        assert all(row.result.summary for row in runs)
+        yield runs
+
+
+def test_members_are_what_the_roles_say(trained):
+    found = better.table(trained).set_index("label")
+    assert list(found.index) == trained.labels
+    for label, which in {
+        "s = 10": "mean",
+        "plain means": "mean",
+        "plain snapshots": "live",
+        "MultiSWA": "live",
+    }.items():
+        expected = ensembles.table(trained.only(label), last=5, which=which).set_index("label")
+        pd.testing.assert_frame_equal(found.loc[[label]], expected, check_dtype=False)
+    assert found.loc["plain means", rates.SCORE] != found.loc["plain snapshots", rates.SCORE]
+    assert found.loc["MultiSWA", "members"] == 2
+
+
+def test_means_are_compared_as_means(trained):
+    """The interval over images is of the members that the scores are of."""
+    scores = better.table(trained)
+    compared = better.against_hills(trained, scores).set_index(["score", "label"])
+    for label in ("plain means", "plain snapshots", "MultiSWA"):
+        for score in ("accuracy_ensemble", rates.SCORE, "brier_ensemble_scaled"):
+            values = scores.set_index("label")[score]
+            difference = values[label] - values["s = 10"]
+            assert compared.loc[(score, label), "difference"] == pytest.approx(difference, abs=2e-3)
+    assert set(compared["verdict"]) == {"undecided"}, "one seed"
+
+
+def test_images_as_they_are_have_the_scores_of_the_stored_predictions(trained):
+    found = shift.table(trained).set_index(["label", "severity"])
+    expected = better.table(trained).set_index("label")["accuracy_ensemble"]
+    for label in trained.labels:
+        assert found.loc[(label, 0), "accuracy"] == pytest.approx(expected[label])
+        assert found.loc[(label, 5), "accuracy"] < found.loc[(label, 0), "accuracy"] - 0.2, "75 degrees"
+        assert found.loc[(label, 5), "nll"] > found.loc[(label, 0), "nll"]
+
+
+def test_images_are_rotated_before_the_network_sees_them(trained):
+    """A quarter turn in six steps: what is turned back is what it was, but for the rounding of pixels."""
+    (row,) = trained.only("plain snapshots")
+    looking = evaluator.Evaluator(row.run)
+    images = looking.test.images
+    turned = shift.rotated(images, 6)
+    assert torch.equal(turned, torch.rot90(images, 1, (2, 3)))
+    theta = row.result.arrays("final", "theta")["theta"]
+    looking.test.images = turned
+    found = looking.logits(theta)
+    looking.test.images = torch.rot90(turned, -1, (2, 3))
+    np.testing.assert_allclose(looking.logits(theta), row.result.arrays("final", "logits")["logits"], atol=1e-4)
+    assert np.abs(found - row.result.arrays("final", "logits")["logits"]).max() > 1
+
+
+def test_photographs_are_spoilt_as_they_say():
+    """Noise of that deviation, a blur that keeps the mean, contrast around the mean."""
+    gray = torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)
+    assert list(shift.shifts("cifar10")) == ["noise", "blur", "contrast"]
+    assert list(shift.shifts("mnist")) == ["rotation"]
+    for severity in shift.SEVERITIES:
+        noise = shift.noisy(gray, severity)
+        assert noise.dtype == torch.uint8
+        assert noise.double().std().item() == pytest.approx(255 * 0.04 * severity, rel=0.05)
+        assert torch.equal(noise, shift.noisy(gray, severity)), "always the same"
+        assert torch.equal(shift.blurred(gray, severity), gray)
+        assert (shift.faded(gray, severity).int() - 128).abs().max() <= 1, "the mean stays, but for rounding"
+    point = torch.zeros((1, 3, 33, 33), dtype=torch.uint8)
+    point[..., 16, 16] = 255
+    spread = [int(shift.blurred(point, severity)[0, 0, 16, 16]) for severity in shift.SEVERITIES]
+    assert spread == sorted(spread, reverse=True)
+    halves = torch.cat((torch.zeros(1, 3, 32, 16), torch.full((1, 3, 32, 16), 200.0)), -1).to(torch.uint8)
+    left, right = (int(shift.faded(halves, 5)[0, 0, 0, k]) for k in (0, -1))
+    assert right - left == pytest.approx(20, abs=1), "a tenth"

@@ -1,0 +1,83 @@
+"""Do hills make better ensembles, once each member is a mean of weights? Sections 10.1 and 10.
+
+Section 10-1_variants tries variants on training images that were held back, `Scale.better` keeps the one that was
+chosen, section 10 tests it on fresh seeds and test images. docs/RULES.md has the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import pandas as pd
+
+from thesislib.analysis import comparisons, ensembles
+from thesislib.analysis.ensembles import Which
+from thesislib.analysis.rates import SCORE
+from thesislib.experiments.scales import SCALES
+from thesislib.experiments.sections import Average
+from thesislib.runs.results import Results, spreads
+
+#: Members of an ensemble: the last five snapshots of a run.
+MEMBERS = 5
+#: How the labels of runs without a hill begin.
+_REFERENCE = "no term"
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+
+
+def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
+    """`ensembles.table` whose members are what the rows' roles say, "live" or "mean", in the order of the labels."""
+    found = [ensembles.table(some, average, MEMBERS, which) for some, which in by_members(results)]
+    return in_order(pd.concat(found, ignore_index=True), results)
+
+
+def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame:
+    """`ensembles.growth` with members as in `table`."""
+    found = [ensembles.growth(some, average, MEMBERS, which) for some, which in by_members(results)]
+    return in_order(pd.concat(found, ignore_index=True), results)
+
+
+def by_members(results: Results) -> list[tuple[Results, Which]]:
+    """The rows of each role that says what members are, with that; roles without rows are left out."""
+    parts = [(results.where(role=which), which) for which in get_args(Which)]
+    return [(some, which) for some, which in parts if len(some)]
+
+
+def in_order(found: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """A table's rows in the order in which the results have their labels."""
+    place = results.labels.index
+    return found.sort_values("label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True)
+
+
+def chosen(tried: pd.DataFrame) -> str:
+    """The variant with a hill whose scaled NLL is lowest, mean over seeds and networks; one that diverged is out."""
+    with_hill = tried[~tried["label"].str.startswith(_REFERENCE)]
+    means = with_hill.groupby("label", sort=False)[SCORE].agg(lambda values: values.mean(skipna=False)).dropna()
+    return str(means.idxmin())
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, scaled NLL and Brier score as "mean ± std" over seeds, a row a label, the lowest NLL first."""
+    shown = {"accuracy_ensemble": "accuracy", SCORE: "NLL", "brier_ensemble_scaled": "Brier score"}
+    shown |= {"accuracy_mean": "mean of the members", "disagreement": "two disagree"}
+    order = scores.groupby("label")[SCORE].mean().sort_values(na_position="last").index
+    found = spreads(scores, ["label", "network"], shown, ".4f", ".4f")
+    return found.sort_values("label", key=lambda labels: labels.map(list(order).index), kind="stable")
+
+
+def against_hills(results: Results, scores: pd.DataFrame, average: Average = "probabilities") -> pd.DataFrame:
+    """Each opponent against the chosen variant (`comparisons.against`): an opponent that "loses" is beaten by it."""
+    columns = ("accuracy_ensemble", SCORE, "brier_ensemble_scaled")
+    hills = SCALES[results.scale].better
+    return comparisons.against(results, scores, hills, columns, last=MEMBERS, average=average)
+
+
+def verdict(compared: pd.DataFrame) -> Verdict:
+    """Claim N1, from `against_hills`: the chosen variant has a lower scaled NLL than every opponent.
+
+    "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided".
+    """
+    verdicts = set(compared.loc[compared["score"] == SCORE, "verdict"])
+    if verdicts & {"wins", "equivalent"}:
+        return "does not hold"
+    return "holds" if verdicts == {"loses"} else "undecided"

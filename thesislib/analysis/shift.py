@@ -1,0 +1,104 @@
+"""Ensembles on test images that are unlike the training images: rotated digits, spoilt photographs. Section 10.
+
+Diversity should pay where members are wrong in different ways (Ovadia et al. 2019). Photographs are spoilt as in
+Hendrycks and Dietterich (2019), by noise, blur and less contrast, here in five steps of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from thesislib.analysis import better, ensembles, scores
+from thesislib.analysis.better import MEMBERS
+from thesislib.analysis.ensembles import Which
+from thesislib.analysis.evaluator import Evaluator
+from thesislib.datasets import facts
+from thesislib.experiments.sections import Average
+from thesislib.runs.cache import Computed
+from thesislib.runs.results import Result, Results
+from thesislib.system import machine
+
+#: Images uint8 [N, C, H, W] and a severity from 1 to 5 to images like them.
+Shift = Callable[[Tensor, int], Tensor]
+SEVERITIES = range(1, 6)
+
+
+def rotated(images: Tensor, severity: int) -> Tensor:
+    """By 15 degrees a step, to the left; corners are black.
+
+    >>> from thesislib.analysis.shift import rotated
+    >>> import torch
+    >>> rotated(torch.full((1, 1, 28, 28), 7, dtype=torch.uint8), 1).shape
+    torch.Size([1, 1, 28, 28])
+    """
+    return functional.rotate(images, 15.0 * severity, InterpolationMode.BILINEAR)
+
+
+def noisy(images: Tensor, severity: int) -> Tensor:
+    """White noise, always the same, with a deviation of 0.04 of the whole range a step."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(severity)).to(images.device)
+    return (images + 255 * 0.04 * severity * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def blurred(images: Tensor, severity: int) -> Tensor:
+    """By a Gaussian with a deviation of 0.4 pixels a step."""
+    return functional.gaussian_blur(images, [9, 9], [0.4 * severity] * 2)
+
+
+def faded(images: Tensor, severity: int) -> Tensor:
+    """Contrast less by 0.18 of what it was a step: a tenth is left at the end."""
+    return functional.adjust_contrast(images, 1 - 0.18 * severity)
+
+
+def shifts(data: str) -> dict[str, Shift]:
+    """What is done to the images of a dataset, by name: gray ones are rotated, the others spoilt."""
+    if facts(data).shape[0] == 1:
+        return {"rotation": rotated}
+    return {"noise": noisy, "blur": blurred, "contrast": faded}
+
+
+def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
+    """Accuracy and NLL of every ensemble on shifted test images, mean over the kinds of shift.
+
+    One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity, accuracy, nll.
+    Members are what the rows' roles say (`better.table`). The NLL is after temperature scaling by the temperature that
+    suits the images as they are: nobody has others to fit it on.
+    """
+    found = [
+        some.map(_shifted, "shift", version=1, average=average, which=which)
+        for some, which in better.by_members(results)
+    ]
+    return better.in_order(pd.concat(found, ignore_index=True), results)
+
+
+def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:
+    run, thetas = runs[0].run, ensembles.members(runs, MEMBERS, "theta", which)
+    evaluator = Evaluator(run, device=machine.device())
+    images, labels = evaluator.test.images, evaluator.test.labels.cpu().numpy()
+
+    def predicted() -> np.ndarray:
+        return ensembles.combine(np.stack([evaluator.logits(theta) for theta in thetas]), average)
+
+    plain = predicted()
+    temperature = scores.temperature(plain, labels)
+
+    def scored(log_probabilities: np.ndarray) -> tuple[float, float]:
+        scaled = scores.log_softmax(log_probabilities / temperature)
+        return scores.accuracy(scaled, labels), scores.nll(scaled, labels)
+
+    rows = [scored(plain)]
+    for severity in SEVERITIES:
+        of_kinds = []
+        for shift in shifts(run.data).values():
+            evaluator.test.images = shift(images, severity)
+            of_kinds.append(scored(predicted()))
+        rows.append(tuple(np.mean(of_kinds, axis=0)))
+    accuracy, nll = np.array(rows).T
+    return {"severity": np.array([0, *SEVERITIES]), "accuracy": accuracy, "nll": nll}
