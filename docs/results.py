@@ -172,7 +172,8 @@ def side_by_side(section: str) -> str:
         found = means(curves(_csv(scale, section)), columns).set_index("setting").drop(columns="n")
         tables.append(found.add_suffix(f", {scale}"))
     wide = pd.concat(tables, axis=1)
-    order = [f"{title}, {scale}" for title in columns.values() for scale in chosen]
+    order = [f"{title}, {scale}" for title in ("N", *columns.values()) for scale in chosen]
+    order = [heading for heading in order if heading in wide]
     return markdown(wide[order].rename_axis("setting").reset_index())
 
 
@@ -198,7 +199,7 @@ def _numbers(section: str) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     named = {
         "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
-        "6-1_controls": ("6-1_controls_since",),
+        "6-1_controls": ("6-1_controls_since", "6-1_controls_against"),
         "7-1_rates": ("7-1_rates_scores",),
         "10-1_variants": ("10-1_variants_scores",),
         "10_better_ensembles": ("10_better_ensembles_scores", "10_better_ensembles_compared"),

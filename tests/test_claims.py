@@ -10,9 +10,9 @@ from thesislib.analysis import claims, ensembles, predictions
 from thesislib.analysis.verdicts import summary
 from thesislib.config import Run
 from thesislib.experiments import sections, statements
-from thesislib.experiments.growth import LEFT
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import archive
+from thesislib.runs.growth import LEFT
 from thesislib.runs.results import Results, Row
 
 

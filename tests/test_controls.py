@@ -1,10 +1,13 @@
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import trained
 
 from thesislib.analysis import controls
-from thesislib.experiments import growth, sections
+from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
+from thesislib.plots import tables
+from thesislib.runs import growth
 from thesislib.system.errors import UserError
 
 
@@ -71,3 +74,19 @@ def test_a_run_that_explodes_predicts_nothing(tiny):
 def test_a_run_without_a_minimum_is_refused(tiny):
     with pytest.raises(UserError, match="has no minimum to compare its end with"):
         controls.since_minimum(trained({"a": [tiny.replace(minima_every=None)]}))
+
+
+def test_controls_are_compared_with_the_hill_seed_by_seed():
+    """A factor that is the same at every seed has no width; points scatter as Student says."""
+    table = pd.DataFrame(
+        {"label": label, "network": "mlp", "seed": seed, "d_0": factor * d, "accuracy": accuracy, "disagreement": 0.1}
+        for label, factor, accuracies in (("hill", 1, (0.9, 0.8, 0.7)), ("random place", 0.5, (0.91, 0.82, 0.73)))
+        for seed, d, accuracy in zip((0, 1, 2), (100, 200, 400), accuracies, strict=True)
+    )
+    (found,) = controls.against_hill(table.sample(frac=1, random_state=0)).to_dict("records")
+    assert (found["label"], found["n"]) == ("random place", 3)
+    assert [found[f"factor{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.5] * 3)
+    half = 4.302653 / np.sqrt(3)  # of points 1, 2, 3
+    assert [found[f"accuracy{end}"] for end in ("", "_low", "_high")] == pytest.approx([2, 2 - half, 2 + half])
+    assert [found[f"disagreement{end}"] for end in ("", "_low", "_high")] == pytest.approx([0] * 3)
+    assert list(tables.readable(controls.against_hill(table), "6-1_controls_against")["setting"]) == ["random place"]

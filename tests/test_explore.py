@@ -11,8 +11,8 @@ import thesislib as tl
 from thesislib import schedules
 from thesislib.app import explore
 from thesislib.experiments import sections
-from thesislib.experiments.growth import growth, says
 from thesislib.runs import launch, store
+from thesislib.runs.growth import growth, says
 from thesislib.system.errors import UserError
 
 

@@ -6,6 +6,8 @@ import pytest
 from conftest import trained
 
 from thesislib.experiments.sections import independent
+from thesislib.plots import tables
+from thesislib.runs.growth import growth
 from thesislib.runs.results import FRONT, Results, Row
 from thesislib.system.errors import UserError
 
@@ -67,10 +69,23 @@ def test_a_csv_has_roles_before_labels_and_a_members_own_seed(rows):
 
 def test_a_table_tells_settings_apart_by_what_differs(rows):
     results = trained(rows)
-    assert list(results.only("a").table("accuracy")) == ["label", "network", "accuracy", "n"]
+    assert list(results.only("a").table("accuracy")) == ["label", "network", "N", "accuracy", "n"]
     both = results.table("accuracy")
-    assert list(both) == ["section", "role", "label", "network", "accuracy", "n"]
+    assert list(both) == ["section", "role", "label", "network", "N", "accuracy", "n"]
     assert list(both["n"]) == [2, 1, 2]
+
+
+def test_tables_say_whether_hills_were_left(tiny):
+    """N of each setting that has hills, in the section's table, its CSV, and the table that is made of that."""
+    results = trained({"none": [tiny.replace(strength=0)], "hill": [tiny.replace(strength=s) for s in (10, 20)]})
+    least = growth(tiny.replace(strength=10))
+    assert least == pytest.approx(4 * 1e-3 * 10 * 0.1 / 0.1 * 4 * 4), "4 s w lr / (1 - mu) a step, 4 epochs of 4 steps"
+    assert list(results.table("accuracy")["N"]) == ["", f"{least:.3g}"]
+    table = results.for_csv()
+    assert table["N"].tolist() == pytest.approx([np.nan, least, 2 * least], nan_ok=True)
+    assert list(tables.means(table, {"accuracy": "accuracy"})["N"]) == ["", f"{least:.3g}"]
+    assert "N" not in results.only("none").table("accuracy")
+    assert "N" not in tables.means(results.only("none").for_csv(), {"accuracy": "accuracy"})
 
 
 def count(results, base):

@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 
 from thesislib.experiments import sections, statements
-from thesislib.experiments.growth import LEFT
 from thesislib.experiments.scales import SCALES
+from thesislib.runs.growth import LEFT
 from thesislib.system.files import ROOT
 
 #: The rules that were frozen on `statements.FROZEN`. A change of the rules belongs into docs/RULES.md, with its date.

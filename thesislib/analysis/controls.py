@@ -7,6 +7,7 @@ import pandas as pd
 
 from thesislib.analysis import scores
 from thesislib.analysis.ensembles import labels_of
+from thesislib.analysis.intervals import over_seeds
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system.errors import UserError
@@ -25,6 +26,28 @@ def since_minimum(results: Results) -> pd.DataFrame:
     """
     found = results.map(_since_minimum, "since-minimum", version=1)
     return found.drop(columns=[part for part in PARTS if found[part].isna().all()])
+
+
+def against_hill(since: pd.DataFrame) -> pd.DataFrame:
+    """Each control against the label "hill" in a table of `since_minimum`, paired by seed.
+
+    One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
+    difference in points; each with its 95 % interval over seeds (..._low, ..._high).
+    """
+    rows = []
+    for network, some in since.groupby("network", sort=False):
+        for label in [name for name in dict.fromkeys(some["label"]) if name != "hill"]:
+            row: dict[str, object] = {"label": label, "network": network}
+            for column, name in (("d_0", "factor"), ("accuracy", "accuracy"), ("disagreement", "disagreement")):
+                wide = some.pivot(index="seed", columns="label", values=column)[[label, "hill"]]
+                values = np.log(wide) if column == "d_0" else 100 * wide
+                effect = over_seeds((values[label] - values["hill"]).to_numpy())
+                found = np.array([effect.mean, *effect.interval()])
+                with np.errstate(over="ignore"):
+                    found = np.exp(found) if column == "d_0" else found
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True)) | {"n": effect.n}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _since_minimum(runs: list[Result]) -> Computed:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from thesislib.config import Run
 from thesislib.experiments import sections
-from thesislib.experiments.growth import growth, says
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
 from thesislib.plots import save
 from thesislib.runs import launch, listing, progress, store
+from thesislib.runs.growth import growth, says
 from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
@@ -160,7 +160,7 @@ class Explorer:
             "lr": slider("lr", _RATES, "learning rate"),
             "lr_schedule": choice(w.Dropdown, "lr_schedule", ["constant", "step", "cosine"], "its schedule"),
             "strength_schedule": choice(
-                w.Dropdown, "strength_schedule", ["constant", "cosine", "pulse"], "strength's schedule"
+                w.Dropdown, "strength_schedule", ["constant", "cosine", "pulse", "first-half"], "strength's schedule"
             ),
             "weight_decay": slider("weight_decay", _L2, "L2"),
             "optimizer": choice(w.Dropdown, "optimizer", ["sgd", "adam", "ngd"], "optimiser"),

@@ -61,6 +61,7 @@ TABLES = {
     "6_valley_or_jump": "Barrier between neighbouring minima, and rise along the trajectory",
     "6_disguises": "First against last minimum, as they are and aligned",
     "6-1_controls_since": "The end of training against the first minimum",
+    "6-1_controls_against": "Controls against the hill, paired by seed",
     "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
     "7_ensembles_compared": "Against plain snapshots, paired by seed",
     "7_ensembles_each": "Every member alone",

@@ -13,9 +13,9 @@ from functools import cache
 from typing import Literal
 
 from thesislib.experiments import sections
-from thesislib.experiments.growth import LEFT, growth
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
+from thesislib.runs.growth import LEFT, growth
 from thesislib.runs.results import Row
 
 Kind = Literal["more", "less", "same", "not more", "not less"]

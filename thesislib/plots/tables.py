@@ -62,11 +62,15 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
     """Columns as "mean ± std" over seeds, one row a setting, under their titles, with n.
 
-    Settings are told apart by the columns `by`: by default label, and network and member where there are several.
+    Settings are told apart by the columns `by`: by default label, and network and member where there are several. If
+    the table has N of any setting (`growth`), it comes first.
     """
     by = list(by) or [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
     groups = table.groupby(by, sort=False)
-    shown = {title: groups[column].agg(spread) for column, title in titles.items() if column in table}
+    shown = {}
+    if "N" in table and table["N"].notna().any():
+        shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
+    shown |= {title: groups[column].agg(spread) for column, title in titles.items() if column in table}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index().rename(columns=TITLES)
 
 
@@ -113,6 +117,18 @@ def valleys(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def controls(found: pd.DataFrame) -> pd.DataFrame:
+    """Controls against the hill: squared distance as a factor, accuracy and changed predictions in points."""
+    titles = {"factor": "$d_0$, factor", "accuracy": "accuracy, points", "disagreement": "changed, points"}
+    rows = []
+    for row in found.to_dict("records"):
+        cells = {
+            title: interval(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") for name, title in titles.items()
+        }
+        rows.append({"setting": row["label"], **cells, "n": row["n"]})
+    return pd.DataFrame(rows)
+
+
 def statements(found: pd.DataFrame) -> pd.DataFrame:
     """Every part of every claim: expectation, N, effect with its interval, verdict."""
     rows = []
@@ -144,6 +160,8 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
             return better.summary(frame).rename(columns=heading)
         case "6_valley_or_jump":
             return valleys(frame)
+        case "6-1_controls_against":
+            return controls(frame)
         case "9_claims":
             return statements(frame)
     if "seed" not in frame or "label" not in frame:
@@ -153,7 +171,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
 
 def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
     """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
-    numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch"], sort=False)
+    numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch", "N"], sort=False)
     known = {column: title for column, title in _SHOWN.get(name, {}).items() if column in frame}
     return known or {column: heading(column) for column in columns or numbers}
 

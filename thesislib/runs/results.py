@@ -14,6 +14,7 @@ import pandas as pd
 
 from thesislib.config import Run
 from thesislib.runs import cache
+from thesislib.runs.growth import growth
 from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, read_arrays, read_json, read_table
@@ -288,8 +289,20 @@ class Results(Sequence[Row]):
         return [*several, "label", "network"]
 
     def table(self, *columns: str) -> pd.DataFrame:
-        """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n."""
-        return spreads(self.final, self.keys, dict(zip(columns, columns, strict=True)), ".4g", ".2g")
+        """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n.
+
+        Where settings have hills, N says whether they have been left (`growth`).
+        """
+        found = spreads(self.final, self.keys, dict(zip(columns, columns, strict=True)), ".4g", ".2g")
+        if any(row.run.strength for row in self):
+            left = self._growths().groupby([self.final[key] for key in self.keys], sort=False).min()
+            found.insert(len(self.keys), "N", [f"{n:.3g}" if n == n else "" for n in left])
+        return found
+
+    def _growths(self) -> pd.Series:
+        """N of each run of `final`, NaN without a hill."""
+        runs = {row.id: row.run for row in self}
+        return self.final["id"].map(lambda name: growth(runs[name]) if runs[name].strength else np.nan)
 
     def map(self, function: Callable[..., cache.Computed], name: str, version: int, **parameters: Any) -> pd.DataFrame:
         """`function(results, **parameters)` of each of the `ensembles`, as rows behind `keys` and seed.
@@ -309,8 +322,8 @@ class Results(Sequence[Row]):
         return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
     def for_csv(self) -> pd.DataFrame:
-        """`final` as the section's CSV has it: roles stand before labels, a member has its own seed."""
+        """`final` as the section's CSV has it: roles stand before labels, a member has its own seed; with N."""
         final, rows = self.final, {(row.role, row.label, row.id): row for row in self}
         own = [rows[key].run.seed for key in zip(final["role"], final["label"], final["id"], strict=True)]
         label = final["label"].where(final["role"] == "curve", final["role"] + ": " + final["label"])
-        return final.assign(label=label, seed=own).drop(columns=["section", "role", "member"])
+        return final.assign(label=label, seed=own, N=self._growths()).drop(columns=["section", "role", "member"])
