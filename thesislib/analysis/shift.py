@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from thesislib.analysis import better, ensembles, scores
+from thesislib.analysis import better, ensembles, rates, scores
 from thesislib.analysis.better import MEMBERS
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator
@@ -67,7 +67,8 @@ def shifts(data: str) -> dict[str, Shift]:
 def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """Accuracy and NLL of every ensemble on shifted test images, mean over the kinds of shift.
 
-    One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity, accuracy, nll.
+    One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity,
+    accuracy_ensemble, nll_ensemble_scaled.
     Members are what the rows' roles say (`better.table`). The NLL is after temperature scaling by the temperature that
     suits the images as they are: nobody has others to fit it on.
     """
@@ -101,4 +102,4 @@ def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:
             of_kinds.append(scored(predicted()))
         rows.append(tuple(np.mean(of_kinds, axis=0)))
     accuracy, nll = np.array(rows).T
-    return {"severity": np.array([0, *SEVERITIES]), "accuracy": accuracy, "nll": nll}
+    return {"severity": np.array([0, *SEVERITIES]), "accuracy_ensemble": accuracy, rates.SCORE: nll}
