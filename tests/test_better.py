@@ -78,7 +78,7 @@ def test_an_opponent_has_the_rate_that_was_chosen_for_it(monkeypatch):
     monkeypatch.setitem(SCALES["smoke"].opponent_rates, "constant", 2.0)
     found = {row.label: row.run.lr for row in sections.rows("10_better_ensembles", "smoke")}
     assert found["SWA"] == found["MultiSWA"] == 0.4
-    assert found["plain snapshots"] == found["plain means"] == found["plain means, twice the rate"] == 0.2
+    assert found["plain snapshots"] == found["plain means"] == found["plain means at twice the rate"] == 0.2
     assert found["s = 10"] == found["one cosine"] == 0.1
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import PATIENCE
 
+from thesislib.app import current
 from thesislib.experiments import sections
 from thesislib.runs import store
 from thesislib.system.files import ROOT
@@ -141,24 +142,46 @@ def digestless(path):
     return json.dumps(content)
 
 
-def test_parameters_settings_code_and_packages_count(tree):
-    """Each changed once; and what is forced is executed though nothing has changed."""
-    other = tree.folder / "site" / "submitit-99.0.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: submitit\nVersion: 99.0\n")
-    code = ("thesislib/runs/slurm.py", '"""', '"""Another text. ')
+def test_parameters_settings_code_and_packages_count(tree, monkeypatch):
+    """Each changes what a notebook is made of, and nothing else of it; where things lie and who works does not."""
+    notebook, rows = tree.folder / "notebooks" / "8_cost.ipynb", sections.rows("8_cost", "smoke")
+    monkeypatch.setenv("THESIS_RUNS", str(tree.folder / "runs"))
+    monkeypatch.setattr(current, "ROOT", tree.folder)
+
+    def changed(parameters=(("scale", "smoke"), ("hills", None))):
+        current._packages.cache_clear()
+        made_of = current.ingredients(notebook, dict(parameters), rows)
+        return {name for name, digest in made_of.items() if digest != before[name]}
+
+    before = dict.fromkeys(("notebook", "parameters", "settings", "runs", "code", "packages"), "")
+    assert changed() == set(before)
+    before = current.ingredients(notebook, {"scale": "smoke", "hills": None}, rows)
+    assert changed() == set()
+    assert changed((("scale", "smoke"), ("hills", 5))) == {"parameters"}
+    for name in ("THESIS_JOBS", "THESIS_FIGURES", "THESIS_DATA"):
+        monkeypatch.setenv(name, str(tree.folder))
+        assert changed() == set()
+    for name in ("THESIS_WIDTH", "THESIS_LANGUAGE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "column")
+            assert changed() == {"settings"}
+    with monkeypatch.context() as patch:
+        patch.setattr(current, "version", lambda name: "99.0")
+        assert changed() == {"packages"}
+    for path in ("thesislib/runs/slurm.py", "thesislib/app/report.py", "figures/reference/bench.csv"):
+        text = (tree.folder / path).read_text()
+        (tree.folder / path).write_text(text + "\n")
+        assert changed() == {"code"}
+        (tree.folder / path).write_text(text)
+    assert changed() == set()
+
+
+def test_figures_of_other_parameters_are_not_current_and_force_draws_what_is(tree):
     once = ("--section", "8_cost")
     assert tree.make(*once)[1] == []
-    assert tree.make(*once, "-p", "hills=5")[1] == ["8_cost"]
-    assert tree.make(*once)[1] == ["8_cost"], "what lies there is of other parameters"
-    assert tree.make(*once, THESIS_WIDTH="column")[1] == ["8_cost"]
+    assert tree.make(*once, "--width", "column", "-p", "hills=5")[1] == ["8_cost"]
     assert tree.listed() == ["8_cost-column.pgf"]
-    assert tree.make(*once, "--width", "column")[1] == []
-    assert tree.make(*once, "--width", "column", path=str(other.parent))[1] == ["8_cost"]
-    text = (tree.folder / code[0]).read_text()
-    (tree.folder / code[0]).write_text(text.replace(*code[1:], 1))
-    assert tree.make(*once)[1] == ["8_cost"]
-    assert tree.make(*once)[1] == []
+    assert tree.make(*once)[1] == ["8_cost"], "what lies there is of other parameters"
     before = tree.written()
     assert tree.make(*once, "--force")[1] == ["8_cost"]
     assert tree.written()["8_cost.pgf"] != before["8_cost.pgf"]

@@ -20,6 +20,7 @@ def begun(scale):
             run.replace(
                 **BEGIN | (averaged if run.swa_from else {}),
                 init_seed=None,
+                hill_at="weights" if run.hill_at == "mean" else run.hill_at,  # a mean takes a whole cycle
                 statistics_images=run.statistics_images and 4,
             )
             for run in runs

@@ -415,7 +415,7 @@ def better(scale: Scale) -> Iterable[Row]:
         if row.label == "no term":  # SWA likes higher rates than snapshots: means may, too
             plain, fast = _at_chosen(scale, row, "constant"), row.run.replace(lr=2 * row.run.lr)
             yield replace(plain, label="plain means")
-            yield replace(row, label="plain means, twice the rate", run=fast)
+            yield replace(row, label="plain means at twice the rate", run=fast)
             yield replace(plain, label="plain snapshots", role="live")
     for row in _equal_budget(scale, seeds, [AROUND]):
         if row.run.strength == 0 and row.label != "constant":

@@ -115,7 +115,9 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     styles = line_styles(list(table["label"].unique()))
     for axis, network in zip(axes.flat, networks, strict=True):
         for label, rows in table[table["network"] == network].dropna(subset=[x, y]).groupby("label", sort=False):
-            axis.plot(rows[x], rows[y], styles[label].marker, color=styles[label].color, label=label, alpha=0.7)
+            style = styles[label]
+            hollow = {} if style.linestyle == "-" else {"markerfacecolor": "white"}  # there are no dashes to tell by
+            axis.plot(rows[x], rows[y], style.marker, color=style.color, label=label, alpha=0.7, **hollow)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
     legend_below(figure, axes[0, 0])
     return figure

@@ -131,9 +131,10 @@ class LineStyle(NamedTuple):
 _COLOURS = sns.color_palette("colorblind", 10)
 #: A setting keeps its colour in all figures; s = 1 is "term".
 _FIXED = {
-    **dict.fromkeys(("no term", "constant", "baseline"), "0.35"), "independent": "0.65",
+    **dict.fromkeys(("no term", "constant", "baseline", "plain snapshots"), "0.35"), "independent": "0.65",
     **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple"), _COLOURS[0]),
-    **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]), "cosine": _COLOURS[2],
+    **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]),
+    **dict.fromkeys(("cosine", "cosine snapshots"), _COLOURS[2]),
     **dict.fromkeys(("s = 100", "yours", "term as restart"), _COLOURS[3]), "FGE": _COLOURS[4], "step": _COLOURS[5],
     **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]),
 }  # fmt: skip
@@ -157,12 +158,14 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     unknown = [name for name in dict.fromkeys(family.values()) if name not in colours]
     free = [colour for colour in _FURTHER if colour not in colours.values()]
     colours |= zip(unknown, free if len(unknown) <= len(free) else sns.husl_palette(len(unknown)), strict=False)
+    taken = {_MARKERS[colour] for colour in colours.values() if colour in _MARKERS}
+    left = [marker for marker in _MARKERS.values() if marker not in taken]
     styles: dict[str, LineStyle] = {}
     for label, name in family.items():
         before, marker = sum(family[other] == name for other in styles), _MARKERS.get(colours[name])
         if marker is None:  # of the palette of its own: another dash when the markers begin anew
-            again, place = divmod(unknown.index(name), len(_MARKERS))
-            before, marker = before + again, [*_MARKERS.values()][place]
+            again, place = divmod(unknown.index(name), len(left))
+            before, marker = before + again, left[place]
         styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)], marker)
     return styles
 
