@@ -113,6 +113,7 @@ SCALES = {
         cycle=10,
         settled=100.0,
         seeds=(0, 1, 2),
+        better="s = 10, hill at mean",  # seeds 0 to 4, 3,000 images to train on, 1,000 to choose by
         opponent_rates={  # seeds 0 to 2, 3,000 images to train on, 1,000 to choose by
             "constant": 1.0,
             "cosine": 2.0,
