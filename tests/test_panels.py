@@ -213,9 +213,10 @@ def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folder
 
 def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
     rows = [
-        {"claim": "C1", "says": "it is", "verdict": "reproduced", "unit": "points", "effect": effect, "low": 1.0,
-         "high": 9.0, "margin": 1.0, "network": network}
-        for network, effect in (("resnet32", 4.0), ("mobilenetv2", 5.0))
+        {"claim": "C1", "says": says, "verdict": "reproduced", "unit": "points", "effect": effect, "low": 1.0,
+         "high": 9.0, "margin": 1.0, "network": network, "premise": says == "it was"}
+        for network, effect, says in
+        (("resnet32", 4.0, "it is"), ("mobilenetv2", 5.0, "it is"), ("resnet32", -80.0, "it was"))
     ]  # fmt: skip
     axes = panels.forest(pd.DataFrame(rows)).axes
     assert [axis.get_title() for axis in axes[:2]] == ["resnet32", "mobilenetv2"]

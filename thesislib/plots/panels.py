@@ -197,7 +197,9 @@ def forest(statements: pd.DataFrame) -> Figure:
     """Effects and intervals of statements, a row a unit, a column a network; grey is what counts as the same.
 
     Open circles: the hills of that statement are not left, or its networks do not learn, so that it is not tested.
+    Premises are left out: theirs are effects of another size.
     """
+    statements = statements[~statements["premise"]]
     shown = {
         "reproduced": ("C0", "o"),
         "not reproduced": ("C3", "s"),
