@@ -307,8 +307,8 @@ How to include one: [figures/README.md](../../README.md)."""
 
 
 N1 = (
-    "**Beyond the thesis.** It hoped for better ensembles and found none. Our claim N1: hills, with members that are means\n"
-    "of weights, make a better ensemble than anything else of the same budget"
+    "**Beyond the thesis.** It hoped for better ensembles and found none. Our claim N1: hills, with members that are\n"
+    "means of weights, make a better ensemble than anything else of the same budget"
 )
 VERBS = {"holds": "holds", "does not hold": "does not hold", "undecided": "is undecided"}
 

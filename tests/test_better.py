@@ -73,13 +73,17 @@ def test_all_have_the_budget_of_five_cycles(scale):
     assert {role for _, role in budgets} == {"mean", "live"}
 
 
-def test_an_opponent_has_the_rate_that_was_chosen_for_it(monkeypatch):
-    monkeypatch.setitem(SCALES["smoke"].opponent_rates, "SWA", 4.0)
-    monkeypatch.setitem(SCALES["smoke"].opponent_rates, "constant", 2.0)
+def test_an_opponent_is_there_at_the_rate_that_was_chosen_for_it_too(monkeypatch):
+    for label, factor in {"SWA": 4.0, "constant": 2.0, "cosine": 0.5, "one cosine": 1.0}.items():
+        monkeypatch.setitem(SCALES["smoke"].opponent_rates, label, factor)
     found = {row.label: row.run.lr for row in sections.rows("10_better_ensembles", "smoke")}
-    assert found["SWA"] == found["MultiSWA"] == 0.4
-    assert found["plain snapshots"] == found["plain means"] == found["plain means at twice the rate"] == 0.2
-    assert found["s = 10"] == found["one cosine"] == 0.1
+    assert found.pop("means at twice the rate") == 0.2
+    chosen = {label: lr for label, lr in found.items() if lr != 0.1}
+    assert chosen == {
+        "SWA, rate chosen": 0.4, "MultiSWA, rate chosen": 0.4, "plain snapshots, rate chosen": 0.2,
+        "cosine snapshots, rate chosen": 0.05,
+    }  # fmt: skip
+    assert {label.removesuffix(", rate chosen") for label in chosen} < found.keys() - chosen.keys()
 
 
 @pytest.mark.parametrize(
