@@ -291,7 +291,7 @@ It runs over seeds, and over test images where the runs have what each of them s
 
 Three things limit what these numbers say.
 
-- Three seeds (five for ensembles) leave many verdicts undecided. Two seeds, at `cifar-small`, carry none.
+- Three seeds (five for ensembles) leave many verdicts undecided at `mnist`. Two seeds, at `cifar-small`, carry none.
 - Another processor rounds differently. With the same seeds, an AMD machine decided differently on C2 at `laptop`.
   Two parts of C12 were undecided there, and cosine's ensemble lost where it ties here.
 - A column "earlier rules" has not been judged by today's. There "the same" was a point, or a quarter of the errors.

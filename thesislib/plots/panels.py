@@ -102,8 +102,9 @@ def points(
     panels = dict(zip(columns, axes.flat, strict=True))
     for some in alike:
         ends = np.array([panels[name].get_xlim() for name in some])
-        for name in some:
-            panels[name].set_xlim(ends[:, 0].min(), ends[:, 1].max())
+        low, high = ends[:, 0].min(), ends[:, 1].max()
+        for name in some:  # with room for half a dot: the range of another panel may end where this one's last dot is
+            panels[name].set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     return figure
 
 
