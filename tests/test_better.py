@@ -12,6 +12,7 @@ from thesislib.analysis import better, ensembles, evaluator, rates, shift
 from thesislib.experiments import scales, sections
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import launch
+from thesislib.runs.results import Results
 
 REFERENCE = Path(__file__).parents[1] / "figures" / "reference"
 
@@ -77,7 +78,7 @@ def test_an_opponent_is_there_at_the_rate_that_was_chosen_for_it_too(monkeypatch
     for label, factor in {"SWA": 4.0, "constant": 2.0, "cosine": 0.5, "one cosine": 1.0}.items():
         monkeypatch.setitem(SCALES["smoke"].opponent_rates, label, factor)
     found = {row.label: row.run.lr for row in sections.rows("10_better_ensembles", "smoke")}
-    assert found.pop("means at twice the rate") == 0.2
+    assert found.pop("plain means, twice the rate") == 0.2
     chosen = {label: lr for label, lr in found.items() if lr != 0.1}
     assert chosen == {
         "SWA, rate chosen": 0.4, "MultiSWA, rate chosen": 0.4, "plain snapshots, rate chosen": 0.2,
@@ -147,6 +148,27 @@ def test_images_as_they_are_have_the_scores_of_the_stored_predictions(trained):
         assert upright["accuracy_ensemble"] == pytest.approx(expected[label])
         assert turned["accuracy_ensemble"] < upright["accuracy_ensemble"] - 0.2, "75 degrees"
         assert turned[rates.SCORE] > upright[rates.SCORE]
+
+
+def test_gains_are_against_the_same_seed_and_severity():
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "severity": severity,
+         "accuracy_ensemble": accuracy + seed / 10,
+         rates.SCORE: nll * (1 + severity)}
+        for label, accuracy, nll in (("plain snapshots", 0.5, 0.3), ("SWA", 0.52, 0.2))
+        for seed in (0, 1) for severity in (0, 1)
+    ]  # fmt: skip
+    found = shift.gains(pd.DataFrame(rows))
+    assert set(found["label"]) == {"SWA"}
+    assert list(found["accuracy_gain"]) == pytest.approx([2.0] * 4)
+    assert list(found["nll_gain"]) == pytest.approx([0.1, 0.2] * 2)
+
+
+def test_what_is_shown_of_both_rates_is_the_scales(monkeypatch):
+    monkeypatch.setitem(SCALES["smoke"].opponent_rates, "SWA", 4.0)
+    runs = Results(sections.rows("10_better_ensembles", "smoke"), "smoke", "10_better_ensembles")
+    shown = better.at_scales_rate(runs).labels
+    assert set(runs.labels) - set(shown) == {"plain means, twice the rate", "SWA, rate chosen", "MultiSWA, rate chosen"}
 
 
 def test_images_are_rotated_before_the_network_sees_them(trained):

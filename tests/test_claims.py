@@ -114,8 +114,8 @@ def test_numbers_of_ensembles_by_image_have_the_means_of_the_scores(finished):
     (score,) = ensembles.table(results).to_dict("records")
     for what, column in (("hits", "accuracy_ensemble"), ("agree", "agreement")):
         assert predictions.of_ensembles(results, what).mean() == pytest.approx(score[column])
-    for what in ("nll", "nll_scaled"):
-        column = what.replace("nll", "nll_ensemble")
+    for what in ("nll", "nll_scaled", "brier_scaled"):
+        column = what.replace("nll", "nll_ensemble").replace("brier", "brier_ensemble")
         assert predictions.of_ensembles(results, what).mean() == pytest.approx(score[column], rel=1e-3), "float16"
 
 

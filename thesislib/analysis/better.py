@@ -31,6 +31,13 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     return in_order(pd.concat(found, ignore_index=True), results)
 
 
+def at_scales_rate(results: Results) -> Results:
+    """The rows at the learning rate of the scale's networks: a figure has no room for both rates."""
+    own = {run.model: run.lr for run in SCALES[results.scale].runs()}
+    rows = [row for row in results if row.run.lr == own[row.network]]
+    return Results(rows, results.scale, results.section)
+
+
 def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """`ensembles.growth` with members as in `table`."""
     found = [ensembles.growth(some, average, MEMBERS, which) for some, which in by_members(results)]

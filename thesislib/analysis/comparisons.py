@@ -16,7 +16,10 @@ from thesislib.experiments.statements import BANDS, FEWEST, LEVEL, WIDEST
 from thesislib.runs.results import Results
 
 #: What `predictions.of_ensembles` has of each image for a score.
-_IMAGES = {"accuracy_ensemble": "hits", "nll_ensemble": "nll", "nll_ensemble_scaled": "nll_scaled"}
+_IMAGES = {
+    "accuracy_ensemble": "hits", "nll_ensemble": "nll", "nll_ensemble_scaled": "nll_scaled",
+    "brier_ensemble_scaled": "brier_scaled",
+}  # fmt: skip
 
 
 def against(

@@ -50,9 +50,10 @@ def of_ensembles(results: Results, what: str, last: int | None = None, which: Wh
     """One number of every ensemble about each test image, [ensembles, N]; members are the `last` snapshots of a run.
 
     `what` is "hits" (the ensemble is right), "agree" (all members predict the same class), "nll" or "nll_scaled" (after
-    temperature scaling), in nats. None if runs came without weights, and without this.
+    temperature scaling), in nats, or "brier_scaled". None if runs came without weights, and without this.
     """
-    found = _kept("ensemble-images", results, _of_ensemble, last=last, **ensembles.keyed(which))
+    name, function = ("ensemble-brier", _brier) if what == "brier_scaled" else ("ensemble-images", _of_ensemble)
+    found = _kept(name, results, function, last=last, **ensembles.keyed(which))
     if found is None:
         return None
     bits = what in ("hits", "agree")
@@ -68,6 +69,14 @@ def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") ->
         "nll": _nll(whole, labels).astype(np.float16), "nll_scaled": scaled.astype(np.float16),
         "images": np.array(len(labels)),
     }  # fmt: skip
+
+
+def _brier(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
+    """Apart from `_of_ensemble`, which archives had before."""
+    logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])
+    errors = np.exp(scores.calibrated(ensembles.combine(logits), labels))
+    errors[:, np.arange(len(labels)), labels] -= 1
+    return {"brier_scaled": (errors**2).sum(-1).mean(0).astype(np.float32)}
 
 
 def _nll(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

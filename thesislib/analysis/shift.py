@@ -79,6 +79,19 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     return better.in_order(pd.concat(found, ignore_index=True), results)
 
 
+def gains(shifted: pd.DataFrame, reference: str = "plain snapshots") -> pd.DataFrame:
+    """By how much better than the `reference` label's every ensemble in a `table` is, at the same seed and severity.
+
+    Columns accuracy_gain, in points, and nll_gain, in nats; positive is better. The reference has no rows.
+    """
+    keys = ["network", "seed", "severity"]
+    base = shifted[shifted["label"] == reference].drop(columns="label")
+    both = shifted[shifted["label"] != reference].merge(base, on=keys, suffixes=("", "_of_reference"))
+    accuracy = both["accuracy_ensemble"] - both["accuracy_ensemble_of_reference"]
+    nll = both[f"{rates.SCORE}_of_reference"] - both[rates.SCORE]
+    return both[["label", *keys]].assign(accuracy_gain=100 * accuracy, nll_gain=nll)
+
+
 def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:
     run, thetas = runs[0].run, ensembles.members(runs, MEMBERS, "theta", which)
     evaluator = Evaluator(run, device=machine.device())

@@ -416,7 +416,7 @@ def better(scale: Scale) -> Iterable[Row]:
     for row in tried:
         if row.label == "no term":  # SWA likes higher rates than snapshots: means may, too
             yield replace(row, label="plain means")
-            yield replace(row, label="means at twice the rate", run=row.run.replace(lr=2 * row.run.lr))
+            yield replace(row, label="plain means, twice the rate", run=row.run.replace(lr=2 * row.run.lr))
             yield replace(row, label="plain snapshots", role="live")
     opponents = [row for row in _equal_budget(scale, seeds, [AROUND]) if not row.run.strength]
     several = scale.runs(cycles=2.5, seeds=seeds, strength=0, swa_from=scale.of(1.5) + 1)

@@ -92,6 +92,8 @@ LABELS = {
     "nll_ensemble_scaled": "NLL, scaled",
     "accuracy_ensemble": "accuracy",
     "severity": "severity of the shift",
+    "accuracy_gain": "accuracy gained, points",
+    "nll_gain": "NLL gained [nats]",
     "factor": "learning rate, times the scale's",
     "accuracy_mean": "mean accuracy of the members",
     "disagreement": "disagreement of two members",
@@ -132,10 +134,11 @@ _COLOURS = sns.color_palette("colorblind", 10)
 #: A setting keeps its colour in all figures; s = 1 is "term".
 _FIXED = {
     **dict.fromkeys(("no term", "constant", "baseline", "plain snapshots"), "0.35"), "independent": "0.65",
-    **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple"), _COLOURS[0]),
+    **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple", "plain means"), _COLOURS[0]),
     **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]),
     **dict.fromkeys(("cosine", "cosine snapshots"), _COLOURS[2]),
-    **dict.fromkeys(("s = 100", "yours", "term as restart"), _COLOURS[3]), "FGE": _COLOURS[4], "step": _COLOURS[5],
+    **dict.fromkeys(("s = 100", "yours", "term as restart", "MultiSWA"), _COLOURS[3]), "FGE": _COLOURS[4],
+    **dict.fromkeys(("step", "two of half"), _COLOURS[5]), "one cosine": _COLOURS[6],
     **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]),
 }  # fmt: skip
 #: For what is not fixed, in this order; the palette's yellow and grey are left out.
@@ -159,7 +162,7 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     free = [colour for colour in _FURTHER if colour not in colours.values()]
     colours |= zip(unknown, free if len(unknown) <= len(free) else sns.husl_palette(len(unknown)), strict=False)
     taken = {_MARKERS[colour] for colour in colours.values() if colour in _MARKERS}
-    left = [marker for marker in _MARKERS.values() if marker not in taken]
+    left = [marker for marker in _MARKERS.values() if marker not in taken] or [*_MARKERS.values()]
     styles: dict[str, LineStyle] = {}
     for label, name in family.items():
         before, marker = sum(family[other] == name for other in styles), _MARKERS.get(colours[name])
