@@ -71,6 +71,7 @@ def test_both_forms_of_tables_are_read(docs, tmp_path, monkeypatch, column, tidy
         ([5.0], "5"),
         ([1e24, 3e24], "2.0e+24 ± 1.4e+24"),
         ([float("nan")], ""),
+        ([float("inf"), 3.0, 4.0], "inf"),
     ],
 )
 def test_numbers_are_shown_with_the_digits_that_they_have(docs, values, shown):

@@ -79,6 +79,8 @@ def spread(values: pd.Series) -> str:
     numbers = values.dropna()
     if len(numbers) < 2:
         return "".join(f"{number:.4g}" for number in numbers)
+    if not np.isfinite(numbers).all():  # of a network that exploded
+        return f"{numbers.mean():g}"
     mean, deviation = numbers.mean(), numbers.std(ddof=1)
     if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
         return f"≥ {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
