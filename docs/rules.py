@@ -104,8 +104,9 @@ mean: that of the weights over the end of its cycle. Frozen on {frozen_n1}, befo
 3. Accuracy, scaled NLL and Brier score are compared as above, with Holm's correction over all of them. N1 *holds* if
    every opponent loses by scaled NLL. It *does not hold* if one wins or is equivalent. Else it is *undecided*.
 
-The second sentence of 2 was added on the same day, before a result was looked at. Until then opponents had the chosen
-rates alone. On seeds 0 to 9 of section 7 these turned out worse on test images: three seeds had chosen too high ones.
+Opponents at the scale's rate were added on the same day, while these seeds were trained and before a result of theirs
+was looked at. Until then opponents had the chosen rates alone. On seeds 0 to 9 of section 7 these turned out worse on
+test images: three seeds had chosen too high ones.
 
 All cost five cycles. The hills cost a few percent more, which section 8 measures and this test does not charge.
 

@@ -68,9 +68,8 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """Accuracy and NLL of every ensemble on shifted test images, mean over the kinds of shift.
 
     One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity,
-    accuracy_ensemble, nll_ensemble_scaled.
-    Members are what the rows' roles say (`better.table`). The NLL is after temperature scaling by the temperature that
-    suits the images as they are: nobody has others to fit it on.
+    accuracy_ensemble, nll_ensemble_scaled. Members are what the rows' roles say (`better.table`). The NLL is after
+    temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on.
     """
     found = [
         some.map(_shifted, "shift", version=1, average=average, which=which)
