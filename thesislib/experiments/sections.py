@@ -378,7 +378,7 @@ def variants(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
     The role says what a member is: "live" weights at a cycle's end, or their "mean" over the end of the cycle.
     """
     for row in _variants(scale, scale.seeds, strengths):
-        yield replace(row, run=_held_back(row.run))
+        yield replace(row, run=_held_back(row.run).replace(**scale.better_fields))
 
 
 def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None) -> Iterable[Row]:
@@ -410,7 +410,11 @@ def better(scale: Scale) -> Iterable[Row]:
     also for its relative of several runs (MultiSWA, Wilson and Izmailov 2020). The role says what a member is, as in
     section 10.1.
     """
-    seeds = scale.fresh_seeds
+    for row in _hills_and_opponents(scale, scale.fresh_seeds):
+        yield replace(row, run=row.run.replace(**scale.better_fields))
+
+
+def _hills_and_opponents(scale: Scale, seeds: tuple[int, ...]) -> Iterable[Row]:
     tried = list(_variants(scale, seeds))
     yield from (row for row in tried if row.label == scale.better)
     for row in tried:
