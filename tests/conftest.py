@@ -1,7 +1,8 @@
-"""Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once."""
+"""Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once for all processes."""
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from xdist.scheduler import LoadScopeScheduling
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
@@ -28,36 +28,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 #: Seconds after which something hangs, on the slowest machine: tests do not measure how fast it is.
 PATIENCE = 900
 
-#: Files whose tests read the chapter: one process makes it, and runs them all.
-CHAPTER = (
-    "test_notebooks",
-    "test_figures",
-    "test_panels",
-    "test_pgf",
-    "test_claims",
-    "test_docs",
-    "test_report_browser",
-)
-
-#: Files of tests that take minutes.
-LONGEST = (*CHAPTER, "test_explore_browser", "test_slurm", "test_scales", "test_parallel")
+#: Files of tests that take minutes. The first makes the chapter; those that only read it come when it is there.
+LONGEST = (
+    "test_notebooks", "test_slurm", "test_explore_browser", "test_figures", "test_launch", "test_scales",
+    "test_parallel", "test_pgf", "test_report_browser", "test_docs",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, so that both processes of `make test` end at about the same time."""
+    """The longest first, so that the processes of `make test` end at about the same time."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Two processes share the tests (`make test`) by file."""
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            stem = Path(nodeid.split("::")[0]).stem
-            return "chapter" if stem in CHAPTER else stem
-
-    return ByFile(config, log)
 
 
 #: A run of a second: 512 digits, a network of 12,730 parameters, 4 steps an epoch.
@@ -172,9 +152,18 @@ class Chapter:
     def __init__(self, folder: Path) -> None:
         self.environment = {"THESIS_RUNS": str(folder / "runs"), "THESIS_FIGURES": str(folder / "figures")}
         self.figures = folder / "figures" / "smoke"
-        self.process = thesislib("figures", "--scale", "smoke", **self.environment)
+        made = folder / "process.pickle"
+        with files.lock(folder / "lock"):
+            if not made.is_file():
+                made.write_bytes(pickle.dumps(thesislib("figures", "--scale", "smoke", **self.environment)))
+        self.process = pickle.loads(made.read_bytes())
 
 
 @pytest.fixture(scope="session")
 def chapter(tmp_path_factory) -> Chapter:
-    return Chapter(tmp_path_factory.mktemp("chapter"))
+    """Made by the process that asks first; the others wait for it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # then each process has a folder in the one of all
+        folder = folder.parent
+    (folder / "chapter").mkdir(exist_ok=True)
+    return Chapter(folder / "chapter")
