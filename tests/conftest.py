@@ -1,4 +1,4 @@
-"""Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once for all processes."""
+"""Shared fixtures: every test has run, data and figure folders of its own; the chapter is made once for all."""
 
 import json
 import os

@@ -1,6 +1,7 @@
 """The house rules: who may import whom, what reading costs, one list of packages."""
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -122,9 +123,11 @@ def normal(name):
 def test_pyproject_lock_and_environment_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = {normal(name): version for name, version in locked().items()}
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        requirement = Requirement(line)
-        assert requirement.specifier.contains(versions[normal(requirement.name)]), line
+    lines = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    for requirement in map(Requirement, lines):
+        if requirement.name == project["name"]:  # an extra of its own
+            continue
+        assert requirement.specifier.contains(versions[normal(requirement.name)]), requirement
     # One list: conda and make both install pyproject's, held to the lock.
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert dependencies[-1] == {"pip": ["--constraint requirements.lock", "--editable .[dev]"]}
@@ -133,7 +136,8 @@ def test_pyproject_lock_and_environment_agree():
 
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {normal(Requirement(line).name) for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["interactive"]]
+    declared = {normal(Requirement(line).name) for line in lines}
     declared |= {"pydantic-core", "traitlets", "jupyter-client", "pil"}  # parts of pydantic and of nbclient; Pillow
     used = set()
     for path in FILES:

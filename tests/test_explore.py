@@ -41,6 +41,25 @@ def begun(folders):
     return opened()
 
 
+def test_values_of_curves_stand_under_the_mouse(begun):
+    """Those of the last epoch here; and back to the picture."""
+    begun.values.value = True
+    (canvas,) = begun.shown.children
+    accuracy, distance = canvas.figure.axes
+    last = begun.runs.history.groupby(["label", "epoch"])[["accuracy", "d_0"]].mean().loc[:, 8, :]
+    for axis, name, mean in ((accuracy, "accuracy", last["accuracy"]), (distance, "d_0", None)):
+        said = axis.format_coord(8.4, 1e9)
+        assert said.startswith("epoch 8: baseline "), said
+        if mean is not None:
+            assert said == f"epoch 8: baseline {mean['baseline']:.4g}, yours {mean['yours']:.4g}", name
+    canvas.draw()
+    begun.fields["strength"].value = 10.0  # not trained
+    assert begun.shown.children[0] is not canvas
+    assert canvas.comm is None, "closed"
+    begun.values.value = False
+    assert begun.shown.children == (begun.curves,)
+
+
 def test_what_is_trained_shows_at_once_and_the_rest_when_it_is_trained(begun):
     assert ". Trained." in begun.status.value
     assert begun.train_button.disabled

@@ -140,6 +140,16 @@ def test_sliders_show_curves_and_training_is_watched_stopped_and_resumed(lab, fo
         expect(status).to_contain_text("N = 0.96")
         assert picture() == weak, "the same curve"
 
+        values = page.get_by_role("button", name="Values", exact=True)
+        values.click()
+        canvas = page.locator(".jupyter-matplotlib canvas").last
+        canvas.hover(position={"x": 200, "y": 100})
+        expect(page.locator(".jupyter-matplotlib")).to_contain_text(re.compile(r"epoch \d: baseline 0\.\d+, yours 0\."))
+        page.screenshot(path=folders / "values.png")
+        values.click()
+        expect(curves).to_be_visible()
+        assert picture() == weak, "the same picture"
+
         set_epochs(LONG)
         expect(status).to_contain_text("press Train")
         expect(stop).to_be_disabled()

@@ -177,14 +177,14 @@ def test_parameters_settings_code_and_packages_count(tree, monkeypatch):
 
 
 def test_figures_of_other_parameters_are_not_current_and_force_draws_what_is(tree):
-    once = ("--section", "8_cost")
+    once = ("--section", "2-2_strength")
     assert tree.make(*once)[1] == []
-    assert tree.make(*once, "--width", "column", "-p", "hills=5")[1] == ["8_cost"]
-    assert tree.listed() == ["8_cost-column.pgf"]
-    assert tree.make(*once)[1] == ["8_cost"], "what lies there is of other parameters"
+    assert tree.make(*once, "--width", "column", "-p", "smoothing=2")[1] == ["2-2_strength"]
+    assert tree.listed() == ["2-2_strength-column.pgf", "2-2_strength_end-column.pgf"]
+    assert tree.make(*once)[1] == ["2-2_strength"], "what lies there is of other parameters"
     before = tree.written()
-    assert tree.make(*once, "--force")[1] == ["8_cost"]
-    assert tree.written()["8_cost.pgf"] != before["8_cost.pgf"]
+    assert tree.make(*once, "--force")[1] == ["2-2_strength"]
+    assert tree.written()["2-2_strength.pgf"] != before["2-2_strength.pgf"]
 
 
 def test_what_failed_is_tried_again_and_told_at_the_end(tree):
@@ -204,12 +204,12 @@ def test_what_failed_is_tried_again_and_told_at_the_end(tree):
 
 def test_two_at_once_execute_a_notebook_once(tree):
     before = tree.written()
-    once = ("--section", "8_cost", "-p", "hills=4")
+    once = ("--section", "2-2_strength", "-p", "smoothing=3")
     both = [tree.start(*once) for _ in range(2)]
     said = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert sum(text.count("ok     8_cost") for text in said) == 1, said
-    assert tree.written()["8_cost.pgf"] != before["8_cost.pgf"]
+    assert sum(text.count("ok     2-2_strength") for text in said) == 1, said
+    assert tree.written()["2-2_strength.pgf"] != before["2-2_strength.pgf"]
 
 
 def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(chapter, tmp_path, short):

@@ -1,7 +1,13 @@
 """All runs on disk as one table."""
 
+import importlib.util
+
+import nbformat
 import pytest
-from conftest import TINY, interrupted
+from browser import window
+from conftest import TINY, interrupted, trained
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 import thesislib as tl
 from thesislib.__main__ import main
@@ -75,3 +81,38 @@ def test_epochs_are_counted_while_they_are_logged(folders):
     with (folder / "metrics.csv").open("a") as file:
         file.write("4,0.1")  # half a line
     assert len(listing.logged(folder)) == listing.epochs(TINY) == 3
+
+
+@pytest.fixture
+def clicked(finished, folders):
+    """A page of `tl.runs.show()`, executed in a kernel."""
+    trained({"other": [TINY.replace(seed=1, epochs=2)]})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("import thesislib as tl\ntl.runs.show()\ntl.runs.show(tl.runs().tail(1))")]
+    )
+    NotebookClient(notebook, kernel_name="python3").execute()
+    page, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    path = folders / "runs.html"
+    path.write_text(page)
+    return path
+
+
+def test_the_table_is_filtered_by_clicks_without_network(clicked, finished):
+    from playwright.sync_api import expect
+
+    with window(clicked.as_uri()) as opened:
+        opened.page.goto(clicked.as_uri())
+        every, one = opened.page.locator("table.dataTable tbody").all() or pytest.fail("no table")
+        expect(every.locator("tr")).to_have_count(2)
+        expect(one.locator("tr")).to_have_count(1)
+        opened.page.get_by_placeholder("id", exact=True).first.press_sequentially(finished.id)
+        expect(every.locator("tr")).to_have_count(1)
+        expect(every).to_contain_text(finished.id)
+        assert opened.errors == []
+        assert opened.asked == []
+
+
+def test_without_itables_that_is_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^tl.runs.show\(\) needs itables: pip install itables"):
+        tl.runs.show()

@@ -172,6 +172,8 @@ class Explorer:
         """All widgets; made when they are first shown."""
         import ipywidgets as w
 
+        from thesislib.plots import hover
+
         def button(text: str, handler: Callable[[], None], about: str) -> Any:
             made = w.Button(description=text, tooltip=about, layout={"width": "auto"})
             made.on_click(lambda _: self._carefully(handler))
@@ -182,6 +184,11 @@ class Explorer:
         self.curves, self.hill = w.Image(layout={"max_width": "100%"}), w.Image(layout={"max_width": "22em"})
         self.status, self.code = w.HTML(), w.Textarea(layout={"width": "100%", "height": "9em"})
         self.name = w.Text("0_explore_mine", description="save as")
+        self.values = w.ToggleButton(
+            description="Values", tooltip="of the curves, under the mouse", layout={"width": "auto"}
+        )
+        self.values.layout.display = "" if hover.is_possible() else "none"
+        self.values.observe(lambda _: self._carefully(self._draw), "value")
         self.train_button = button("Train", self.train, "train what is missing, in the background")
         self.stop_button = button("Stop", self.stop, "what was begun resumes when it is trained again")
         self.buttons = {
@@ -194,9 +201,10 @@ class Explorer:
         controls = w.VBox([*self.fields.values(), self.seeds, self.hill], layout={"min_width": "26em"})
         for widget in (*self.fields.values(), self.seeds):
             widget.layout.width = "25em"
-        line = w.HBox([self.train_button, self.stop_button, *self.buttons.values()])
+        line = w.HBox([self.train_button, self.stop_button, *self.buttons.values(), self.values])
         folded = w.Accordion([self.code], titles=["copy as code"])
-        right = w.VBox([self.status, line, self.curves, w.HBox([self.name]), folded], layout={"flex": "1"})
+        self.shown = w.VBox([self.curves])
+        right = w.VBox([self.status, line, self.shown, w.HBox([self.name]), folded], layout={"flex": "1"})
         made = w.HBox([controls, right])
         self._carefully(self.show)
         return made
@@ -237,13 +245,21 @@ class Explorer:
         return next(row for row in self._rows if row.label == "yours")
 
     def _draw(self) -> None:
+        from thesislib.plots import hover
         from thesislib.plots.curves import curves
         from thesislib.plots.hill import hill, picture
 
         rows = [_LiveRow(row.run, row.label, section=row.section) for row in self._rows]
         live = Results([row for row in rows if len(row.result.history)], self.scale, "0_explore")
-        self.curves.value = picture(curves(live, smoothing=self.smoothing)) if len(live) else b""
-        self.curves.layout.display = "block" if len(live) else "none"
+        before = self.shown.children[0]
+        if len(live) and self.values.value:
+            self.shown.children = [hover.canvas(curves(live, smoothing=self.smoothing))]
+        else:
+            self.shown.children = [self.curves]
+            self.curves.value = picture(curves(live, smoothing=self.smoothing)) if len(live) else b""
+            self.curves.layout.display = "block" if len(live) else "none"
+        if before not in (self.curves, self.shown.children[0]):
+            before.close()
         now = [row.result.history["d_0"].iloc[-1] for row in live if row.label == "yours" and row.run.minimum_epochs]
         self.hill.value = picture(hill(self._yours.run, [d for d in now if d == d]))
 

@@ -5,7 +5,7 @@ many, accuracy, test_loss and d_0 (squared distance to the first minimum) at the
 (why nothing is known of it). Status is finished, diverged, archived (came without weights), under way, or stopped: it
 resumes. `tl.train` takes such a table, or some rows of it, and returns results to draw.
 
-In JupyterLab `itables.show(tl.runs())` sorts and filters it by clicks, without network (`pip install itables`).
+`tl.runs.show()` is the same in JupyterLab, sorted and filtered by clicks, without network (needs itables).
 
 >>> import thesislib as tl
 >>> runs = tl.train([tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=3, minima_every=2)])
@@ -36,6 +36,27 @@ class _Runs(ModuleType):
         from thesislib.runs import listing
 
         return listing.table()
+
+    @staticmethod
+    def show(rows: pd.DataFrame | None = None) -> None:
+        """Display the table, or some rows of it, with columns that sort and fields that filter.
+
+        Raises UserError without itables, which works without network.
+
+        >>> import thesislib as tl
+        >>> tl.runs.show(tl.runs())  # doctest: +SKIP
+        """
+        from importlib.util import find_spec
+
+        from thesislib.runs import listing
+        from thesislib.system.errors import UserError
+
+        if find_spec("itables") is None:
+            raise UserError("tl.runs.show() needs itables: pip install itables; tl.runs() is the table without it")
+        import itables
+
+        itables.init_notebook_mode(all_interactive=False, connected=False)
+        itables.show(listing.table() if rows is None else rows, column_filters="header", maxBytes=0)
 
 
 sys.modules[__name__].__class__ = _Runs
