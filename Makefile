@@ -20,7 +20,7 @@ READY := $(VENV)/ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@echo; echo "options: make figures scale=smoke|laptop|mnist|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column language=de seeds=10 force=1"
+	@echo; echo "options: make figures scale=smoke|laptop|mnist|fashion|cifar|thesis|thesis-resnet34 section='1_baseline 2-1_width' p='smoothing=5' jobs=2 width=column language=de seeds=10 force=1"
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11")'

@@ -63,7 +63,7 @@ def test_a_broken_note_beside_the_data_is_written_anew(folders, content):
     assert json.loads(note.read_text())["sha256"].startswith(first)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10", "cifar100"])
 def test_missing_data_without_network_says_what_to_put_where(folders, name):
     with pytest.raises(UserError, match=rf"x_train.*data/{name}\.npz"):
         datasets.fingerprint(name)
@@ -76,17 +76,18 @@ def write_idx(path, array):
     path.write_bytes(header + array.tobytes())
 
 
-def test_torchvisions_layout_is_the_same_dataset(folders):
-    path, arrays = write(folders)
-    known = datasets.fingerprint("mnist")
+@pytest.mark.parametrize(("name", "called"), [("mnist", "MNIST"), ("fashion", "FashionMNIST")])
+def test_torchvisions_layout_is_the_same_dataset(folders, name, called):
+    path, arrays = write(folders, name)
+    known = datasets.fingerprint(name)
     path.unlink()
-    raw = folders / "data" / "MNIST" / "raw"
+    raw = folders / "data" / called / "raw"
     raw.mkdir(parents=True)
-    for split, name in (("train", "train"), ("test", "t10k")):
-        write_idx(raw / f"{name}-images-idx3-ubyte", arrays[f"x_{split}"])
-        write_idx(raw / f"{name}-labels-idx1-ubyte", arrays[f"y_{split}"])
-    assert datasets.fingerprint("mnist") == known
-    assert all(np.array_equal(getattr(datasets.load("mnist"), name), array) for name, array in arrays.items())
+    for split, file in (("train", "train"), ("test", "t10k")):
+        write_idx(raw / f"{file}-images-idx3-ubyte", arrays[f"x_{split}"])
+        write_idx(raw / f"{file}-labels-idx1-ubyte", arrays[f"y_{split}"])
+    assert datasets.fingerprint(name) == known
+    assert all(np.array_equal(getattr(datasets.load(name), key), array) for key, array in arrays.items())
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense"])

@@ -175,8 +175,8 @@ def test_what_is_no_dataset_is_one_line(folders, changed, says):
 
 
 def test_data_that_are_not_there_are_one_line():
-    with pytest.raises(UserError, match="no dataset fashion: put x_train, y_train, x_test, y_test into .*fashion.npz"):
-        launch.execute(Run(data="fashion"))
+    with pytest.raises(UserError, match="no dataset letters: put x_train, y_train, x_test, y_test into .*letters.npz"):
+        launch.execute(Run(data="letters"))
 
 
 def test_any_network_for_any_data(photographs):

@@ -46,9 +46,7 @@ def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame
 
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's)."""
-    found = [
-        barriers.barriers(some, barriers.lines(some, images, which=which)) for some, which in by_members(results)
-    ]
+    found = [barriers.barriers(some, barriers.lines(some, images, which=which)) for some, which in by_members(results)]
     return in_order(pd.concat(found, ignore_index=True), results)
 
 

