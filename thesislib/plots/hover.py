@@ -33,7 +33,7 @@ def canvas(figure: Figure) -> Canvas:
     figure.set_dpi(110)
     shown = Styled(figure)
     FigureManager(shown, 0)
-    shown.header_visible = shown.resizable = False
+    shown.header_visible = shown.toolbar_visible = shown.resizable = False
     for axis in figure.axes:
         axis.format_coord = partial(values, axis)
     return shown
