@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from thesislib.config import Run
+from thesislib.minima import Minima
 from thesislib.runs import launch, store
 from thesislib.runs.results import Labelled, Result, Results, Row, load, rows_of
 from thesislib.system import files
@@ -58,6 +59,13 @@ def folders(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny() -> Run:
     return TINY
+
+
+def term_of(minima: Minima, theta: torch.Tensor, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value, [], and gradient, [P], of the distance term at `theta`, [P]; with no hills both are 0."""
+    (value, factors), gradient = minima.factors(theta, strength), torch.zeros_like(theta)
+    minima.add_gradient(theta, factors, [gradient])
+    return value, gradient
 
 
 def write_photographs(folder: Path) -> None:

@@ -33,9 +33,10 @@ def test_id_knows_every_field_and_the_data():
     cifar = Run(data="cifar10", model="resnet20")
     more = {"augment": True, "augmented_test": True, "statistics_images": 9, "validation": True}
     cifar = cifar.replace(train_size=100)
+    ids |= {Run(minima="multiple").digest(DATA), Run(minima="multiple", distance="function").digest(DATA)}
     ids |= {cifar.digest(DATA)} | {cifar.replace(**{k: v}).digest(DATA) for k, v in more.items()}
-    assert len(ids) == 2 + len(changed) + 1 + len(more)
-    assert changed.keys() | more.keys() == Run.model_fields.keys()
+    assert len(ids) == 2 + len(changed) + 1 + 1 + len(more), "minima multiple is one of those that are changed"
+    assert changed.keys() | more.keys() | {"distance"} == Run.model_fields.keys()
 
 
 def test_default_and_explicit_are_the_same_run():

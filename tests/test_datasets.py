@@ -6,7 +6,7 @@ import pytest
 
 from thesislib import datasets
 from thesislib.config import Run
-from thesislib.plots import save
+from thesislib.plots import save, style
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -156,9 +156,9 @@ def test_runs_can_be_read_where_the_data_are_not(folders):
 
 def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     _write_cifar(folders / "data")
-    assert datasets.variant("cifar10") == ""
-    monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
-    assert datasets.variant("cifar10") == "CIFAR-10 (JPEG)"
+    assert style.variant("cifar10") == ""
+    monkeypatch.setitem(style.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
+    assert style.variant("cifar10") == "CIFAR-10 (JPEG)"
     figure, axis = plt.subplots(layout="constrained")
     axis.set_xlabel("epoch")
     save.save(figure, "x", Results([Run(data="cifar10", model="resnet20")], "smoke"))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import term_of
 
 from thesislib.minima import Minima
 from thesislib.system.vectors import squared_distances
@@ -27,7 +28,7 @@ def test_gradient_is_autograds(kernel, share, n):
     for row in rows(n):
         minima.add(row)
     (theta,) = rows(1, seed=1)
-    term, gradient = minima.gradient(theta, 7.0)
+    term, gradient = term_of(minima, theta, 7.0)
     if n == 0:
         assert term == 0
         assert not gradient.any()
@@ -46,7 +47,7 @@ def test_gradient_of_a_merged_hill_is_autograds(kernel, merge):
     for row in rows(4):
         minima.add(row)
     (theta,) = rows(1, seed=1)
-    _, gradient = minima.gradient(theta, 7.0)
+    _, gradient = term_of(minima, theta, 7.0)
     theta.requires_grad_()
     (derivative,) = torch.autograd.grad(value(theta, minima.hills, kernel, minima.hill_width, 7.0, True), theta)
     assert len(minima.hills) == 1
@@ -83,7 +84,7 @@ def test_a_minimum_is_a_copy_and_its_top_is_flat():
     (theta,) = rows(1)
     minima = Minima("rbf", 0.1, "multiple")
     minima.add(theta)
-    term, gradient = minima.gradient(theta, 3.0)
+    term, gradient = term_of(minima, theta, 3.0)
     assert term == 3
     assert not gradient.any()
     theta += 1
@@ -96,12 +97,12 @@ def test_sharing_divides_the_height():
         minima = Minima("tanh", 0.1, "multiple", share=share)
         for _ in range(4):
             minima.add(theta)
-        assert minima.gradient(theta, 1.0)[0] == height
+        assert term_of(minima, theta, 1.0)[0] == height
 
 
 def test_far_away_there_is_no_force():
     minima = Minima("rbf", 1.0, "multiple")
     minima.add(torch.zeros(P))
-    term, gradient = minima.gradient(torch.full((P,), 100.0), 1.0)
+    term, gradient = term_of(minima, torch.full((P,), 100.0), 1.0)
     assert term == 0
     assert not gradient.any()

@@ -201,7 +201,7 @@ def test_one_seed_has_no_error_bar(tiny, folders):
 
 
 def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
-    monkeypatch.setitem(datasets.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
+    monkeypatch.setitem(style.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
     run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
     results = Results({"s = 1": [run]}, "smoke")
     results[0].__dict__["result"] = Result(run, Path())

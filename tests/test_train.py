@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import term_of
 from torch.nn import functional as F
 
 from thesislib.analysis.evaluator import Evaluator
@@ -222,7 +223,7 @@ def test_logged_angles_are_autograds(tiny):
 
     first = gradient(x0, y0)
     twin.flat.theta.sub_(run.lr * (first + run.weight_decay * twin.flat.theta))
-    second, (_, push) = gradient(x1, y1), twin.minima.gradient(twin.flat.theta, run.strength)
+    second, (_, push) = gradient(x1, y1), term_of(twin.minima, twin.flat.theta, run.strength)
     row = trainer.dense[1]
     assert row["grad_norm"] == pytest.approx(second.norm().item(), rel=1e-4)
     assert row["term_norm"] == pytest.approx(push.norm().item(), rel=1e-3)

@@ -15,10 +15,8 @@ from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, fi
 #: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
 #: were trained before keep theirs.
 LATER = frozenset(
-    {
-        *("augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses"),
-        *("validation", "hill_at", "push"),
-    }
+    ("augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses", "validation")
+    + ("hill_at", "push", "distance")
 )
 
 #: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
@@ -119,6 +117,9 @@ class Run(BaseModel):
     push: Literal["hill", "random"] = Field(
         "hill", description="random: the term's gradient in a random direction at every step, as long as it is"
     )
+    distance: Literal["weights", "function"] = Field(
+        "weights", description="what is far from a hill: other weights, or other predictions on mixed training images"
+    )
     kernel: Annotated[str, one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
     strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
     width: Positive = Field(1e-3, description="w, an inverse squared length: larger is narrower")
@@ -138,6 +139,9 @@ class Run(BaseModel):
             raise ValueError("hill_at mean puts hills at mean members: give member_epochs")
         if self.hill_at == "mean" and any(epoch not in self.member_ends for epoch in self.minimum_epochs):
             raise ValueError("hill_at mean: each minimum must be at the end of a cycle; change minima_every or cycle")
+        other = (self.hill_at, self.push, self.minima, self.cross_entropy) != ("weights", "hill", "multiple", True)
+        if self.distance == "function" and other:
+            raise ValueError("distance function is for minima multiple, hill_at weights, push hill and cross_entropy")
         if self.validation and self.train_size is None:
             raise ValueError("validation takes its images from behind the first train_size: give train_size")
         if self.swa_from and (self.minima_every or self.minimum_at_start):

@@ -31,10 +31,6 @@ KNOWN = {
     "cifar100": Facts((3, 32, 32), 100, 50_000, 10_000, *_CIFAR),
 }
 
-#: Known copies that are not quite the original, by fingerprint. Figures made from them say so. Two versions of libjpeg
-#: decode the same files to pixels that differ here and there by one.
-VARIANTS = {"b35b5d896a0f55b4": "CIFAR-10 (JPEG)", "330a7700c1cec644": "CIFAR-10 (JPEG)"}
-
 
 def fingerprint(name: str) -> str:
     """A short name of the dataset's exact content, part of every run's id.
@@ -44,11 +40,6 @@ def fingerprint(name: str) -> str:
     the dataset is malformed.
     """
     return datafiles.MNIST5K[:16] if name == "mnist5k" else datafiles.fingerprint(name, load)
-
-
-def variant(name: str) -> str:
-    """What a figure has to say about its data: empty for the original, or for a copy nobody knows."""
-    return VARIANTS.get(fingerprint(name), "")
 
 
 def load(name: str) -> Arrays:

@@ -80,8 +80,12 @@ class Minima:
         With no hills the value is 0 and there are no factors.
         """
         k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
-        height = strength / max(1, len(self.hills)) if self.share else strength
+        height = self.height(strength)
         return height * k.sum(), 2 * height * slope
+
+    def height(self, strength: float) -> float:
+        """Of each hill."""
+        return strength / max(1, len(self.hills)) if self.share else strength
 
     def add_gradient(self, theta: Tensor, factors: Tensor, gradients: list[Tensor]) -> None:
         """Add the gradient of the distance term at `theta`, [P], to `gradients`, by its `factors` there.
@@ -89,12 +93,6 @@ class Minima:
         `gradients` are contiguous tensors that, end to end, have P numbers in the order of `theta`.
         """
         add_differences(gradients, theta, self.hills, factors)
-
-    def gradient(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-        """Value, [], and gradient, [P], of the distance term at `theta`, [P]; with no hills both are 0."""
-        (value, factors), gradient = self.factors(theta, strength), torch.zeros_like(theta)
-        self.add_gradient(theta, factors, [gradient])
-        return value, gradient
 
 
 class DistanceTerm:

@@ -19,7 +19,9 @@ from thesislib.minima import DistanceTerm
 from thesislib.models import network
 from thesislib.system import parallel, vectors
 from thesislib.system.precision import estimate_statistics, predict
+from thesislib.system.probe import Probe, mixtures
 from thesislib.system.steplog import StepLog
+from thesislib.system.vectors import from_numpy, to_numpy
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -45,6 +47,8 @@ class Trainer:
         if start is not None:
             self._set_weights(start)
         self.initial = self.flat.theta.clone()
+        function = run.distance == "function"
+        self.probe = Probe(mixtures(self.train_images), self.minima.kernel, run.width) if function else None
         self.optimizer = _optimizer(run, self.flat.parameters)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.finished_epochs = 0
@@ -95,7 +99,9 @@ class Trainer:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        steps, pushed, random = len(self.train_images) // run.batch_size, self.term.acts, run.push == "random"
+        steps, random = len(self.train_images) // run.batch_size, run.push == "random"
+        probe = self.probe if self.term.acts else None
+        pushed = self.term.acts and probe is None
         log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
         gradients, term = [], torch.zeros((), device=self.device)
         averaged = schedules.is_averaged(run, self.finished_epochs)
@@ -104,9 +110,13 @@ class Trainer:
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
             last, gradients = (gradients if log.looks_at(step) else []), []
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(predict(self.model, images, run.precision), labels)
+            logits = predict(self.model, probe.beside(images, step) if probe else images, run.precision)
+            if probe:
+                logits, others = logits.tensor_split([len(labels)])
+                term, slope = probe.term(others, step, minima.height(self.term.strength))
+            loss = F.cross_entropy(logits, labels)
             if run.cross_entropy:
-                loss.backward()
+                (loss + slope if probe else loss).backward()
             gradients = flat.gradients
             parallel.average(gradients)
             if pushed:
@@ -143,6 +153,8 @@ class Trainer:
             number = len(self.minima.visited)
             places["random"] = self.initial + vectors.turned(theta - self.initial, "hill", self.run.seed, number)
         self.minima.add(theta, places.get(self.run.hill_at))
+        if self.probe:
+            self.probe.visit(self.model, self.run.precision)
 
     def _since_minimum(self, steps: int) -> float:
         """Steps since the last minimum, at so many an epoch; infinite before the first."""
@@ -215,17 +227,18 @@ class Trainer:
 
     def labels(self) -> np.ndarray:
         """True classes of the test images, [N]."""
-        return _array(self.test_images.labels)
+        return to_numpy(self.test_images.labels)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that `restore` needs besides the minima; views, as in `snapshot`."""
         slots = self.optimizer.state_dict()["state"]
         return (
-            {"theta": _array(self.flat.theta), "generator": self.generator.get_state().numpy()}
-            | {f"optimizer.{p}.{n}": _array(v) for p in slots for n, v in slots[p].items() if v is not None}
-            | {f"buffer.{name}": _array(buffer) for name, buffer in self.model.named_buffers()}
-            | {f"swa.{name}": _array(value) for name, value in (self.swa.state_dict() if self.swa else {}).items()}
-            | ({"mean.theta": _array(self.mean.theta), "mean.count": np.array(self.mean.count)} if self.mean else {})
+            {"theta": to_numpy(self.flat.theta), "generator": self.generator.get_state().numpy()}
+            | {f"optimizer.{p}.{n}": to_numpy(v) for p in slots for n, v in slots[p].items() if v is not None}
+            | {f"buffer.{name}": to_numpy(buffer) for name, buffer in self.model.named_buffers()}
+            | {f"swa.{name}": to_numpy(value) for name, value in (self.swa.state_dict() if self.swa else {}).items()}
+            | ({"mean.theta": to_numpy(self.mean.theta), "mean.count": np.array(self.mean.count)} if self.mean else {})
+            | {f"probe.{k}": to_numpy(p) for k, p in enumerate(self.probe.visited if self.probe else ())}
             | ({"losses": np.stack(self.losses)} if self.losses else {})
         )
 
@@ -236,27 +249,29 @@ class Trainer:
         for key, array in state.items():
             if key.startswith("optimizer."):
                 _, parameter, name = key.split(".")
-                slots.setdefault(int(parameter), {})[name] = _tensor(array)
+                slots.setdefault(int(parameter), {})[name] = from_numpy(array)
         if slots:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         if self.swa:
-            swa = {name.removeprefix("swa."): _tensor(a) for name, a in state.items() if name.startswith("swa.")}
+            swa = {name.removeprefix("swa."): from_numpy(a) for name, a in state.items() if name.startswith("swa.")}
             self.swa.load_state_dict(swa)
         if self.mean:
-            self.mean.theta.copy_(_tensor(state["mean.theta"]))
+            self.mean.theta.copy_(from_numpy(state["mean.theta"]))
             self.mean.count = state["mean.count"].item()
         self.losses = list(state.get("losses", ()))
-        self.generator.set_state(_tensor(state["generator"]))
+        self.generator.set_state(from_numpy(state["generator"]))
         self.minima.forget()
         for minimum in minima:
-            theta, mean = (_tensor(minimum[k]).to(self.device) if k in minimum else None for k in ("theta", "mean"))
+            theta, mean = (from_numpy(minimum[k]).to(self.device) if k in minimum else None for k in ("theta", "mean"))
             self._add_minimum(theta, mean)
+        if self.probe:
+            self.probe.visited = [from_numpy(state[f"probe.{k}"]).to(self.device) for k in range(len(minima))]
         self.finished_epochs = epoch
 
     def _set_weights(self, arrays: Arrays) -> None:
-        self.flat.theta.copy_(_tensor(arrays["theta"]))
+        self.flat.theta.copy_(from_numpy(arrays["theta"]))
         for name, buffer in self.model.named_buffers():
-            buffer.copy_(_tensor(arrays[f"buffer.{name}"]))
+            buffer.copy_(from_numpy(arrays[f"buffer.{name}"]))
 
 
 def _optimizer(run: Run, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -272,13 +287,5 @@ def _named(what: str, score: tuple[float, float]) -> dict[str, float]:
 
 
 def _arrays(model: torch.nn.Module, theta: torch.Tensor, logits: torch.Tensor) -> dict[str, np.ndarray]:
-    buffers = {f"buffer.{name}": _array(buffer) for name, buffer in model.named_buffers()}
-    return {"theta": _array(theta), "logits": _array(logits)} | buffers
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(array.copy())
+    buffers = {f"buffer.{name}": to_numpy(buffer) for name, buffer in model.named_buffers()}
+    return {"theta": to_numpy(theta), "logits": to_numpy(logits)} | buffers

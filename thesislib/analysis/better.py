@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from thesislib.analysis import barriers, comparisons, ensembles
+from thesislib.analysis import comparisons, ensembles
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.rates import SCORE
 from thesislib.experiments.scales import SCALES
@@ -46,6 +46,8 @@ def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame
 
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's)."""
+    from thesislib.analysis import barriers  # here: it needs torch, which takes a second
+
     found = [barriers.barriers(some, barriers.lines(some, images, which=which)) for some, which in by_members(results)]
     return in_order(pd.concat(found, ignore_index=True), results)
 

@@ -34,6 +34,9 @@ BEYOND_THESIS = ("chosen", "full", "means")
 #: Strengths of section 10.1, and the one around which it varies the rest.
 VARIED = (1.0, 3.0, 10.0, 30.0)
 AROUND = 10.0
+#: In function space: strengths, and a width between what two plain minima differ by (d = 0.01 on images of the training,
+#: `laptop`, seeds 0 to 4) and two with hills in weight space (0.2).
+IN_FUNCTION_SPACE, FUNCTION_WIDTH = (0.1, 1.0), 10.0
 #: What is tried first at a scale that takes days.
 FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
 
@@ -382,10 +385,13 @@ def variants(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
 
 
 def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None) -> Iterable[Row]:
-    """A few strengths; and around one of them shorter and longer means, other schedules, hills at the means."""
+    """A few strengths; around one of them shorter and longer means, other schedules, hills at the means; other hills.
+
+    Those are in function space. They have cycles of four fifths: all cost the same.
+    """
 
     def means(label: str, share: float = 0.5, role: str = "mean", **fields: Any) -> list[Row]:
-        fields |= {"cycles": 5, "seeds": seeds, "member_epochs": scale.of(share)}
+        fields = {"cycles": 5, "seeds": seeds, "member_epochs": scale.of(share)} | fields
         return labelled(label, _every_cycle(scale, **fields), role)
 
     yield from means("no term", strength=0)
@@ -400,6 +406,10 @@ def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None)
     yield from means(f"{name}, hill at mean", hill_at="mean", **around)
     yield from means(f"{name}, first half", strength_schedule="first-half", **around)
     yield from means(f"{name}, cosine", lr_schedule="cosine", **around)
+    short = scale.of(0.8)  # of each batch of 160 images 32 are the probe's
+    cycles = {"cycle": short, "minima_every": short, "epochs": 5 * short, "member_epochs": max(1, short // 2)}
+    for s in IN_FUNCTION_SPACE:
+        yield from means(f"{_name(s)}, function", strength=s, distance="function", width=FUNCTION_WIDTH, **cycles)
 
 
 @section("10_better_ensembles")

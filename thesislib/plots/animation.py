@@ -13,8 +13,7 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from thesislib import datasets
-from thesislib.plots.style import LABELS, styled
+from thesislib.plots.style import LABELS, styled, variant
 from thesislib.runs.cache import Arrays
 from thesislib.runs.results import Results
 
@@ -87,7 +86,7 @@ class _Scene:
         self.canvas = FigureCanvasAgg(self.figure)
         self._place_landscape()
         self._place_loss()
-        self.figure.text(0.99, 0.01, datasets.variant(motion.run.data), ha="right", fontsize=6, color="0.4")
+        self.figure.text(0.99, 0.01, variant(motion.run.data), ha="right", fontsize=6, color="0.4")
         self.words = self.figure.text(0.675, 0.93, "", va="top", linespacing=1.6, animated=True)
 
     def _place_landscape(self) -> None:

@@ -22,7 +22,7 @@ from thesislib import datasets
 from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
-from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, width_of
+from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, variant, width_of
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
 from thesislib.system import files
@@ -136,7 +136,7 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
     noted = {text.get_text() for text in figure.texts}  # a figure that is saved a second time
-    for note in sorted({datasets.variant(row.run.data) for row in runs} - {"", *noted}):
+    for note in sorted({variant(row.run.data) for row in runs} - {"", *noted}):
         if (layout := figure.get_layout_engine()) is not None:
             layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
@@ -183,7 +183,7 @@ def _provenance(runs: Results) -> dict[str, Any]:
     common = {k: v for k, v in configs[0].items() if all(c[k] == v for c in configs)} if configs else {}
     return {
         "scale": runs.scale,
-        "data": {name: datasets.variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
+        "data": {name: variant(name) or datasets.fingerprint(name) for name in {r.run.data for r in runs}},
         "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
         "seeds": sorted({row.seed for row in runs}),
         "common": common,

@@ -15,10 +15,11 @@ def growth(run: Run) -> float:
 
     Just outside a minimum the term pushes with 2 s w (theta - theta_c), so that momentum mu and learning rate lr make
     log d grow by 4 s w lr / (1 - mu) a step; n hills share s. 0 without a hill, NaN where this does not hold: for
-    another optimiser than SGD, whose steps do not follow the size of the gradient, and for a hill that is elsewhere or
-    does not push outwards.
+    another optimiser than SGD, whose steps do not follow the size of the gradient, and for a hill that is elsewhere,
+    does not push outwards, or is no hill in weight space.
     """
-    if run.optimizer != "sgd" or run.push == "random" or run.hill_at in ("random", "origin"):
+    elsewhere = run.hill_at in ("random", "origin") or run.distance != "weights"
+    if run.optimizer != "sgd" or run.push == "random" or elsewhere:
         return float("nan")
     hills = run.minimum_epochs[:1]
     with_hill = range(hills[0], run.epochs) if hills else range(0)

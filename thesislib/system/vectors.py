@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,3 +102,13 @@ def radial_and_angular(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[float,
         radial += lengths.square().sum().item()
         angular += ((x - y).square().sum(1) - lengths.square()).clamp_min(0).sum().item()
     return radial, angular
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array: on the CPU a view of it."""
+    return tensor.detach().cpu().numpy()
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A copy of an array as a tensor on the CPU."""
+    return torch.from_numpy(array.copy())
