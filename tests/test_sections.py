@@ -270,7 +270,8 @@ def test_cifar_stores_at_once_what_later_analysis_needs():
         for run in (row.run for row in sections.rows(name, "cifar")):
             assert (run.statistics_images, run.step_losses) == (2_000, True)
             assert run.member_epochs == 4 or name == "10-1_variants", "which varies it"
-            assert run.minimum_epochs[:1] in ([8], [], [2]), "after the first cycle, but in section 8"
+            first = run.minimum_epochs[:1]
+            assert first in ([8], [], [2]) or run.distance == "function", "after the first cycle, but in section 8"
     rows = sections.rows("7_ensembles", "cifar")
     assert not {"FGE", "SWA"} & {row.label for row in rows}
     means = [row for row in rows if row.role == "means"]
