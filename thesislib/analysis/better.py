@@ -6,12 +6,11 @@ chosen, section 10 tests it on fresh seeds and test images. docs/RULES.md has th
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import pandas as pd
 
 from thesislib.analysis import comparisons, ensembles
-from thesislib.analysis.ensembles import Which
 from thesislib.analysis.rates import SCORE
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import Average
@@ -27,7 +26,7 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 
 def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """`ensembles.table` whose members are what the rows' roles say, "live" or "mean", in the order of the labels."""
-    found = [ensembles.table(some, average, MEMBERS, which) for some, which in by_members(results)]
+    found = [ensembles.table(some, average, MEMBERS, which) for some, which in ensembles.by_members(results)]
     return in_order(pd.concat(found, ignore_index=True), results)
 
 
@@ -40,7 +39,7 @@ def at_scales_rate(results: Results) -> Results:
 
 def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """`ensembles.growth` with members as in `table`."""
-    found = [ensembles.growth(some, average, MEMBERS, which) for some, which in by_members(results)]
+    found = [ensembles.growth(some, average, MEMBERS, which) for some, which in ensembles.by_members(results)]
     return in_order(pd.concat(found, ignore_index=True), results)
 
 
@@ -48,14 +47,11 @@ def barriers_between(results: Results, images: int | None = None) -> pd.DataFram
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's)."""
     from thesislib.analysis import barriers  # here: it needs torch, which takes a second
 
-    found = [barriers.barriers(some, barriers.lines(some, images, which=which)) for some, which in by_members(results)]
+    found = [
+        barriers.barriers(some, barriers.lines(some, images, which=which))
+        for some, which in ensembles.by_members(results)
+    ]
     return in_order(pd.concat(found, ignore_index=True), results)
-
-
-def by_members(results: Results) -> list[tuple[Results, Which]]:
-    """The rows of each role that says what members are, with that; roles without rows are left out."""
-    parts = [(results.where(role=which), which) for which in get_args(Which)]
-    return [(some, which) for some, which in parts if len(some)]
 
 
 def in_order(found: pd.DataFrame, results: Results) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.analysis import predictions
-from thesislib.analysis.ensembles import Which
+from thesislib.analysis.ensembles import by_members
 from thesislib.analysis.intervals import Effect, holm, over_seeds, over_seeds_and_images, rounding
 from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
@@ -63,17 +63,16 @@ def _effect(
     wide = scores.pivot(index="seed", columns="label", values=column)[[*labels]].dropna()
     if has_images and column in _IMAGES and all(label in results.labels for label in labels):
         some = [results.only(label).where(seed=list(wide.index)) for label in labels]
-        images = [predictions.of_ensembles(runs, _IMAGES[column], last, _members(runs)) for runs in some]
+        images = [
+            predictions.of_ensembles(runs, _IMAGES[column], last, which)
+            for side in some
+            for runs, which in by_members(side)  # of one label: one part
+        ]
         if all(side is not None for side in images):
             first, second = (_in_order(runs, side) for runs, side in zip(some, images, strict=True))
             return over_seeds_and_images(first - second)
     least = rounding(int(scores["images"].iloc[0])) if column.startswith("accuracy") else 0.0
     return over_seeds((wide[labels[0]] - wide[labels[1]]).to_numpy(), least)
-
-
-def _members(results: Results) -> Which:
-    """Mean ones where a section's rows have that as their role (section 10), live ones elsewhere."""
-    return "mean" if {row.role for row in results} == {"mean"} else "live"
 
 
 def _in_order(runs: Results, images: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from thesislib.analysis import scores
 from thesislib.datasets import test_images
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, spreads
+from thesislib.runs.results import Result, Results, Row, spreads
 from thesislib.system.errors import UserError
 
 What = Literal["logits", "theta"]
@@ -64,6 +64,14 @@ def members(
     if len(runs) > 1:
         return np.stack([snapshots(run, what, which)[-1] for run in runs])
     return snapshots(runs[0], what, which)[-last if last else None :]
+
+
+def by_members(results: Results) -> list[tuple[Results, Which]]:
+    """The rows whose members are live ones, and those whose role says "mean" (section 10), if there are such."""
+    parts: dict[Which, list[Row]] = {which: [] for which in get_args(Which)}
+    for row in results:
+        parts["mean" if row.role == "mean" else "live"].append(row)
+    return [(Results(rows, results.scale, results.section), which) for which, rows in parts.items() if rows]
 
 
 def keyed(which: Which) -> dict[str, Which]:

@@ -73,7 +73,7 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """
     found = [
         some.map(_shifted, "shift", version=1, average=average, which=which)
-        for some, which in better.by_members(results)
+        for some, which in ensembles.by_members(results)
     ]
     return better.in_order(pd.concat(found, ignore_index=True), results)
 

@@ -34,8 +34,8 @@ BEYOND_THESIS = ("chosen", "full", "means")
 #: Strengths of section 10.1, and the one around which it varies the rest.
 VARIED = (1.0, 3.0, 10.0, 30.0)
 AROUND = 10.0
-#: In function space: strengths, and a width between what two plain minima differ by (d = 0.01 on images of the training,
-#: `laptop`, seeds 0 to 4) and two with hills in weight space (0.2).
+#: In function space: strengths, and a width between what two plain minima differ by (d = 0.01 on training images, scale
+#: laptop, seeds 0 to 4) and two with hills in weight space (0.2).
 IN_FUNCTION_SPACE, FUNCTION_WIDTH = (0.1, 1.0), 10.0
 #: What is tried first at a scale that takes days.
 FIRST = ("1_baseline", "2-1_width", "2-2_strength", "4-1_multiple_minima", "5_warm_restarts", "7_ensembles")
