@@ -52,10 +52,23 @@ def test_provenance(results, folders):
     assert {"scale", "versions", "commit", "time"} <= provenance.keys()
 
 
+def test_a_curve_says_whether_its_hill_is_left(tiny):
+    """N in the legend, in a figure and its PGF; none where there is no hill, or runs of a label differ in it."""
+    runs = {
+        "no term": [tiny.replace(strength=0)], "s = 10": [tiny.replace(strength=10, width=0.01)],
+        "narrow": [tiny.replace(width=1e5)], "random": [tiny.replace(push="random")],
+        "both": [tiny.replace(width=1), tiny.replace(width=2, seed=1)],
+    }  # fmt: skip
+    figure = curves.curves(trained(runs), ["accuracy"])
+    # 4 s w lr / (1 - mu) a step: 4 * 10 * 0.01 * 0.1 / 0.1 in each of 4 steps of 4 epochs
+    expected = ["no term", "s = 10 ($N$ = 6.4)", "narrow ($N$ > 10000)", "random", "both"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == expected
+
+
 def test_pgf_has_the_legend_once_and_every_line(results, folders):
     save.save(curves.curves(results), "curves", results)
     code = (folders / "figures" / "smoke" / "curves.pgf").read_text()
-    assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1"]
+    assert re.findall(r"\\addlegendentry\{(.*)\}", code) == ["no term", "s = 1 ($N$ = 0.1)"]
     assert code.count(r"\begin{axis}") == 2 + 1  # the legend's
     assert code.count(r"\addplot") >= 4
     assert r"\textwidth" in code

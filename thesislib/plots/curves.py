@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from thesislib.plots.style import (
     line_styles,
     styled,
 )
+from thesislib.runs.growth import growth
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
@@ -51,7 +53,7 @@ def curves(
     all show. Raises UserError for a smoothing below 1.
     """
     history = _smooth(results.history, list(columns), smoothing)
-    figure = against(history, "epoch", columns, log, height=height)
+    figure = against(history, "epoch", columns, log, height=height, names=_with_growth(results))
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
@@ -71,11 +73,13 @@ def against(
     same_scale: bool = False,
     near_best: bool = False,
     height: float = 2.5,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
     """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
 
     `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; with
     `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
+    `names` are what labels are called in the legend.
     """
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
@@ -99,8 +103,20 @@ def against(
             best = 1 - means.max() if is_accuracy else means.min()
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
+        for line in axis.lines:
+            line.set_label(names.get(label := str(line.get_label()), label))
     legend_below(figure, figure.axes[0])
     return figure
+
+
+def _with_growth(results: Results) -> dict[str, str]:
+    """Labels with N, where all runs of a label have the same and it says something (`growth`)."""
+    found: dict[str, set[str]] = {}
+    for row in results:
+        n = growth(row.run) if row.run.strength else 0.0
+        said = f"= {n:.{1 if n < 10 else 0}f}" if n < 1e4 else "> 10000"
+        found.setdefault(row.label, set()).add(f" ($N$ {said})" if n > 0 else "")
+    return {label: label + min(texts) for label, texts in found.items() if len(texts) == 1}
 
 
 def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
