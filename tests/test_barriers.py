@@ -7,6 +7,7 @@ import pytest
 from conftest import trained
 
 from thesislib.analysis import barriers, ensembles, planes
+from thesislib.config import Run
 from thesislib.experiments.sections import independent
 from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
@@ -73,8 +74,20 @@ def test_what_a_process_misses_is_said_in_one_line(tiny, folders, monkeypatch):
 
 def test_the_rise_is_above_the_line_between_two_minima():
     losses = [9.0, 1.0, 3.0, 2.0, 1.0, 0.5]  # over the line: 1.5 at epoch 3, -0.25 at epoch 5
-    result = SimpleNamespace(history=pd.DataFrame({"train_loss": losses}), minimum_epochs=[2, 4, 6])
+    history = pd.DataFrame({"train_loss": losses})
+    result = SimpleNamespace(run=Run(), history=history, minimum_epochs=[2, 4, 6])
     assert barriers.rise(result) == pytest.approx((1.5 + 0) / 2)
+
+
+def test_a_rise_that_is_over_within_an_epoch_is_seen_where_steps_were_kept():
+    """30 of 100 steps one nat higher: 0.3 of an epoch's mean. A single step is noise, a twentieth of its height."""
+    losses = np.full((5, 100), 0.5, np.float32)
+    losses[2, 40:70] += 1
+    losses[4, 50] += 1
+    result = SimpleNamespace(run=Run(step_losses=True), step_losses=losses, minimum_epochs=[0, 2, 4, 5])
+    assert barriers.rise(result) == pytest.approx((1 + 1 / barriers.SMOOTHED) / 2)
+    few = SimpleNamespace(run=Run(step_losses=True), step_losses=losses[:, 38:46], minimum_epochs=[2, 4])
+    assert barriers.rise(few) == pytest.approx(6 / 8), "epochs of 8 steps"
 
 
 def test_barriers_and_verdicts(trajectory):

@@ -32,6 +32,8 @@ from thesislib.system.errors import UserError
 #: Nats by which the loss must rise between two minima to count as a jump out of one valley into another: a
 #: twentieth of what knowing nothing costs, ln 10.
 JUMP = 0.05 * np.log(10)
+#: Steps whose loss is averaged where the rise along a trajectory is sought.
+SMOOTHED = 20
 
 
 def lines(results: Results, images: int | None = None, points: int = 11, which: Which = "live") -> pd.DataFrame:
@@ -147,12 +149,21 @@ def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
 
 
 def rise(result: Result) -> float:
-    """Mean over consecutive minima of how far an epoch's training loss rises above the line between theirs."""
-    loss = result.history["train_loss"].to_numpy()
+    """Mean over consecutive minima of how far the training loss rises above the line between theirs, in nats.
+
+    Of a run that kept the loss of every step (`step_losses`) the highest mean of SMOOTHED steps, else the highest
+    epoch: an epoch's mean hides a bump that is over sooner.
+    """
+    if result.run.step_losses:
+        steps = result.step_losses
+        a_epoch = steps.shape[1]
+        loss = pd.Series(steps.ravel()).rolling(min(SMOOTHED, a_epoch)).mean().to_numpy()
+    else:
+        loss, a_epoch = result.history["train_loss"].to_numpy(), 1
     epochs = [epoch for epoch in result.minimum_epochs if epoch]  # the start has no epoch, so no loss
     rises = []
     for first, last in zip(epochs[:-1], epochs[1:], strict=True):
-        between = loss[first - 1 : last]
+        between = loss[first * a_epoch - 1 : last * a_epoch]
         rises.append((between - np.linspace(between[0], between[-1], len(between))).max())
     return float(np.mean(rises)) if rises else np.nan
 
