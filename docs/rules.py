@@ -109,7 +109,8 @@ was looked at. Until then opponents had the chosen rates alone. On seeds 0 to 9 
 test images: three seeds had chosen too high ones.
 
 The two variants in function space are later still: they were added once `laptop` had been tested. There they leave the
-choice as it was. At `mnist` they are tried before anything is chosen.
+choice as it was. At `mnist` they are tried before anything is chosen. Networks with BatchNorm have one more, "s = 10,
+filters".
 
 `mnist` trains both sections with products in bf16, hills and opponents alike: fp32 takes half as long again. This too
 was written down before one of these runs was begun. Where section 7.1 is not trained, there are no chosen rates.

@@ -11,6 +11,7 @@ from conftest import PATIENCE, interrupted, write_photographs
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
+from thesislib.runs.identity import digest
 from thesislib.system import parallel
 from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays
@@ -43,6 +44,7 @@ import torch
 from torch import nn
 from thesislib.system import parallel
 from thesislib.config import Run
+from thesislib.runs.identity import digest
 from thesislib.trainer import Trainer
 torch.set_num_threads(1)
 with parallel.together("cpu"):
@@ -51,7 +53,7 @@ with parallel.together("cpu"):
         rows = [trainer.epoch() for _ in range(run.epochs)]
         names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
         rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
-        np.savez(f"{run.digest('')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
+        np.savez(f"{digest(run, '')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
                  minima=torch.stack(trainer.minima.visited).numpy())
     torch.manual_seed(0)
     x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
@@ -100,7 +102,7 @@ def on_two(tmp_path_factory):
 def test_two_processes_are_one(run, on_two, photographs):
     one = Trainer(run)
     rows = [one.epoch() for _ in range(run.epochs)]
-    first, second = on_two(run.digest(""))
+    first, second = on_two(digest(run, ""))
     assert all(np.array_equal(first[name], second[name]) for name in first), "both processes have the same"
     alone = one.snapshot()
     assert first["logits"].shape == alone["logits"].shape

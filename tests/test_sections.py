@@ -5,13 +5,14 @@ import pytest
 from thesislib import datasets, schedules
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
+from thesislib.runs.identity import digest
 from thesislib.system.errors import UserError
 
 DATA = "0" * 16
 
 
 def ids(rows):
-    return {row.run.digest(DATA) for row in rows}
+    return {digest(row.run, DATA) for row in rows}
 
 
 def runs_of(rows, label):

@@ -1,9 +1,7 @@
-"""What a run is: one frozen, fully validated description, and the hash that names its folder."""
+"""What a run is: one frozen, fully validated description."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,18 +10,8 @@ from thesislib.system import own
 from thesislib.system.errors import UserError
 from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, first_mistake, one_of
 
-#: Fields that came after the first published runs: at their default they are left out of the id, so that runs which
-#: were trained before keep theirs.
-LATER = frozenset(
-    ("augmented_test", "dense_steps", "swa_from", "statistics_images", "member_epochs", "step_losses", "validation")
-    + ("hill_at", "push", "distance")
-)
-
-#: Raise when the meaning of a configuration changes: old runs are then found no more, and train anew.
-REVISION = 1
-
-#: The same for one network alone; part of its runs' ids where it is not 1. Version 2: the thesis' initial weights, and
-#: its MobileNetV2.
+#: Raise when the meaning of a network changes, as `identity.REVISION` for all; part of its runs' ids where it is not 1.
+#: Version 2: the thesis' initial weights, and its MobileNetV2.
 NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 2}
 
 #: The networks (`models`) and kernels (`kernels`) that come with the package.
@@ -117,8 +105,10 @@ class Run(BaseModel):
     push: Literal["hill", "random"] = Field(
         "hill", description="random: the term's gradient in a random direction at every step, as long as it is"
     )
-    distance: Literal["weights", "function"] = Field(
-        "weights", description="what is far from a hill: other weights, or other predictions on mixed training images"
+    distance: Literal["weights", "filters", "function"] = Field(
+        "weights",
+        description="what is far from a hill: other weights, the same whatever the length of each filter, or other "
+        "predictions on mixed training images",
     )
     kernel: Annotated[str, one_of(KERNELS)] = Field("rbf", description="shape of a hill: rbf, tanh, or module:name")
     strength: NonNegative = Field(1.0, description="height s of the hill; 0 only records the minima")
@@ -142,6 +132,8 @@ class Run(BaseModel):
         other = (self.hill_at, self.push, self.minima, self.cross_entropy) != ("weights", "hill", "multiple", True)
         if self.distance == "function" and other:
             raise ValueError("distance function is for minima multiple, hill_at weights, push hill and cross_entropy")
+        if self.distance == "filters" and self.model.startswith("mlp"):
+            raise ValueError(f"distance filters is for networks with BatchNorm, not for {self.model}")
         if self.validation and self.train_size is None:
             raise ValueError("validation takes its images from behind the first train_size: give train_size")
         if self.swa_from and (self.minima_every or self.minimum_at_start):
@@ -183,22 +175,6 @@ class Run(BaseModel):
     def member_ends(self) -> range:
         """Epochs after which the mean of a cycle's last weights is stored; none without member_epochs."""
         return range(self.offset + self.cycle, self.epochs + 1, self.cycle) if self.member_epochs else range(0)
-
-    def digest(self, fingerprint: str, sources: dict[str, str] | None = None) -> str:
-        """The id: 12 hex digits of SHA-256 over every field (defaults too, but for LATER), the data and REVISION.
-
-        With a network or kernel of one's own over its source text too, that of now or the one given by `sources`.
-        """
-        run = self.model_dump(mode="json")
-        run = {k: v for k, v in run.items() if k not in LATER or v != type(self).model_fields[k].default}
-        content = {"run": run, "data": fingerprint, "revision": REVISION}
-        if self.strength_schedule == "pulse" and self.offset:
-            content["pulse"] = 2  # before, it had its full strength until the offset
-        if self.model in NETWORK_VERSIONS:
-            content["network"] = NETWORK_VERSIONS[self.model]
-        if sources := self.sources() if sources is None else sources:
-            content["sources"] = sources
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def make_run(**fields: Any) -> Run:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from thesislib import kernels
 from thesislib.flat import FlatParameters
+from thesislib.system.errors import UserError
+from thesislib.system.filters import UnitFilters
 from thesislib.system.vectors import add_differences, squared_distances
 
 
@@ -34,9 +36,10 @@ class Minima:
         mode: Literal["single", "multiple", "merge"] = "multiple",
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
+        filters: UnitFilters | None = None,
     ) -> None:
         self.kernel, self.width = kernels.find(kernel), width
-        self.mode, self.merge, self.share = mode, merge, share
+        self.mode, self.merge, self.share, self.filters = mode, merge, share, filters
         self.forget()
 
     def forget(self) -> None:
@@ -54,7 +57,8 @@ class Minima:
         if self.mode == "single" and self.visited:
             return
         self.visited.append(theta.detach().clone())
-        self.places.append(self.visited[-1] if place is None else place.detach().clone())
+        place = self.visited[-1] if place is None else place.detach().clone()
+        self.places.append(self.filters.of(place) if self.filters else place)
         self.hills = [self._merged()] if self.mode == "merge" else self.places
 
     def _merged(self) -> Tensor:
@@ -79,6 +83,7 @@ class Minima:
 
         With no hills the value is 0 and there are no factors.
         """
+        theta = self.filters.of(theta) if self.filters else theta
         k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
         height = self.height(strength)
         return height * k.sum(), 2 * height * slope
@@ -92,7 +97,14 @@ class Minima:
 
         `gradients` are contiguous tensors that, end to end, have P numbers in the order of `theta`.
         """
-        add_differences(gradients, theta, self.hills, factors)
+        if self.filters is None:
+            return add_differences(gradients, theta, self.hills, factors)
+        push = torch.zeros_like(theta)
+        add_differences([push], self.filters.of(theta), self.hills, factors)
+        parts = self.filters.back(theta, push).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.add_(part.view_as(gradient))
+        return None
 
 
 class DistanceTerm:
@@ -101,7 +113,8 @@ class DistanceTerm:
     Make it once the network is on its device: its trainable parameters are laid into one vector (`flat`). `kernel` is
     "rbf", "tanh", a function k(d, w) of the squared distance, or "module:name" of one. `strength` s, the height of the
     hills, may be changed at any time; with `share` they share it. `width` w is an inverse squared length (thesis, "The
-    idea"). Raises UserError if the parameters are of several devices or types, or there are none.
+    idea"). With `distance` "filters" each filter of a convolution counts as if its length were 1, for networks with a
+    BatchNorm behind each. Raises UserError if the parameters are of several devices or types, or there are none.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)
@@ -126,9 +139,13 @@ class DistanceTerm:
         minima: Literal["single", "multiple", "merge"] = "multiple",
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
+        distance: Literal["weights", "filters"] = "weights",
     ) -> None:
-        self.minima = Minima(kernel, width, minima, merge, share)
         self.flat, self.strength = FlatParameters(model), strength
+        if distance == "filters" and not any(p.ndim == 4 for p in self.flat.parameters):
+            raise UserError("distance filters is for networks with convolutions, and this one has none")
+        filters = UnitFilters(self.flat.pieces) if distance == "filters" else None
+        self.minima = Minima(kernel, width, minima, merge, share, filters)
 
     def visit(self) -> None:
         """Make a hill of the present weights."""

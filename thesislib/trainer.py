@@ -42,7 +42,9 @@ class Trainer:
         self.train_images, self.test_images = splits(run, self.device)
         self.model = network(run).to(self.device)
         parallel.share_batch_statistics(self.model)
-        self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, run.minima, run.merge, run.share)
+        how = "filters" if run.distance == "filters" else "weights"
+        hills = (run.minima, run.merge, run.share, how)
+        self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, *hills)
         self.flat, self.minima = self.term.flat, self.term.minima
         if start is not None:
             self._set_weights(start)

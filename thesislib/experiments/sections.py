@@ -387,7 +387,8 @@ def variants(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
 def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None) -> Iterable[Row]:
     """A few strengths; around one of them shorter and longer means, other schedules, hills at the means; other hills.
 
-    Those are in function space. They have cycles of four fifths: all cost the same.
+    Those do not see how long filters are, where there are some, or are in function space. The latter have cycles of
+    four fifths: all cost the same.
     """
 
     def means(label: str, share: float = 0.5, role: str = "mean", **fields: Any) -> list[Row]:
@@ -406,6 +407,8 @@ def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None)
     yield from means(f"{name}, hill at mean", hill_at="mean", **around)
     yield from means(f"{name}, first half", strength_schedule="first-half", **around)
     yield from means(f"{name}, cosine", lr_schedule="cosine", **around)
+    if scale.runs()[0].convolutional:
+        yield from means(f"{name}, filters", distance="filters", **around)
     short = scale.of(0.8)  # of each batch of 160 images 32 are the probe's
     cycles = {"cycle": short, "minima_every": short, "epochs": 5 * short, "member_epochs": max(1, short // 2)}
     for s in IN_FUNCTION_SPACE:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.config import Run
-from thesislib.runs import cache
+from thesislib.runs import cache, identity
 from thesislib.runs.growth import growth
 from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
@@ -140,7 +140,7 @@ def read_config(folder: Path) -> Config:
     """What the run in a folder is. Raises UserError if that is not what the folder's name says."""
     path = folder / "config.json"
     config = read_json(path, Config)
-    if not config.earlier and config.run.digest(config.data, config.sources) != folder.name:
+    if not config.earlier and identity.digest(config.run, config.data, config.sources) != folder.name:
         raise Broken(path, f"it is not run {folder.name}'s: it was damaged, edited or exchanged")
     return config
 

@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from thesislib import schedules
-from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, REVISION, Run
+from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, Run
 from thesislib.datasets import fingerprint
 from thesislib.runs import store
+from thesislib.runs.identity import REVISION
 from thesislib.runs.results import load
 from thesislib.system.errors import UserError
 from thesislib.system.fields import LARGEST_COUNT

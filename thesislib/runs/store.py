@@ -35,9 +35,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
-from thesislib.config import NETWORK_VERSIONS, REVISION, Run
+from thesislib.config import NETWORK_VERSIONS, Run
 from thesislib.datasets import fingerprint
+from thesislib.runs import identity
 from thesislib.runs.events import Events
+from thesislib.runs.identity import REVISION
 from thesislib.system import files, own
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def runs_folder() -> Path:
 
 def run_id(run: Run) -> str:
     """The id of a run on this machine's data. Raises UserError if its dataset is missing."""
-    return run.digest(fingerprint(run.data))
+    return identity.digest(run, fingerprint(run.data))
 
 
 def is_done(run: Run) -> bool:
