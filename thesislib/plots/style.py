@@ -193,9 +193,13 @@ def curve_style(styles: dict[str, LineStyle], label: str, points: int) -> dict[s
 
 @styled()
 def legend_below(figure: Figure, *axes: Axes) -> None:
-    """One legend for the whole figure, below the panels, with the entries of some of them."""
+    """One legend for the whole figure, below the panels, with the entries of some of them.
+
+    From its third row on the figure grows with it: panels keep room for their names.
+    """
     entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    _legend(figure, list(entries), list(entries.values()))
+    legend = _legend(figure, list(entries), list(entries.values()))
+    figure.set_figheight(figure.get_figheight() + max(0.0, _legend_height(legend) - 2 * _LEGEND_ROW))
 
 
 def _legend(figure: Figure, labels: list[str], handles: list[Any]) -> Legend:
