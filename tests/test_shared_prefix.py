@@ -73,7 +73,7 @@ def test_a_run_that_ends_at_its_first_minimum_is_whole(tiny, finished):
 WITH_EFFECT = {
     *("data", "train_size", "test_size", "augment", "augmented_test", "model", "seed", "init_seed", "start"),
     *("batch_size", "optimizer", "lr", "momentum", "weight_decay", "cross_entropy", "swa_from", "precision"),
-    *("validation", "member_epochs", "statistics_images", "step_losses"),
+    *("validation", "member_epochs", "statistics_images", "step_losses", "distance"),
     *("cycle", "lr_schedule", "lr_step", "lr_gamma", "offset", "minima_every", "minimum_at_start"),
 }
 

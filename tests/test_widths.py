@@ -24,8 +24,8 @@ from thesislib.system.errors import UserError
 
 @pytest.fixture
 def results(tiny, finished):
-    """One run under names as long as those of section 5."""
-    labels = ("constant", "cosine, multiple, w = 0.01", "strength on cosine", "term as restart")
+    """One run under names as long as those of section 5, with N behind them."""
+    labels = ("constant", "cosine", "w = 0.01", "term as restart")
     return Results({label: [tiny] for label in labels}, "smoke")
 
 

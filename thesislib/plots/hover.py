@@ -55,5 +55,5 @@ def values(axis: Axes, x: float, y: float) -> str:
         across, up = (np.asarray(data, dtype=float) for data in line.get_data())
         nearest = np.abs(across - x).argmin()
         place = across[nearest]
-        said.append(f"{label.partition(' ($N$')[0]} {up[nearest]:.4g}")  # N stands in the legend
+        said.append(f"{label.partition(' ($N')[0]} {up[nearest]:.4g}")  # N stands in the legend
     return f"{axis.get_xlabel()} {place:g}: {', '.join(said)}"
