@@ -61,7 +61,7 @@ def test_a_curve_says_whether_its_hill_is_left(tiny):
     }  # fmt: skip
     figure = curves.curves(trained(runs), ["accuracy"])
     # 4 s w lr / (1 - mu) a step: 4 * 10 * 0.01 * 0.1 / 0.1 in each of 4 steps of 4 epochs
-    expected = ["no term", "s = 10 ($N = 6.4$)", "narrow ($N > 10^4$)", "random", "both"]
+    expected = ["no term", "s = 10 ($N = 6.4$)", "narrow ($N > 9999$)", "random", "both"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == expected
 
 

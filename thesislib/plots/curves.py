@@ -114,7 +114,7 @@ def _with_growth(results: Results) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for row in results:
         n = growth(row.run) if row.run.strength else 0.0
-        said = f"= {n:.{1 if n < 10 else 0}f}" if n < 1e4 else "> 10^4"
+        said = f"= {n:.{1 if n < 10 else 0}f}" if n < 1e4 else "> 9999"
         found.setdefault(row.label, set()).add(f" ($N {said}$)" if n > 0 else "")
     return {label: label + min(texts) for label, texts in found.items() if len(texts) == 1}
 
