@@ -104,6 +104,7 @@ MNIST = Scale(
     settled=10.0,
     seeds=(0, 1, 2),
     ensemble_seeds=(0, 1, 2, 3, 4),
+    better="s = 3",  # seeds 0 to 4, 45,000 images to train on, 15,000 to choose by
     better_fields={"precision": "bf16"},  # two thirds of the time on a CPU that knows bf16
     published={
         (0.0, 0.1): (".981", 19.0),
