@@ -46,7 +46,7 @@ class Scale:
     tried_factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     #: the variant of section 10 with the best ensemble on validation images, chosen by section 10-1_variants
     better: str = "s = 10"
-    #: fields of all runs of both sections, where those of the scale take too long
+    #: fields of all runs of sections 10 and 10-1, where those of the scale take too long
     better_fields: Mapping[str, Any] = field(default_factory=dict)
     #: sections that are made only when they are named: their answers are frozen in `opponent_rates` and `better`, and
     #: they cost about as much as all others together
