@@ -24,7 +24,7 @@ CHOSEN = ("1_baseline", "2-1_width", "2-2_strength", "2-3_interaction", "3-2_epo
 
 
 class Tree:
-    """A copy of package and notebooks, which can be changed; the chapter's runs; figures of its own."""
+    """A copy of package and notebooks, which can be changed, and of the chapter's runs; its figures are elsewhere."""
 
     def __init__(self, folder, runs):
         for name in ("thesislib", "notebooks"):
@@ -69,11 +69,9 @@ class Tree:
 
 @pytest.fixture(scope="module")
 def tree(chapter, tmp_path_factory):
+    """With the chapter's figures: made of the same, wherever they lie."""
     tree = Tree(tmp_path_factory.mktemp("tree"), chapter.environment["THESIS_RUNS"])
-    code, executed, said = tree.make("--section", *CHOSEN)
-    assert code == 0
-    assert sorted(executed) == sorted(CHOSEN)
-    assert said.startswith(f"6 of 6 notebooks, 9 figures in {tree.figures}")
+    shutil.copytree(chapter.figures, tree.figures)
     return tree
 
 
@@ -94,14 +92,13 @@ def papermill(figures, section, what):
 
 
 def test_what_is_current_is_left_as_it_is(tree):
-    before, listed = tree.written(), tree.listed()
+    before = tree.written()
     code, executed, said = tree.make("--section", *CHOSEN)
     assert (code, executed) == (0, [])
     assert said.startswith(f"0 of 6 notebooks, 0 figures in {tree.figures}")
     assert "6 were current" in said
     assert tree.written() == before
-    assert tree.listed() == listed
-    assert len(listed) == 9
+    assert len(tree.listed()) == 9
 
 
 def test_only_what_has_changed_is_executed(tree):
@@ -216,12 +213,10 @@ def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(chapter, tmp_path
     """While it trains and a kernel is at work; then, one process at a time, the rest."""
     tree = Tree(tmp_path, chapter.environment["THESIS_RUNS"])
     needed = {store.run_id(row.run) for row in sections.rows("4-2_merged_minima", "smoke")}
-    kept = {store.run_id(row.run) for row in sections.rows("6_gradients_and_valleys", "smoke")}
+    kept = {store.run_id(row.run) for row in sections.rows("2-1_width", "smoke")}
     for name in needed - kept:
         shutil.rmtree(tree.folder / "runs" / name)
-    for path in tree.folder.glob("runs/*/derived-*"):
-        path.unlink()
-    arguments = ("--section", "4-2_merged_minima", "6_gradients_and_valleys")
+    arguments = ("--section", "4-2_merged_minima", "2-1_width")
     process = tree.start(*arguments, "--jobs", "2", TMPDIR=str(short))
     wait_until(lambda: left_of(short) or process.poll() is not None)
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 """One run on two processes (torchrun, gloo) against the same run on one."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -67,6 +68,24 @@ with parallel.together("cpu"):
     parallel.average(gradients)
     np.savez(f"norm-{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
              weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
+"""
+
+#: Trains a run and keeps its folder as it was after three epochs.
+KEEPING = """
+import shutil
+import sys
+from thesislib.config import Run
+from thesislib.runs import launch, store
+from thesislib.system import parallel
+from thesislib.trainer import Trainer
+run, epoch = Run.model_validate_json(sys.argv[1]), Trainer.epoch
+folder = store.runs_folder() / store.run_id(run)
+def keep(trainer):
+    if trainer.finished_epochs == 3 and parallel.rank() == 0:
+        shutil.copytree(folder, folder.parent / "after-3")
+    return epoch(trainer)
+launch.CHECKPOINT_SECONDS, Trainer.epoch = -1, keep
+launch.execute(run)
 """
 
 
@@ -138,35 +157,26 @@ def flags(run):
     return [part for name, value in fields for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def test_another_number_of_processes_is_refused():
+def test_another_number_of_processes_is_refused(folders):
     """Two processes begin; one process is refused, two go on and end where the undisturbed run of two ends.
 
     Of these two only the first one writes and prints.
     """
     folder = store.runs_folder() / store.run_id(MLP)
-    whole = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
+    script = folders / "whole.py"
+    script.write_text(KEEPING)
+    whole = torchrun(2, str(script), MLP.model_dump_json())
     assert whole.returncode == 0, whole.stderr
-    assert len(whole.stdout.splitlines()) == 1
     assert len(launch.load(MLP).history) == MLP.epochs
     assert len(list(folder.glob("events.*"))) == 1
     expected = read_arrays(folder / "final.safetensors")["theta"]
-    # The state after three epochs, as a checkpoint of two processes would have it.
-    (folder / "done.json").unlink()
-    (folder / "final.safetensors").unlink()
-    begin = (
-        "import sys; from thesislib.runs import launch; launch.CHECKPOINT_SECONDS = -1;"
-        "from thesislib.config import Run; from thesislib.trainer import Trainer; epoch = Trainer.epoch\n"
-        "def stop(self):\n if self.finished_epochs == 3: sys.exit(3)\n return epoch(self)\n"
-        "Trainer.epoch = stop; launch.execute(Run.model_validate_json(sys.argv[1]))"
-    )
-    script = folder.parent / "begin.py"
-    script.write_text(begin)
-    torchrun(2, str(script), MLP.model_dump_json())
-    assert (folder / "checkpoint.safetensors").exists()
+    shutil.rmtree(folder)
+    (folder.parent / "after-3").rename(folder)
     with pytest.raises(UserError, match=r"begun on 2 x cpu"):
         launch.execute(MLP)
     resumed = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
     assert resumed.returncode == 0, resumed.stderr
+    assert len(resumed.stdout.splitlines()) == 1
     assert np.array_equal(read_arrays(folder / "final.safetensors")["theta"], expected)
 
 
