@@ -214,6 +214,7 @@ def _numbers(section: str) -> list[str]:
         "6-1_controls": ("6-1_controls_since", "6-1_controls_against"),
         "7-1_rates": ("7-1_rates_scores",),
         "10-1_variants": ("10-1_variants_scores",),
+        "10-2_ten_members": ("10-2_ten_members_compared",),
         "10_better_ensembles": ("10_better_ensembles_scores", "10_better_ensembles_compared"),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",

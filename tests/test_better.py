@@ -12,6 +12,7 @@ from thesislib.analysis import better, ensembles, evaluator, rates, shift
 from thesislib.experiments import scales, sections
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import launch
+from thesislib.runs.growth import growth
 from thesislib.runs.results import Results
 
 REFERENCE = Path(__file__).parents[1] / "figures" / "reference"
@@ -56,8 +57,8 @@ def test_the_test_images_have_no_part_in_the_choice(scale):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_it_is_tested_on_fresh_seeds(scale):
-    """Which no other section has: also with ten of them, and members of an ensemble of independent networks."""
-    others = [name for name in sections.SECTIONS if name != "10_better_ensembles"]
+    """Which nothing is chosen by: also with ten of them, and members of an ensemble of independent networks."""
+    others = [name for name in sections.SECTIONS if name not in ("10_better_ensembles", "10-2_ten_members")]
     ten = sections.rows("10_better_ensembles", scale, seeds=10)
     assert {row.seed for row in ten} == set(range(scales.FRESH, scales.FRESH + 10))
     seen = {row.run.seed for name in others for row in sections.rows(name, scale, seeds=10)}
@@ -72,6 +73,23 @@ def test_all_have_the_budget_of_five_cycles(scale):
         budgets[key] = budgets.get(key, 0) + row.run.epochs / size.cycle / len(size.networks)
     assert set(budgets.values()) == {5}
     assert {role for _, role in budgets} == {"mean", "live"}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_ten_members_are_the_five_and_five_more(scale):
+    """Of the same settings and seeds, each with twice the budget."""
+    size, five = SCALES[scale], sections.rows("10_better_ensembles", scale)
+    found = {
+        (row.label, row.seed, row.member, row.network): row.run for row in sections.rows("10-2_ten_members", scale)
+    }
+    for label in (size.better, "plain means", "plain snapshots"):
+        for row in (row for row in five if row.label == label):
+            assert found[label, row.seed, None, row.network].replace(epochs=row.run.epochs) == row.run
+    for row in (row for row in five if row.label == "independent"):
+        assert found["independent", row.seed, row.member, row.network] == row.run
+    assert len({label for label, *_ in found} - {size.better}) == 6 + (size.better not in ("s = 3", "s = 10"))
+    budget = sum(run.epochs for (label, seed, *_), run in found.items() if (label, seed) == ("independent", 10))
+    assert budget == 10 * size.cycle * len(size.networks)
 
 
 def test_an_opponent_is_there_at_the_rate_that_was_chosen_for_it_too(monkeypatch):
@@ -158,10 +176,34 @@ def test_gains_are_against_the_same_seed_and_severity():
         for label, accuracy, nll in (("plain snapshots", 0.5, 0.3), ("SWA", 0.52, 0.2))
         for seed in (0, 1) for severity in (0, 1)
     ]  # fmt: skip
-    found = shift.gains(pd.DataFrame(rows))
+    found = better.gains(pd.DataFrame(rows), "severity", "plain snapshots")
     assert set(found["label"]) == {"SWA"}
     assert list(found["accuracy_gain"]) == pytest.approx([2.0] * 4)
     assert list(found["nll_gain"]) == pytest.approx([0.1, 0.2] * 2)
+
+
+def test_members_are_added_one_by_one(trained):
+    """The first is a network alone, the last the whole ensemble."""
+    growing, whole = better.growth(trained), better.table(trained).set_index("label")
+    for label, members in (("s = 10", 5), ("plain snapshots", 5), ("MultiSWA", 2)):
+        some = growing[growing["label"] == label].set_index("members")
+        assert list(some.index) == [*range(1, members + 1)]
+        for score in ("accuracy_ensemble", rates.SCORE):
+            assert some.loc[members, score] == pytest.approx(whole.loc[label, score])
+    three = better.growth(trained, most=3)
+    assert three["members"].max() == 3
+    pd.testing.assert_frame_equal(three.reset_index(drop=True), growing[growing["members"] <= 3].reset_index(drop=True))
+
+
+def test_each_is_compared_with_plain_means_beside_its_n(trained):
+    compared = better.against_plain(trained, members=5).set_index(["score", "label"])
+    values = better.table(trained).set_index("label")[rates.SCORE]
+    row = compared.loc[(rates.SCORE, "s = 10")]
+    assert row["difference"] == pytest.approx(values["s = 10"] - values["plain means"], abs=2e-3)
+    (run,) = [row.run for row in trained if row.label == "s = 10"]
+    assert row["N"] == pytest.approx(growth(run))
+    assert np.isnan(compared.loc[(rates.SCORE, "MultiSWA"), "N"])
+    assert ("accuracy_ensemble", "plain means") not in compared.index
 
 
 def test_what_is_shown_of_both_rates_is_the_scales(monkeypatch):

@@ -28,8 +28,13 @@ def test_every_section_at_every_scale(scale, section):
     for (origin, role, label, _), rows in settings.items():
         of_ensembles = origin == "7_ensembles" or role == "between"
         seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
-        seeds = size.fresh_seeds if origin == "10_better_ensembles" else seeds
-        counts = {"independent": 5, "two of half": 2, "five full": 5, "MultiSWA": 2}
+        seeds = size.fresh_seeds if origin in ("10_better_ensembles", "10-2_ten_members") else seeds
+        counts = {
+            "independent": 10 if origin == "10-2_ten_members" else 5,
+            "two of half": 2,
+            "five full": 5,
+            "MultiSWA": 2,
+        }
         members = counts.get(label.removesuffix(", rate chosen"), 0)
         assert [(row.seed, row.member) for row in rows] == [
             (seed, m) for seed in seeds for m in (range(1, members + 1) if members else [None])
@@ -118,7 +123,7 @@ def test_runs_of_different_length_measure_the_same_distance():
 def test_what_costs_a_chapter_waits_until_it_is_named():
     assert sections.usual("smoke") == list(sections.SECTIONS)
     for scale in sections.SCALES.keys() - {"smoke"}:
-        assert sections.SECTIONS.keys() - sections.usual(scale) == {"7-1_rates", "10-1_variants"}
+        assert sections.SECTIONS.keys() - sections.usual(scale) == {"7-1_rates", "10-1_variants", "10-2_ten_members"}
     with pytest.raises(UserError, match="unknown scale 'huge': choose from smoke"):
         sections.usual("huge")
 
@@ -147,8 +152,7 @@ def test_sections_share_runs():
     assert baseline <= ids(sections.rows("2-1_width", "laptop"))
     assert baseline <= ids(sections.rows("2-2_strength", "laptop"))
     everything = ids(sections.rows("9_claims", "laptop"))
-    without = ("0_explore", "6-1_controls", "7-1_rates", "9_claims", "10-1_variants", "10_better_ensembles")
-    rows = {s: sections.rows(s, "laptop") for s in sections.SECTIONS if s not in without}
+    rows = {s: sections.rows(s, "laptop") for s in sections.CLAIMED}
     rows["7_ensembles"] = [row for row in rows["7_ensembles"] if row.role == "curve"]
     others = [ids(some) for some in rows.values()]
     assert everything == set().union(*others)

@@ -1,32 +1,36 @@
 """Do hills make better ensembles, once each member is a mean of weights? Sections 10.1 and 10.
 
 Section 10-1_variants tries variants on training images that were held back, `Scale.better` keeps the one that was
-chosen, section 10 tests it on fresh seeds and test images. docs/RULES.md has the rules.
+chosen, section 10 tests it on fresh seeds and test images, section 10-2_ten_members takes twice as many members.
+docs/RULES.md has the rules.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from thesislib.analysis import comparisons, ensembles
+from thesislib.analysis import scores as metrics
+from thesislib.analysis.ensembles import Which
 from thesislib.analysis.rates import SCORE
 from thesislib.experiments.scales import SCALES
-from thesislib.experiments.sections import Average
-from thesislib.runs.results import Results, spreads
+from thesislib.experiments.sections import MEMBERS, Average
+from thesislib.runs.cache import Computed
+from thesislib.runs.growth import growth as growth_of
+from thesislib.runs.results import Result, Results, spreads
 
-#: Members of an ensemble: the last five snapshots of a run.
-MEMBERS = 5
 #: How the labels of runs without a hill begin.
 _REFERENCE = "no term"
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 
-def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
+def table(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
     """`ensembles.table` whose members are what the rows' roles say, "live" or "mean", in the order of the labels."""
-    found = [ensembles.table(some, average, MEMBERS, which) for some, which in ensembles.by_members(results)]
+    found = [ensembles.table(some, average, members, which) for some, which in ensembles.by_members(results)]
     return in_order(pd.concat(found, ignore_index=True), results)
 
 
@@ -37,10 +41,39 @@ def at_scales_rate(results: Results) -> Results:
     return Results(rows, results.scale, results.section)
 
 
-def growth(results: Results, average: Average = "probabilities") -> pd.DataFrame:
-    """`ensembles.growth` with members as in `table`."""
-    found = [ensembles.growth(some, average, MEMBERS, which) for some, which in ensembles.by_members(results)]
+def growth(results: Results, average: Average = "probabilities", most: int = MEMBERS) -> pd.DataFrame:
+    """Accuracy and scaled NLL of every ensemble's first members, `most` at the end; members as in `table`.
+
+    One row an ensemble and number of members: label, network, seed, members, accuracy_ensemble, nll_ensemble_scaled.
+    """
+    found = [
+        some.map(_growth, "one-by-one", version=1, average=average, most=most, which=which)
+        for some, which in ensembles.by_members(results)
+    ]
     return in_order(pd.concat(found, ignore_index=True), results)
+
+
+def _growth(runs: list[Result], average: Average, most: int, which: Which) -> Computed:
+    logits, labels = ensembles.members(runs, which=which)[:most], ensembles.labels_of(runs[0])
+    whole = [ensembles.combine(logits[:k], average) for k in range(1, len(logits) + 1)]
+    return {
+        "members": np.arange(1, len(logits) + 1),
+        "accuracy_ensemble": np.array([metrics.accuracy(x, labels) for x in whole]),
+        SCORE: np.array([metrics.scaled(metrics.nll, x, labels) for x in whole]),
+    }
+
+
+def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
+    """By how much better than the `reference` label's every ensemble is, at the same seed and value of column `by`.
+
+    Columns accuracy_gain, in points, and nll_gain, in nats; positive is better. The reference has no rows.
+    """
+    keys = ["network", "seed", by]
+    base = scores[scores["label"] == reference].drop(columns="label")
+    both = scores[scores["label"] != reference].merge(base, on=keys, suffixes=("", "_of_reference"))
+    accuracy = both["accuracy_ensemble"] - both["accuracy_ensemble_of_reference"]
+    nll = both[f"{SCORE}_of_reference"] - both[SCORE]
+    return both[["label", *keys]].assign(accuracy_gain=100 * accuracy, nll_gain=nll)
 
 
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
@@ -81,6 +114,15 @@ def against_hills(results: Results, scores: pd.DataFrame, average: Average = "pr
     columns = ("accuracy_ensemble", SCORE, "brier_ensemble_scaled")
     hills = SCALES[results.scale].better
     return comparisons.against(results, scores, hills, columns, last=MEMBERS, average=average)
+
+
+def against_plain(results: Results, members: int = 2 * MEMBERS) -> pd.DataFrame:
+    """Each label against plain means (`comparisons.against`), ensembles of so many members, and N of its hills."""
+    scores = table(results, members=members)
+    compared = comparisons.against(results, scores, "plain means", last=members)
+    n = {row.label: growth_of(row.run) for row in results if row.run.strength}
+    compared.insert(2, "N", compared["label"].map(n))
+    return compared
 
 
 def verdict(compared: pd.DataFrame) -> Verdict:

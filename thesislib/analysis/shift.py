@@ -16,11 +16,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from thesislib.analysis import better, ensembles, rates, scores
-from thesislib.analysis.better import MEMBERS
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.datasets import facts
-from thesislib.experiments.sections import Average
+from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
@@ -76,19 +75,6 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
         for some, which in ensembles.by_members(results)
     ]
     return better.in_order(pd.concat(found, ignore_index=True), results)
-
-
-def gains(shifted: pd.DataFrame, reference: str = "plain snapshots") -> pd.DataFrame:
-    """By how much better than the `reference` label's every ensemble in a `table` is, at the same seed and severity.
-
-    Columns accuracy_gain, in points, and nll_gain, in nats; positive is better. The reference has no rows.
-    """
-    keys = ["network", "seed", "severity"]
-    base = shifted[shifted["label"] == reference].drop(columns="label")
-    both = shifted[shifted["label"] != reference].merge(base, on=keys, suffixes=("", "_of_reference"))
-    accuracy = both["accuracy_ensemble"] - both["accuracy_ensemble_of_reference"]
-    nll = both[f"{rates.SCORE}_of_reference"] - both[rates.SCORE]
-    return both[["label", *keys]].assign(accuracy_gain=100 * accuracy, nll_gain=nll)
 
 
 def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:

@@ -72,5 +72,6 @@ TABLES = {
     "10-1_variants_scores": "Ensembles of five members on validation images, the lowest scaled NLL first",
     "10_better_ensembles_scores": "Ensembles on test images, the lowest scaled NLL first",
     "10_better_ensembles_compared": "Opponents against the chosen hills, paired by seed",
+    "10-2_ten_members_compared": "Ten members against ten plain means, paired by seed",
     "9_claims": "Every part of every claim: effect, 95 % interval, verdict",
 }

@@ -48,9 +48,9 @@ class Scale:
     better: str = "s = 10"
     #: fields of all runs of sections 10 and 10-1, where those of the scale take too long
     better_fields: Mapping[str, Any] = field(default_factory=dict)
-    #: sections that are made only when they are named: their answers are frozen in `opponent_rates` and `better`, and
-    #: they cost about as much as all others together
-    on_demand: tuple[str, ...] = ("7-1_rates", "10-1_variants")
+    #: sections that are made only when they are named: they cost more than all others together; what 7-1 and 10-1
+    #: answer is frozen in `opponent_rates` and `better`
+    on_demand: tuple[str, ...] = ("7-1_rates", "10-1_variants", "10-2_ten_members")
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first

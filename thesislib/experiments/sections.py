@@ -31,6 +31,8 @@ NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
 AVERAGED = ("constant", "s = 10", "s = 100")
 #: Roles in section 7 that no claim of the thesis is about.
 BEYOND_THESIS = ("chosen", "full", "means")
+#: Members of section 10's ensembles, a cycle each.
+MEMBERS = 5
 #: Strengths of section 10.1, and the one around which it varies the rest.
 VARIED = (1.0, 3.0, 10.0, 30.0)
 AROUND = 10.0
@@ -384,7 +386,9 @@ def variants(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
         yield replace(row, run=_held_back(row.run).replace(**scale.better_fields))
 
 
-def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None) -> Iterable[Row]:
+def _variants(
+    scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None, cycles: int = MEMBERS
+) -> Iterable[Row]:
     """A few strengths; around one of them shorter and longer means, other schedules, hills at the means; other hills.
 
     Those do not see how long filters are, where there are some, or are in function space. The latter have cycles of
@@ -392,7 +396,7 @@ def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None)
     """
 
     def means(label: str, share: float = 0.5, role: str = "mean", **fields: Any) -> list[Row]:
-        fields = {"cycles": 5, "seeds": seeds, "member_epochs": scale.of(share)} | fields
+        fields = {"cycles": cycles, "seeds": seeds, "member_epochs": scale.of(share)} | fields
         return labelled(label, _every_cycle(scale, **fields), role)
 
     yield from means("no term", strength=0)
@@ -410,9 +414,9 @@ def _variants(scale: Scale, seeds: tuple[int, ...], strengths: Strengths = None)
     if scale.runs()[0].convolutional:
         yield from means(f"{name}, filters", distance="filters", **around)
     short = scale.of(0.8)  # of each batch of 160 images 32 are the probe's
-    cycles = {"cycle": short, "minima_every": short, "epochs": 5 * short, "member_epochs": max(1, short // 2)}
+    length = {"cycle": short, "minima_every": short, "epochs": cycles * short, "member_epochs": max(1, short // 2)}
     for s in IN_FUNCTION_SPACE:
-        yield from means(f"{_name(s)}, function", strength=s, distance="function", width=FUNCTION_WIDTH, **cycles)
+        yield from means(f"{_name(s)}, function", strength=s, distance="function", width=FUNCTION_WIDTH, **length)
 
 
 @section("10_better_ensembles")
@@ -445,6 +449,21 @@ def _hills_and_opponents(scale: Scale, seeds: tuple[int, ...]) -> Iterable[Row]:
         if factor != 1:
             label = f"{row.label.replace('constant', 'plain snapshots')}, rate chosen"
             yield replace(row, label=label, run=row.run.replace(lr=factor * row.run.lr))
+
+
+@section("10-2_ten_members")
+def ten_members(scale: Scale) -> Iterable[Row]:
+    """10.2: twice as long, so ten members. Do hills gain more with each, and which hills? On section 10's seeds."""
+    chosen = ("no term", scale.better, *map(_name, VARIED))
+    for row in _variants(scale, scale.fresh_seeds, cycles=2 * MEMBERS):
+        row = replace(row, run=row.run.replace(**scale.better_fields))
+        if row.label in chosen:
+            yield replace(row, label="plain means") if row.label == "no term" else row
+        if row.label == "no term":
+            yield replace(row, label="plain snapshots", role="live")
+    short = scale.runs(cycles=1, seeds=scale.fresh_seeds, strength=0, lr_schedule="cosine")
+    for row in independent("independent", short, 2 * MEMBERS):
+        yield replace(row, run=row.run.replace(**scale.better_fields))
 
 
 def usual(scale: str) -> list[str]:

@@ -105,7 +105,8 @@ def compared(found: pd.DataFrame) -> pd.DataFrame:
     for row in found.itertuples():
         title, factor = names[row.score]
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
-        rows.setdefault(row.label, {})[title] = f"{shown} {row.verdict}"
+        n = {"N": f"{row.N:.3g}" if pd.notna(row.N) else ""} if "N" in found else {}
+        rows.setdefault(row.label, n)[title] = f"{shown} {row.verdict}"
     return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
 
 
@@ -154,7 +155,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     of a table with a row a seed; every number if none are given.
     """
     match name:
-        case "7_ensembles_compared" | "7_ensembles_fair_compared" | "10_better_ensembles_compared":
+        case _ if name.endswith("_compared"):
             return compared(frame)
         case "7-1_rates_scores":
             return rates.summary(frame).rename(columns=heading)
