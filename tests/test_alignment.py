@@ -8,6 +8,7 @@ from torch import nn
 from thesislib.analysis.alignment import align, hidden_units, permuted
 from thesislib.flat import FlatParameters
 from thesislib.models import build, mlp
+from thesislib.system.errors import UserError
 
 #: Number of groups: hidden layers; inner channels of the blocks and the channels that stages add to the residual
 #: stream (ResNet-20: 9 + 3; ResNet-34 with projections: 16 + 4); MobileNetV2: stem, 17 expansions less the one that the
@@ -98,9 +99,18 @@ def test_units_that_join_the_pixels_stay():
 
 def test_what_it_cannot_follow_is_named():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3, groups=2))
-    with pytest.raises(ValueError, match="GroupNorm"):
+    with pytest.raises(UserError, match="GroupNorm"):
         hidden_units(model)
-    with pytest.raises(ValueError, match="groups=2"):
+    with pytest.raises(UserError, match="groups=2"):
         hidden_units(deepcopy(model[::2]))
     with pytest.raises(ValueError, match="12730 weights are not"):
         align(np.zeros(12730), np.zeros(12730), mlp(512, 256))
+
+
+def test_pooling_keeps_channels_in_their_places():
+    """The small network of docs/EXTENDING.md."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3), nn.Tanh(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(5 * 25, 3),
+    )  # fmt: skip
+    assert [len(units) for units in hidden_units(model)] == [6, 5]

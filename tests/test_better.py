@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from thesislib import datasets
-from thesislib.analysis import better, ensembles, evaluator, rates, shift
+from thesislib.analysis import barriers, better, ensembles, evaluator, rates, shift
 from thesislib.experiments import scales, sections
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import launch
@@ -190,9 +190,19 @@ def test_members_are_added_one_by_one(trained):
         assert list(some.index) == [*range(1, members + 1)]
         for score in ("accuracy_ensemble", rates.SCORE):
             assert some.loc[members, score] == pytest.approx(whole.loc[label, score])
-    three = better.growth(trained, most=3)
-    assert three["members"].max() == 3
-    pd.testing.assert_frame_equal(three.reset_index(drop=True), growing[growing["members"] <= 3].reset_index(drop=True))
+    three = better.growth(trained, members=3).set_index(["label", "members"])
+    last = better.table(trained, members=3).set_index("label")
+    assert three.loc[("s = 10", 3), rates.SCORE] == pytest.approx(last.loc["s = 10", rates.SCORE]), "the last three"
+
+
+def test_barriers_are_between_the_members(trained):
+    """Of a run with more snapshots between its last ones alone."""
+    whole = barriers.lines(trained.only("plain snapshots"), 100, points=3)
+    last = barriers.lines(trained.only("plain snapshots"), 100, points=3, last=3)
+    assert (whole["pair"].nunique(), last["pair"].nunique()) == (4, 2)
+    numbers = ["t", "train_loss", "test_accuracy"]
+    expected = whole.loc[whole["pair"] >= 2, numbers].reset_index(drop=True)
+    pd.testing.assert_frame_equal(last[numbers].reset_index(drop=True), expected)
 
 
 def test_each_is_compared_with_plain_means_beside_its_n(trained):

@@ -14,6 +14,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.runs import archive
 from thesislib.runs.growth import LEFT
 from thesislib.runs.results import Results, Row
+from thesislib.system.files import Broken
 
 
 def test_a_hill_costs_a_share_of_the_epoch_without():
@@ -139,3 +140,12 @@ def test_the_thesis_printed_numbers_stand_beside_ours(tiny, monkeypatch):
     ours = [row.result.summary["squared_distances"][0] for row in rows]
     assert list(table["ratio"]) == pytest.approx([ours[0] / 19, ours[1] / 69], abs=1e-3)
     assert claims.published_values(Results([], "laptop")).empty
+
+
+def test_what_images_say_is_missed_only_where_weights_are_archived(finished):
+    """A file that is broken is no archive: it is said."""
+    results = Results({"run": [finished.run]})
+    path = finished.folder / "minimum-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(Broken):
+        predictions.hits(results)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -355,3 +356,22 @@ def test_a_place_in_somebody_elses_group_is_none_of_ours(tiny, rank):
     alone = thesislib("run", *flags, **group)
     assert (alone.returncode, alone.stderr) == (0, "")
     assert alone.stdout.startswith(f"run {store.run_id(tiny)} finished after 6 epochs")
+
+
+def test_who_leaves_a_question_says_no(tiny, capsys, monkeypatch):
+    """Ctrl-D."""
+    launch.execute(tiny)
+    asked = io.StringIO()
+    asked.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", asked)
+    assert main(["clean"]) == 1
+    assert "nothing deleted" in capsys.readouterr().out
+    assert store.is_done(tiny)
+
+
+def test_what_a_command_cannot_use_it_does_not_take(capsys):
+    with pytest.raises(SystemExit):
+        main(["report", "--seeds", "3"])
+    assert "unrecognized arguments: --seeds 3" in capsys.readouterr().err
+    assert main(["list", "--runs", "--section", "1_baseline"]) == 2
+    assert "--runs lists every run: leave out --section" in capsys.readouterr().err

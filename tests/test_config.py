@@ -97,3 +97,9 @@ def test_no_number_of_a_run_is_one_that_processors_take_for_zero():
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: input should be 1e-30 or more"):
             make_run(**{name: 5e-324})
     assert digest(make_run(momentum=-0.0), "x") == digest(make_run(momentum=0.0), "x")
+
+
+def test_names_of_ones_own_are_not_taken_for_the_packages():
+    """Networks and data that begin like one of the package's."""
+    run = Run(data="mnist_color", augment=True, model="mlpmixer:net", statistics_images=10, distance="filters")
+    assert run.model == "mlpmixer:net"

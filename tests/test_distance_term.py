@@ -145,3 +145,18 @@ def test_half_precision_takes_torchs_way():
     term.visit()
     model(torch.ones(1, 3).bfloat16()).sum().backward()
     assert term.add_gradient() == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"distance": "function"}, "distance must be weights or filters, not 'function'"),
+        ({"minima": "Single"}, "should be 'single', 'multiple' or 'merge', not 'Single'"),
+        ({"merge": "median"}, "should be 'recursive', 'mean' or 'widen', not 'median'"),
+        ({"width": 0}, "width: input should be greater than 0, not 0"),
+        ({"strength": -1}, "strength: input should be greater than or equal to 0, not -1"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(given, says):
+    with pytest.raises(UserError, match=says):
+        DistanceTerm(torch.nn.Linear(3, 2), **given)

@@ -80,3 +80,10 @@ def test_numbers_are_shown_with_the_digits_that_they_have(docs, values, shown):
 
 def test_an_ensemble_better_than_all_independent_networks_reads_so(docs):
     assert docs.spread(pd.Series([5.0, 5.0], name="equivalent")) == "≥ 5"
+    assert docs.spread(pd.Series([1.0, 1.0], name="equivalent")) == "≤ 1", "no better than one"
+
+
+def test_a_heading_without_anything_below_it_is_left_out(docs):
+    first, empty = [("text", "first"), ("figure", "")], [("text", "### Three"), ("text", "this"), ("figure", "")]
+    shown = [*first, ("text", "### Two"), ("text", "that"), ("table", ""), ("figure", "![x](x.png)"), *empty]
+    assert docs._with_something(shown) == shown[:6]

@@ -237,3 +237,42 @@ def test_snapshots_stand_beside_the_means_of_their_cycles(tiny):
         assert row["nll_ensemble_scaled"] == pytest.approx(found["nll_ensemble_scaled"])
     with pytest.raises(UserError, match="has no mean members"):
         ensembles.live_and_mean(trained({"a": [tiny]}))
+
+
+def test_what_is_no_number_wins_nothing():
+    """One label diverged with every seed; a misspelt reference is one line."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "images": 1000, "accuracy_mean": 0.9,
+         "accuracy_ensemble": accuracy + seed / 1000, "nll_ensemble_scaled": 0.3}
+        for label, accuracy in (("plain", 0.9), ("dead", np.nan), ("good", 0.95)) for seed in range(4)
+    ]  # fmt: skip
+    found = comparisons.against(NONE, pd.DataFrame(rows), "plain", ["accuracy_ensemble"]).set_index("label")
+    assert found.loc["dead", "verdict"] == "undecided"
+    assert found.loc["good", "verdict"] == "wins"
+    with pytest.raises(UserError, match="no ensemble 'plan': choose from plain, dead, good"):
+        comparisons.against(NONE, pd.DataFrame(rows), "plan")
+
+
+def test_an_ensemble_that_died_with_every_seed_is_undecided(tiny):
+    """Also where images are known: none is left to compare."""
+    results = trained({"plain": [tiny], "dead": [tiny.replace(lr=1e6)]})
+    table = ensembles.table(results.only("plain"))
+    table = pd.concat([table, table.assign(label="dead", nll_ensemble_scaled=np.nan)], ignore_index=True)
+    (row,) = comparisons.against(results, table, "plain", ["nll_ensemble_scaled"]).to_dict("records")
+    assert (row["verdict"], row["n"]) == ("undecided", 0)
+
+
+def test_holm_is_over_all_networks():
+    """A scale with two networks makes twice as many comparisons."""
+    rng = np.random.default_rng(3)
+    rows = [
+        {"label": label, "network": network, "seed": seed, "images": 1000, "accuracy_mean": 0.9,
+         "nll_ensemble_scaled": 0.3 + shift + rng.normal() / 100}
+        for network in ("one", "two") for label, shift in (("plain", 0), ("good", -0.02)) for seed in range(5)
+    ]  # fmt: skip
+    both = comparisons.against(NONE, pd.DataFrame(rows), "plain", ["nll_ensemble_scaled"])
+    each = [
+        comparisons.against(NONE, pd.DataFrame(rows).query("network == @name"), "plain", ["nll_ensemble_scaled"])
+        for name in ("one", "two")
+    ]
+    assert list(both["p"]) == pytest.approx(holm(np.array([one["p"].item() for one in each])))

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from thesislib.analysis.evaluator import Evaluator, Point
 from thesislib.analysis.landscape import Plane
 from thesislib.config import Run
 from thesislib.minima import Minima
+from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
 
 
@@ -155,3 +158,45 @@ def test_hills_are_the_distance_term(trained, kernel):
     for (j, y), (i, x) in ((p, q) for p in enumerate(ys) for q in enumerate(xs)):
         expected, _ = term_of(term, plane.at(x, y), run.strength)
         assert drawn[j, i] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("merge", ["recursive", "mean", "widen"])
+def test_hills_are_drawn_as_the_run_merges_them(trained, merge):
+    """At a point of the plane the term is what training feels there."""
+    evaluator, minima = trained
+    run = evaluator.run.replace(minima="merge", merge=merge, strength=3.0, width=0.02)
+    plane = Plane(*minima)
+    drawn = landscape.hills(plane, minima, np.array([0.0, 1.5]), np.array([-0.5]), run)
+    hills = landscape.merged(run, minima)
+    for column, x in enumerate((0.0, 1.5)):
+        expected, _ = hills.factors(plane.at(x, -0.5), 3.0)
+        assert drawn[0, column] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_hills_elsewhere_than_in_weight_space_are_not_drawn(trained):
+    evaluator, minima = trained
+    run = evaluator.run.replace(distance="function")
+    with pytest.raises(UserError, match="not with distance function"):
+        landscape.merged(run, minima)
+
+
+NORMED = """
+from torch import nn
+
+def normed(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes))
+"""
+
+
+def test_every_kind_of_batchnorm_has_its_statistics_collected(tmp_path, monkeypatch):
+    """Of a network of one's own, whose layers take vectors."""
+    (tmp_path / "normed.py").write_text(NORMED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    evaluator = Evaluator(Run(train_size=512, test_size=250, model="normed:normed"))
+    evaluator.at(evaluator.flat.theta.clone())
+    norm = next(module for module in evaluator.model.modules() if isinstance(module, nn.BatchNorm1d))
+    images = torch.cat(evaluator._batches(evaluator.train, 512)).flatten(1)
+    outputs = images @ evaluator.model[1].weight.T + evaluator.model[1].bias
+    assert torch.allclose(norm.running_mean, outputs.mean(0), atol=1e-4)

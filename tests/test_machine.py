@@ -2,6 +2,10 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import time
+from multiprocessing import active_children
+from multiprocessing.context import SpawnProcess
 
 import pytest
 import torch
@@ -127,3 +131,34 @@ def test_fp32_is_fp32_on_gpus():
     machine.make_repeatable()
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_what_interrupts_a_pool_ends_its_processes_alone():
+    """A process that somebody else started goes on."""
+    other = SpawnProcess(target=time.sleep, args=(PATIENCE,), daemon=True)
+    other.start()
+    with pytest.raises(KeyboardInterrupt), machine.pool_of(1) as pool:
+        pool.submit(eval, NUMBER).result()
+        (ours,) = [child for child in active_children() if child.pid != other.pid]
+        raise KeyboardInterrupt
+    ours.join(PATIENCE)
+    assert not ours.is_alive()
+    assert other.is_alive()
+    other.kill()
+
+
+def test_threads_that_start_processes_leave_the_script_in_its_place():
+    script = sys.modules["__main__"]
+
+    def start():
+        for _ in range(2):
+            process = machine._Process(target=int)
+            process.start()
+            process.join()
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.modules["__main__"] is script

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from conftest import thesislib
 
-from thesislib.app import notebooks
+from thesislib.app import notebooks, prose
 from thesislib.app.notebooks import notebooks_folder
 from thesislib.experiments import sections
 from thesislib.runs import store
@@ -295,3 +295,17 @@ def test_failures_are_named_and_the_others_finish(hostile):
     assert re.search(r"FAILED 1_baseline +1 runs are missing", process.stdout)
     for section in ("2-2_strength", "2-3_interaction", "8_cost"):
         assert re.search(rf"ok +{section}", process.stdout)
+
+
+def test_ipythons_own_commands_are_no_mistake(tmp_path):
+    """What a notebook says is read past them; one that is half merged is one line, before anything is trained."""
+    cells = [("markdown", "# 1 Title\n\nQuestion"), ("code", "%load_ext autoreload\n!ls\ntl.save(figure, 'one', runs)")]
+    cells += [("code", "<<<<<<< HEAD")]
+    content = {"cells": [{"cell_type": kind, "source": text, "metadata": {}} for kind, text in cells]}
+    path = tmp_path / "mine.ipynb"
+    path.write_text(json.dumps(content))
+    section = prose.read(path)
+    assert (section.title, section.question, section.parts) == ("1 Title", "Question", [("figure", "one")])
+    path.write_text("<<<<<<< HEAD\n{}")
+    with pytest.raises(UserError, match="mine.ipynb is no notebook .* half merged"):
+        prose.read(path)

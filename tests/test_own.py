@@ -13,7 +13,9 @@ from conftest import TINY, thesislib
 from thesislib import datasets, models
 from thesislib.batches import Images, splits
 from thesislib.config import Run
+from thesislib.experiments import own as experiments_own
 from thesislib.runs import launch, store
+from thesislib.runs.growth import growth
 from thesislib.system import own
 from thesislib.system.errors import UserError
 
@@ -192,3 +194,35 @@ def test_any_network_for_any_data(photographs):
 def test_a_name_of_ones_own_has_a_colon():
     assert own.is_own("a.b:c")
     assert not own.is_own("mlp")
+
+
+def test_code_that_cannot_be_read_is_one_line(modules):
+    """A package with a mistake in it; a module in another encoding that says so, or does not."""
+    (modules / "badpkg").mkdir()
+    (modules / "badpkg" / "__init__.py").write_text("def f(:\n")
+    (modules / "badpkg" / "net.py").write_text("")
+    with pytest.raises(UserError, match=r"badpkg.net:f: SyntaxError: .*__init__.py, line 1"):
+        own.digest("badpkg.net:f")
+    text = "# Gr\xf6\xdfe\ndef f(d, w):\n    return 1 / (1 + w * d)\n"
+    (modules / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\n" + text.encode("latin-1"))
+    assert "Größe" in own.source("latin:f")
+    (modules / "unsaid.py").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="unsaid:f: SyntaxError: invalid or missing encoding"):
+        own.source("unsaid:f")
+
+
+def test_settings_that_do_not_fit_are_one_line():
+    """A seed among a setting's fields, seeds that are none; a single run needs no list."""
+    for name in ("seed", "seeds"):
+        with pytest.raises(UserError, match=f"a: {name} is no field here: .* seeds=\\[3\\]"):
+            experiments_own.rows({"a": {name: 3}}, "smoke")
+    with pytest.raises(UserError, match="parameter seeds: .*, not -1"):
+        experiments_own.rows({"a": {"strength": 0}}, "smoke", seeds=-1)
+    (row,) = experiments_own.rows({"a": TINY}, "smoke")
+    assert (row.run, row.label) == (TINY, "a")
+
+
+def test_n_is_not_known_of_a_kernel_of_ones_own(modules):
+    """Its slope at the top is not -w: `laplace` is a thousand times as steep."""
+    assert growth(TINY) > 0
+    assert np.isnan(growth(OWN))

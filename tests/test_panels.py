@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import PATIENCE, TINY, trained
+from matplotlib.collections import PolyCollection
 from PIL import Image
 
 from thesislib import datasets
@@ -271,3 +272,32 @@ def test_runs_shorter_than_a_cycle_are_one_line(tiny):
     results = trained({"s = 1": [tiny.replace(cycle=10)]})
     with pytest.raises(UserError, match="no run is as long as a cycle: 6 epochs of 10; give cycle=6 or less"):
         curves.lengths(results)
+
+
+def test_columns_and_fields_that_are_not_there_are_one_line(tiny):
+    """And those without a name for axes have their own."""
+    none = trained({"plain": [tiny.replace(minima_every=None)]})
+    assert [axis.get_ylabel() for axis in curves.curves(none).axes] == ["test accuracy"], "no minima, so no distance"
+    with pytest.raises(UserError, match="no column acuracy: choose from epoch, train_loss"):
+        curves.curves(none, ["acuracy"])
+    with pytest.raises(UserError, match="no column acuracy"):
+        none.table("acuracy")
+    runs = trained({"": [tiny.replace(momentum=mu) for mu in (0.0, 0.9)]})
+    (axis,) = panels.endpoints(runs, "momentum", ["seconds"]).axes
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("momentum", "seconds", "linear")
+    assert list(axis.lines[0].get_xdata()) == [0.0, 0.9]
+    with pytest.raises(UserError, match="a run has no field mu: choose from data, train_size"):
+        panels.endpoints(runs, "mu")
+
+
+def test_each_statement_has_its_own_band():
+    """What counts as the same differs among those that stand in one panel."""
+    rows = [
+        {"claim": "C1", "says": says, "network": "mlp", "verdict": "reproduced", "effect": 0.1, "low": 0.0, "high": 0.2,
+         "margin": margin, "unit": "points"}
+        for says, margin in (("one", 0.2), ("other", 0.5))
+    ]  # fmt: skip
+    axis = panels.forest(pd.DataFrame(rows)).axes[1]
+    (band,) = [child for child in axis.collections if isinstance(child, PolyCollection)]
+    corners = {(round(x, 3), round(y, 3)) for x, y in band.get_paths()[0].vertices}
+    assert corners == {(s * m, y + e) for m, y in ((0.2, 0), (0.5, 1)) for s in (-1, 1) for e in (-0.5, 0.5)}

@@ -37,7 +37,7 @@ CONV = Run(
 )  # fmt: skip
 
 #: What each of the processes does that torchrun starts: trains the runs, prints nothing, stores what it has; then
-#: one BatchNorm alone.
+#: one BatchNorm of each kind alone.
 SCRIPT = """
 import sys
 import numpy as np
@@ -56,18 +56,19 @@ with parallel.together("cpu"):
         rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
         np.savez(f"{digest(run, '')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
                  minima=torch.stack(trainer.minima.visited).numpy())
-    torch.manual_seed(0)
-    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
-    layer = nn.BatchNorm2d(3, dtype=torch.float64)
-    parallel.share_batch_statistics(layer)
-    own = parallel.share(8)
-    part = x[own].clone().requires_grad_()
-    out = layer(part)
-    (out * y[own]).mean().backward()
-    gradients = [layer.weight.grad, layer.bias.grad]
-    parallel.average(gradients)
-    np.savez(f"norm-{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
-             weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
+    for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        torch.manual_seed(0)
+        x, y = torch.randn(2, 8, 3, *[4] * int(kind.__name__[-2]), dtype=torch.float64)
+        layer = kind(3, dtype=torch.float64)
+        parallel.share_batch_statistics(layer)
+        own = parallel.share(8)
+        part = x[own].clone().requires_grad_()
+        out = layer(part)
+        (out * y[own]).mean().backward()
+        gradients = [layer.weight.grad, layer.bias.grad]
+        parallel.average(gradients)
+        np.savez(f"{kind.__name__}-{parallel.rank()}.npz", out=out.detach(), x=part.grad / parallel.size(),
+                 weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
 """
 
 #: Trains a run and keeps its folder as it was after three epochs.
@@ -104,7 +105,7 @@ def torchrun(processes, *arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory):
-    """What both of two processes have at the end, by name: a run's, or "norm"."""
+    """What both of two processes have at the end, by name: a run's, or a kind of BatchNorm."""
     folder = tmp_path_factory.mktemp("two")
     write_photographs(folder)
     (folder / "script.py").write_text(SCRIPT)
@@ -135,12 +136,14 @@ def test_two_processes_are_one(run, on_two, photographs):
     assert first["rows"][:, 4] == pytest.approx([row.get("d_0", -1.0) for row in rows], rel=1e-3)
 
 
-def test_batchnorm_sees_the_whole_batch(on_two):
-    parts = on_two("norm")
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_batchnorm_sees_the_whole_batch(dimensions, on_two):
+    kind = getattr(torch.nn, f"BatchNorm{dimensions}d")
+    parts = on_two(kind.__name__)
     torch.manual_seed(0)
-    x, y = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64)
+    x, y = torch.randn(2, 8, 3, *[4] * dimensions, dtype=torch.float64)
     x.requires_grad_()
-    layer = torch.nn.BatchNorm2d(3, dtype=torch.float64)
+    layer = kind(3, dtype=torch.float64)
     out = layer(x)
     (out * y).mean().backward()
     assert np.allclose(np.concatenate([p["out"] for p in parts]), out.detach(), rtol=1e-12, atol=1e-12)

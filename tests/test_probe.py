@@ -140,3 +140,10 @@ def test_old_ids_stay():
 def test_what_it_does_not_go_with_is_refused(fields):
     with pytest.raises(UserError, match="distance function is for minima multiple"):
         make_run(**Run(distance="function", minima="multiple").model_dump() | fields)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    """Each would have all of its images beside a share of the batch."""
+    monkeypatch.setattr("thesislib.system.probe.parallel.size", lambda: 2)
+    with pytest.raises(UserError, match="one process: start the run without torchrun"):
+        Trainer(FUNCTION)

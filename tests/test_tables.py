@@ -97,3 +97,26 @@ def test_a_document_takes_them(tmp_path):
         process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert process.returncode == 0, process.stdout[-3000:]
     assert "Overfull" not in process.stdout
+
+
+def compared(*networks):
+    return pd.DataFrame(
+        [
+            {"score": "nll_ensemble_scaled", "label": "SWA", "network": network, "difference": k, "low": k - 1,
+             "high": k + 1, "verdict": verdict}
+            for k, (network, verdict) in enumerate(zip(networks, ("wins", "loses"), strict=False))
+        ]
+    )  # fmt: skip
+
+
+def test_no_network_takes_the_place_of_another():
+    """A scale with several of them: each has a row, and its name."""
+    found = readable(compared("resnet32", "mobilenetv2"), "7_ensembles_compared")
+    assert list(found["setting"]) == ["SWA, resnet32", "SWA, mobilenetv2"]
+    assert [cell.split()[-1] for cell in found["NLL, 0.001 nats"]] == ["wins", "loses"]
+    assert list(readable(compared("mlp"), "any name")["setting"]) == ["SWA"]
+
+
+def test_a_table_of_ones_own_may_have_any_name():
+    own = pd.DataFrame({"label": ["a", "b"], "loss": [0.1, 0.2]})
+    assert list(readable(own, "mine_compared")["setting"]) == ["a", "b"]

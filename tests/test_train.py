@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -371,3 +372,25 @@ def test_rows_know_the_parts_of_the_distance(photographs):
     assert "d_0_radial" not in rows[0]
     assert rows[1]["d_0_radial"] == rows[1]["d_0_angular"] == 0
     assert 0 < rows[2]["d_0_radial"] + rows[2]["d_0_angular"] < rows[2]["d_0"]
+
+
+FROZEN = """
+from torch import nn
+
+def frozen(shape, classes):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, classes))
+    model[1].requires_grad_(False)
+    return model
+"""
+
+
+def test_averaged_weights_are_the_trainable_ones(tiny, tmp_path, monkeypatch):
+    """As everywhere: a layer that is frozen is no part of theta."""
+    (tmp_path / "frozen.py").write_text(FROZEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr("sys.path", [*sys.path])
+    trainer = Trainer(tiny.replace(model="frozen:frozen", minima_every=None, swa_from=1, epochs=2))
+    assert len(trainer.snapshot()["theta"]) == len(trainer.flat.theta) == 90
+    trainer.epoch()
+    assert np.array_equal(trainer.snapshot()["theta"], trainer.flat.theta), "the mean of one"

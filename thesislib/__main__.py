@@ -70,6 +70,8 @@ def _first_process() -> bool:
 
 def _list(options: Namespace) -> int:
     """Sections, with their runs done and missing; or all runs on disk."""
+    if options.runs and options.section:
+        raise UserError("--runs lists every run: leave out --section")
     if options.runs:
         # Imported here: the other commands need not wait for it.
         from thesislib.runs import listing
@@ -271,7 +273,7 @@ def _tensorboard(options: Namespace) -> int:
 
     if options.port is not None and not 0 <= options.port < 2**16:
         raise UserError(f"--port: must be from 0 to 65535, not {options.port}")
-    return board.serve(options.scale, options.section, options.port)
+    return board.serve(options.scale, options.section, options.port, options.seeds)
 
 
 def _clean_figures() -> int:
@@ -310,7 +312,7 @@ def _clean(options: Namespace) -> int:
         print(f"no {what} in {folder}")
         return 0
     question = f"delete {len(runs)} {what} in {folder}? [y/N] "
-    if not options.yes and (not sys.stdin.isatty() or input(question).strip().lower() != "y"):
+    if not options.yes and not _agreed(question):
         print(f"nothing deleted: {len(runs)} runs stay in {folder} (--yes deletes them without asking)")
         return 1
     slurm.sent()  # says so if it cannot be read, before anything is deleted
@@ -319,6 +321,13 @@ def _clean(options: Namespace) -> int:
     busy = len(runs) - len(deleted)
     print(f"deleted {len(deleted)} runs" + (f"; {busy} are being trained and stay" if busy else ""))
     return 1 if busy else 0
+
+
+def _agreed(question: str) -> bool:
+    """Whether somebody who can be asked says yes."""
+    with contextlib.suppress(EOFError):  # Ctrl-D
+        return sys.stdin.isatty() and input(question).strip().lower() == "y"
+    return False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -340,22 +349,22 @@ def _parser() -> argparse.ArgumentParser:
 
     scale = _Parser(add_help=False)
     scale.add_argument("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
-    scale.add_argument("--section", nargs="+", default=[], help="only these (the scale's usual ones)", metavar="X")
-    scale.add_argument("--seeds", type=int, help="so many, from 0 on (the scale's own)", metavar="N")
-    add(_list, scale)("--runs", action="store_true", help="every run on disk, of all scales")
-    flag = add(_figures, scale)
+    grid = _Parser(add_help=False, parents=[scale])
+    grid.add_argument("--section", nargs="+", default=[], help="only these (the scale's usual ones)", metavar="X")
+    grid.add_argument("--seeds", type=int, help="so many, from 0 on (the scale's own)", metavar="N")
+    add(_list, grid)("--runs", action="store_true", help="every run on disk, of all scales")
+    flag = add(_figures, grid)
     flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
     flag("--force", action="store_true", help="execute notebooks whose figures are current, too")
     flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
     flag("--language", help="of the numbers in figures and tables: en or de (en)", metavar="X")
     add(_report, scale)
-    flag = add(_chapter)
-    flag("--scale", default="laptop", help=f"{', '.join(sections.SCALES)} (laptop)")
+    flag = add(_chapter, scale)
     flag("--engine", default="", help="pdflatex, xelatex or lualatex (the first that is there)", metavar="X")
     flag("--language", default="", help="of captions and dates: de, or one of babel's such as ngerman", metavar="X")
-    add(_plan, scale)
-    flag = add(_launch, scale)
+    add(_plan, grid)
+    flag = add(_launch, grid)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")
     flag("--tasks", type=int, help="Slurm: size of the array (up to 64); local: processes (one a core)", metavar="N")
     flag("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
@@ -365,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
     flag("--stop", action="store_true", help="end the jobs that these runs were sent with, and send nothing")
     flag("--no-wait", dest="wait", action="store_false", help="send, show no progress")
-    add(_pack, scale)("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
+    add(_pack, grid)("--file", type=Path, help="where to (figures/<scale>/runs.zip)", metavar="X.zip")
     add(_unpack)("file", type=Path, metavar="X.zip")
     flag = add(_run)
     flag("--json", action="store_true", help="print the summary as one JSON object")
@@ -375,7 +384,7 @@ def _parser() -> argparse.ArgumentParser:
         about = field.description if field.default is None else f"{field.description} ({field.default})"
         flag(f"--{name.replace('_', '-')}", default=None, help=about, **kind)
     add(_lab)
-    add(_tensorboard, scale)("--port", type=int, help="0 is any that is free (6006, or the next one)", metavar="N")
+    add(_tensorboard, grid)("--port", type=int, help="0 is any that is free (6006, or the next one)", metavar="N")
     flag = add(_clean)
     flag("--records", action="store_true", help="only those that came without weights (unpack)")
     flag("--figures", action="store_true", help="not the runs but what was drawn of them; asks nothing")

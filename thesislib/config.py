@@ -14,8 +14,9 @@ from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, fi
 #: Version 2: the thesis' initial weights, and its MobileNetV2.
 NETWORK_VERSIONS = {"resnet20": 2, "resnet32": 2, "resnet34": 2, "mobilenetv2": 2}
 
-#: The networks (`models`) and kernels (`kernels`) that come with the package.
-NETWORKS = ("mlp", "mlp-tiny", "resnet20", "resnet32", "resnet34", "mobilenetv2")
+#: The networks (`models`; PLAIN ones have no convolution) and kernels (`kernels`) that come with the package.
+PLAIN = ("mlp", "mlp-tiny")
+NETWORKS = (*PLAIN, "resnet20", "resnet32", "resnet34", "mobilenetv2")
 KERNELS = ("rbf", "tanh")
 
 #: A minimum is one vector in memory, one file, and one hill in every step.
@@ -37,7 +38,7 @@ class Run(BaseModel):
     # data, network, start
     data: str = Field(
         "mnist5k", pattern=r"^[A-Za-z0-9][\w-]*$",
-        description="dataset: mnist5k, mnist, cifar10, cifar100, or the name of a data/<name>.npz of your own",
+        description="dataset: mnist5k, mnist, fashion, cifar10, cifar100, or the name of a data/<name>.npz of your own",
     )  # fmt: skip
     train_size: Size | None = Field(None, description="use only the first so many training images")
     test_size: Size | None = Field(None, description="use only the first so many test images")
@@ -117,11 +118,11 @@ class Run(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Run:
-        if (self.augment or self.augmented_test) and self.data.startswith("mnist"):
+        if (self.augment or self.augmented_test) and self.data in ("mnist", "mnist5k", "fashion"):
             raise ValueError(f"augment and augmented_test are for photographs, not for {self.data}")
         if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
-        if self.statistics_images and self.model.startswith("mlp"):
+        if self.statistics_images and self.model in PLAIN:
             raise ValueError(f"statistics_images is for networks with BatchNorm, not for {self.model}")
         if self.member_epochs and self.member_epochs > self.cycle:
             raise ValueError(f"member_epochs ({self.member_epochs}) is longer than cycle ({self.cycle})")
@@ -132,7 +133,7 @@ class Run(BaseModel):
         other = (self.hill_at, self.push, self.minima, self.cross_entropy) != ("weights", "hill", "multiple", True)
         if self.distance == "function" and other:
             raise ValueError("distance function is for minima multiple, hill_at weights, push hill and cross_entropy")
-        if self.distance == "filters" and self.model.startswith("mlp"):
+        if self.distance == "filters" and self.model in PLAIN:
             raise ValueError(f"distance filters is for networks with BatchNorm, not for {self.model}")
         if self.validation and self.train_size is None:
             raise ValueError("validation takes its images from behind the first train_size: give train_size")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thesislib import kernels
+from thesislib.config import make_run
 from thesislib.flat import FlatParameters
 from thesislib.system.errors import UserError
 from thesislib.system.filters import UnitFilters
@@ -114,7 +115,7 @@ class DistanceTerm:
     "rbf", "tanh", a function k(d, w) of the squared distance, or "module:name" of one. `strength` s, the height of the
     hills, may be changed at any time; with `share` they share it. `width` w is an inverse squared length (thesis, "The
     idea"). With `distance` "filters" each filter of a convolution counts as if its length were 1, for networks with a
-    BatchNorm behind each. Raises UserError if the parameters are of several devices or types, or there are none.
+    BatchNorm behind each. Raises UserError for what does not fit, parameters of several devices or types, and none.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)
@@ -141,7 +142,10 @@ class DistanceTerm:
         share: bool = True,
         distance: Literal["weights", "filters"] = "weights",
     ) -> None:
+        make_run(strength=strength, width=width, minima=minima, merge=merge, share=share)
         self.flat, self.strength = FlatParameters(model), strength
+        if distance not in ("weights", "filters"):
+            raise UserError(f"distance must be weights or filters, not {distance!r}")
         if distance == "filters" and not any(p.ndim == 4 for p in self.flat.parameters):
             raise UserError("distance filters is for networks with convolutions, and this one has none")
         filters = UnitFilters(self.flat.pieces) if distance == "filters" else None

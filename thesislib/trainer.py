@@ -192,9 +192,9 @@ class Trainer:
         return torch.Generator().manual_seed(self.run.seed + 1_000_003 * self.finished_epochs)
 
     def _estimate_statistics(self, model: torch.nn.Module, images: int | None = None) -> None:
-        """Collect the BatchNorm statistics that belong to a network's weights on so many training images (None: all).
+        """Collect the BatchNorm statistics that belong to a network's weights on so many training images.
 
-        As in training: augmented if the run augments, in batches of its size.
+        In batches as in training, augmented if the run augments. None: on all of them, as they are.
         """
         crops = self._crops() if self.run.augment and images else None
         batches = self.train_images.even_batches(images or len(self.train_images), self.run.batch_size, crops)
@@ -224,7 +224,8 @@ class Trainer:
 
         On the CPU these are views of what training goes on to change: store them, or copy them, at once.
         """
-        theta = parameters_to_vector(self.evaluated.parameters()) if self.swa else self.flat.theta
+        trained = (p for p in self.evaluated.parameters() if p.requires_grad)
+        theta = parameters_to_vector(trained) if self.swa else self.flat.theta
         return _arrays(self.evaluated, theta, self.logits)
 
     def labels(self) -> np.ndarray:

@@ -20,11 +20,15 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from thesislib.models import PadShortcut
+from thesislib.system.errors import UserError
 
 #: Labels of places that are no hidden unit: pixels and classes, which stay where they are, and zeros.
 _FIXED, _ZERO = -1, -2
 #: They treat each channel on its own and do not care which one it is.
-_CHANNELWISE = nn.ReLU | nn.ReLU6 | nn.BatchNorm2d | nn.AdaptiveAvgPool2d | nn.Flatten | nn.Identity | nn.Dropout
+_CHANNELWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, nn.Identity, nn.Dropout,
+)  # fmt: skip
 _CHANNELWISE_FUNCTIONS = (torch.flatten, F.adaptive_avg_pool2d)
 
 
@@ -64,7 +68,7 @@ def hidden_units(model: nn.Module) -> list[Units]:
     """The groups of units of a network that may change places among themselves, in the order of the network.
 
     Units that an addition joins are one unit. With option-A shortcuts a stage's new channels are a group of their own,
-    for they may not change places with the old ones. Raises ValueError at a layer that it does not know.
+    for they may not change places with the old ones. Raises UserError at a layer that it does not know.
     """
     axes = _label_axes(model)
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -126,7 +130,7 @@ def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
             channels[node] = np.where(joined, less, more)
             rename(more[joined], less[joined])
         else:
-            raise ValueError(f"cannot tell which units may change places in {node.target}: {what}")
+            raise UserError(f"cannot tell which units may change places in {node.target}: {what}")
     return axes
 
 

@@ -36,12 +36,16 @@ JUMP = 0.05 * np.log(10)
 SMOOTHED = 20
 
 
-def lines(results: Results, images: int | None = None, points: int = 11, which: Which = "live") -> pd.DataFrame:
+def lines(
+    results: Results, images: int | None = None, points: int = 11, which: Which = "live", last: int | None = None
+) -> pd.DataFrame:
     """Loss and accuracy on the straight lines between consecutive members of every ensemble (see `ensembles`).
 
-    One row a point: label, network, seed, pair, t, and the fields of evaluator.Point.
+    Of a run between its `last` snapshots (None: all). One row a point: label, network, seed, pair, t, and the fields of
+    evaluator.Point.
     """
-    return _map(results, _lines, "lines", version=2, images=images, points=points, **keyed(which))
+    how = keyed(which) | ({} if last is None else {"last": last})
+    return _map(results, _lines, "lines", version=2, images=images, points=points, **how)
 
 
 def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> pd.DataFrame:
@@ -116,14 +120,18 @@ def images_of(results: Results, images: int | None) -> int | None:
 
 
 def _of_members(
-    measure: Callable[..., pd.DataFrame], runs: list[Result], which: Which = "live", **parameters: object
+    measure: Callable[..., pd.DataFrame],
+    runs: list[Result],
+    which: Which = "live",
+    last: int | None = None,
+    **parameters: object,
 ) -> Computed:
     """`measure` of one ensemble, without members that diverged; nothing if less than two are left."""
     machine.make_repeatable()
     finished = [run for run in runs if not run.diverged]
     if len(runs) > 1 and len(finished) < 2:
         return {}
-    thetas = members(finished if len(runs) > 1 else runs, what="theta", which=which)
+    thetas = members(finished if len(runs) > 1 else runs, last, "theta", which)
     if len(thetas) < 2:
         return {}
     table = measure(runs[0].run, torch.from_numpy(thetas), **parameters)

@@ -7,6 +7,7 @@ docs/RULES.md has the rules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -29,9 +30,18 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 
 
 def table(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
-    """`ensembles.table` whose members are what the rows' roles say, "live" or "mean", in the order of the labels."""
-    found = [ensembles.table(some, average, members, which) for some, which in ensembles.by_members(results)]
-    return in_order(pd.concat(found, ignore_index=True), results)
+    """`ensembles.table` whose members are what the rows' roles say, "live" or "mean", in the order of the labels.
+
+    `members` is how many there are of each run, the last ones.
+    """
+    return of_members(results, lambda some, which: ensembles.table(some, average, members, which))
+
+
+def of_members(results: Results, measure: Callable[[Results, Which], pd.DataFrame]) -> pd.DataFrame:
+    """`measure` of the rows with live members and of those with mean ones, in the order of the labels."""
+    found = pd.concat([measure(*part) for part in ensembles.by_members(results)], ignore_index=True)
+    place = results.labels.index
+    return found.sort_values("label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True)
 
 
 def at_scales_rate(results: Results) -> Results:
@@ -41,20 +51,17 @@ def at_scales_rate(results: Results) -> Results:
     return Results(rows, results.scale, results.section)
 
 
-def growth(results: Results, average: Average = "probabilities", most: int = MEMBERS) -> pd.DataFrame:
-    """Accuracy and scaled NLL of every ensemble's first members, `most` at the end; members as in `table`.
+def growth(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
+    """Accuracy and scaled NLL of every ensemble of `table` after each further member.
 
     One row an ensemble and number of members: label, network, seed, members, accuracy_ensemble, nll_ensemble_scaled.
     """
-    found = [
-        some.map(_growth, "one-by-one", version=1, average=average, most=most, which=which)
-        for some, which in ensembles.by_members(results)
-    ]
-    return in_order(pd.concat(found, ignore_index=True), results)
+    how = {"average": average, "most": members}
+    return of_members(results, lambda some, which: some.map(_growth, "one-by-one", version=1, which=which, **how))
 
 
 def _growth(runs: list[Result], average: Average, most: int, which: Which) -> Computed:
-    logits, labels = ensembles.members(runs, which=which)[:most], ensembles.labels_of(runs[0])
+    logits, labels = ensembles.members(runs, most, which=which)[:most], ensembles.labels_of(runs[0])
     whole = [ensembles.combine(logits[:k], average) for k in range(1, len(logits) + 1)]
     return {
         "members": np.arange(1, len(logits) + 1),
@@ -80,17 +87,10 @@ def barriers_between(results: Results, images: int | None = None) -> pd.DataFram
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's)."""
     from thesislib.analysis import barriers  # here: it needs torch, which takes a second
 
-    found = [
-        barriers.barriers(some, barriers.lines(some, images, which=which))
-        for some, which in ensembles.by_members(results)
-    ]
-    return in_order(pd.concat(found, ignore_index=True), results)
-
-
-def in_order(found: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """A table's rows in the order in which the results have their labels."""
-    place = results.labels.index
-    return found.sort_values("label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True)
+    return of_members(
+        results,
+        lambda some, which: barriers.barriers(some, barriers.lines(some, images, which=which, last=MEMBERS)),
+    )
 
 
 def chosen(tried: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
 from thesislib.experiments.statements import BANDS, FEWEST, LEVEL, WIDEST
 from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
 
 #: What `predictions.of_ensembles` has of each image for a score.
 _IMAGES = {
@@ -32,28 +33,30 @@ def against(
 ) -> pd.DataFrame:
     """Each label against a `reference` one, paired by seed; `scores` are `ensembles.table(results, average, last)`.
 
-    One row a score, label and network: difference, 95 % interval (low, high), p (no difference; Holm over the rows of a
-    network), margin, n, images, verdict. The interval and p are over seeds and, if `images` is not 0, over so many test
+    One row a score, label and network: difference, 95 % interval (low, high), p (no difference; Holm over all rows),
+    margin, n, images, verdict. The interval and p are over seeds and, if `images` is not 0, over so many test
     images. "wins" and "loses": p < 0.05 (a lower NLL is better); "equivalent": the interval lies within the margin,
     which is that of `experiments.statements`; else, and with fewer than FEWEST seeds, "undecided".
     """
-    rows = []
+    if reference not in set(scores["label"]):
+        raise UserError(f"no ensemble {reference!r}: choose from {', '.join(dict.fromkeys(scores['label']))}")
+    family = []
     for network, of_network in scores.groupby("network", sort=False):
-        family = []
         for column in columns:
             for label in dict.fromkeys(of_network["label"]):
                 if label != reference:
                     some = results.where(network=network)
                     how = last if average == "probabilities" else None
                     effect = _effect(some, of_network, (label, reference), column, how, average == "probabilities")
-                    family.append((column, label, effect, _margin(of_network, reference, column)))
-        adjusted = holm(np.array([effect.p for _, _, effect, _ in family]))
-        for (column, label, effect, margin), p in zip(family, adjusted, strict=True):
-            low, high = effect.interval()
-            row = {"score": column, "label": label, "network": network, "against": reference}
-            row |= {"difference": effect.mean, "low": low, "high": high, "p": p, "margin": margin}
-            row |= {"n": effect.n, "images": effect.images, "verdict": _verdict(column, effect, margin, p)}
-            rows.append(row)
+                    family.append((column, label, network, effect, _margin(of_network, reference, column)))
+    rows = []
+    adjusted = holm(np.array([effect.p for *_, effect, _ in family]))
+    for (column, label, network, effect, margin), p in zip(family, adjusted, strict=True):
+        low, high = effect.interval()
+        row = {"score": column, "label": label, "network": network, "against": reference}
+        row |= {"difference": effect.mean, "low": low, "high": high, "p": p, "margin": margin}
+        row |= {"n": effect.n, "images": effect.images, "verdict": _verdict(column, effect, margin, p)}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -61,7 +64,7 @@ def _effect(
     results: Results, scores: pd.DataFrame, labels: tuple[str, str], column: str, last: int | None, has_images: bool
 ) -> Effect:
     wide = scores.pivot(index="seed", columns="label", values=column)[[*labels]].dropna()
-    if has_images and column in _IMAGES and all(label in results.labels for label in labels):
+    if len(wide) and has_images and column in _IMAGES and all(label in results.labels for label in labels):
         some = [results.only(label).where(seed=list(wide.index)) for label in labels]
         images = [
             predictions.of_ensembles(runs, _IMAGES[column], last, which)
@@ -93,6 +96,6 @@ def _verdict(column: str, effect: Effect, margin: float, p: float) -> str:
         return "undecided"
     if outcome(effect, margin) == "same":
         return "equivalent"
-    if p >= 1 - LEVEL:
+    if not p < 1 - LEVEL:  # nor a number at all
         return "undecided"
     return "wins" if (effect.mean > 0) == column.startswith("accuracy") else "loses"

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thesislib.batches import Images, splits
 from thesislib.config import Run
@@ -38,7 +39,7 @@ class Evaluator:
         self.counts = tuple(min(images or len(split), len(split)) for split in (self.train, self.test))
         self.model = network(run).to(self.device)
         self.flat = FlatParameters(self.model)
-        self.has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
+        self.has_statistics = any(isinstance(m, _BatchNorm) for m in self.model.modules())
 
     def at(self, theta: Tensor | np.ndarray) -> Point:
         """Loss and accuracy at theta [P] on the first `images` training images and as many test images (None: all)."""

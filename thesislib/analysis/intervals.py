@@ -55,8 +55,8 @@ def over_seeds(effects: np.ndarray, least: float = 0.0) -> Effect:
 
 
 def rounding(images: int) -> float:
-    """Standard deviation that rounding alone gives an accuracy on so many images: it comes in steps of 1 / images."""
-    return 1 / images / np.sqrt(12)
+    """Standard deviation that rounding alone gives a difference of two accuracies, each in steps of 1 / images."""
+    return 1 / images / np.sqrt(6)
 
 
 def over_seeds_and_images(effects: np.ndarray) -> Effect:

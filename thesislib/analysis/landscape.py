@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from thesislib import kernels
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
+from thesislib.minima import Minima
+from thesislib.system.errors import UserError
 from thesislib.system.precision import predict
 
 
@@ -104,12 +105,32 @@ def surface(evaluator: Evaluator, plane: Plane, xs: np.ndarray, ys: np.ndarray) 
     return pd.DataFrame([{"x": x, "y": y} | evaluator.at(plane.at(x, y))._asdict() for y in ys for x in xs])
 
 
-def hills(plane: Plane, minima: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:
-    """The distance term [Y, X] of minima on a grid of the plane, exact: what lies off the plane adds its distance."""
-    total = np.zeros((len(ys), len(xs)))
-    for minimum in minima:
-        x, y = plane.coordinates(minimum)
-        d = (xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + plane.distance(minimum) ** 2
-        value, _ = kernels.find(run.kernel)(torch.from_numpy(d.ravel()), run.width)
-        total += run.strength / (len(minima) if run.share else 1) * value.numpy().reshape(d.shape)
-    return total
+def hills(plane: Plane, places: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:
+    """The distance term [Y, X] of hills at these places on a grid of the plane, exact, as the run merges them.
+
+    What lies off the plane adds its distance. Raises UserError for hills that are not in weight space.
+    """
+    in_plane = []
+    minima = merged(run, places)
+    for hill in minima.hills:
+        x, y = plane.coordinates(hill)
+        in_plane.append((xs[None] - x) ** 2 + (ys[:, None] - y) ** 2 + plane.distance(hill) ** 2)
+    return term(minima, in_plane, run.strength)
+
+
+def merged(run: Run, places: Sequence[Tensor]) -> Minima:
+    """A run's hills at these places. Raises UserError if they are not in weight space."""
+    if run.distance != "weights":
+        raise UserError(f"hills can be drawn in weight space, not with distance {run.distance}")
+    minima = Minima(run.kernel, run.width, run.minima, run.merge, run.share)
+    for place in places:
+        minima.add(place)
+    return minima
+
+
+def term(minima: Minima, squared: Sequence[np.ndarray], strength: float) -> np.ndarray | float:
+    """The distance term where the squared distances to its hills are these arrays, all of one shape; 0 without any."""
+    values = [
+        minima.kernel(torch.from_numpy(d.ravel()), minima.hill_width)[0].numpy().reshape(d.shape) for d in squared
+    ]
+    return minima.height(strength) * sum(values)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
-from thesislib.minima import Minima
+from thesislib.analysis import landscape
 from thesislib.runs.cache import Arrays
 from thesislib.runs.results import Result
+from thesislib.system.errors import UserError
 
 
 class Frame(NamedTuple):
@@ -29,10 +30,12 @@ class Motion:
     """A run's way to its third minimum and the loss around it, from the `arrays` of `planes.plane`.
 
     `minima` [3, 2] lie in the plane, so that the distance term is exact there. The cross-entropy was measured on a
-    grid; its logarithm is interpolated.
+    grid; its logarithm is interpolated. Raises UserError for a run whose hills are not at its minima.
     """
 
     def __init__(self, arrays: Arrays, result: Result) -> None:
+        if result.run.hill_at != "weights":
+            raise UserError(f"hills rise at minima here, and those of run {result.id} are at its {result.run.hill_at}")
         self.run, self.minima, self.path = result.run, arrays["minima"], arrays["path"]
         self.epochs = result.minimum_epochs[:3]
         self.loss = result.history["train_loss"].to_numpy()[: self.epochs[-1]]
@@ -70,14 +73,9 @@ class Motion:
 
     def _term(self, places: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The package's own distance term with the plane's two coordinates for weights."""
-        minima = Minima(self.run.kernel, self.run.width, self.run.minima, self.run.merge, self.run.share)
-        for place in places:
-            minima.add(torch.from_numpy(place))
-        total = torch.zeros(np.shape(x), dtype=torch.float64)
-        for hill in minima.hills:
-            d = torch.from_numpy((x - hill[0].item()) ** 2 + (y - hill[1].item()) ** 2)
-            total += minima.kernel(d, minima.hill_width)[0]
-        return total.numpy() * self.run.strength / (max(1, len(minima.hills)) if self.run.share else 1)
+        minima = landscape.merged(self.run, list(torch.from_numpy(places)))
+        squared = [np.asarray((x - hill[0].item()) ** 2 + (y - hill[1].item()) ** 2) for hill in minima.hills]
+        return landscape.term(minima, squared, self.run.strength)
 
     def distance(self, epoch: int) -> tuple[int, float, float] | None:
         """The last minimum before the end of an epoch (1, 2, ...), the squared distance d to it, and its part in the

@@ -26,7 +26,7 @@ def strongest(results: Results) -> Results:
     Raises UserError if there is none.
     """
     rows = [row for row in results if len(row.result.minimum_epochs) >= 3 and not row.run.minimum_at_start]
-    rows = [row for row in rows if row.run.hill_at != "random"]
+    rows = [row for row in rows if row.run.hill_at != "random" and row.run.distance == "weights"]
     if not rows:
         raise UserError("no run has three minima, which a plane takes")
     return Results([max(rows, key=lambda row: row.run.strength)], results.scale, results.section)

@@ -10,8 +10,7 @@ from thesislib.analysis import ensembles, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.runs import cache
 from thesislib.runs.cache import Arrays, Computed
-from thesislib.runs.results import Result, Results
-from thesislib.system.errors import UserError
+from thesislib.runs.results import Result, Results, WithoutWeights
 
 
 def hits(results: Results, epoch: int | None = None) -> np.ndarray | None:
@@ -94,7 +93,5 @@ def _kept(
     groups = [[row.result for row in rows] for rows in results.ensembles]
     try:
         return cache.many(name, groups, function, version=1, **parameters)
-    except UserError:
-        if any(result.is_archived for runs in groups for result in runs):
-            return None  # archived before this was kept
-        raise
+    except WithoutWeights:  # archived before this was kept
+        return None

@@ -70,11 +70,9 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     accuracy_ensemble, nll_ensemble_scaled. Members are what the rows' roles say (`better.table`). The NLL is after
     temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on.
     """
-    found = [
-        some.map(_shifted, "shift", version=1, average=average, which=which)
-        for some, which in ensembles.by_members(results)
-    ]
-    return better.in_order(pd.concat(found, ignore_index=True), results)
+    return better.of_members(
+        results, lambda some, which: some.map(_shifted, "shift", version=1, average=average, which=which)
+    )
 
 
 def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:

@@ -20,14 +20,14 @@ from thesislib.system.errors import UserError
 REFRESH_SECONDS, LONGEST = 5.0, 120
 
 
-def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None) -> int:
+def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None, seeds: int | None = None) -> int:
     """Run TensorBoard until it is told to stop, on this machine alone; its exit code.
 
     The runs of the chosen sections (all) are called `<section>/<label>, seed <n>`. If none is chosen, runs of no
     section are shown too, as `other/<fields in which they differ>, seed <n>, <begin of the id>`. Runs begun later show
-    as well. `port` is TensorBoard's choice if None is given.
+    as well. `port` is TensorBoard's choice if None is given, `seeds` are the scale's.
     """
-    rows = [row for name in chosen or sections.SECTIONS for row in sections.rows(name, scale)]
+    rows = [row for name in chosen or sections.SECTIONS for row in sections.rows(name, scale, seeds)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else the folder and TensorBoard stay
     with tempfile.TemporaryDirectory(prefix="thesis-tensorboard-") as folder:
         shown = _link(Path(folder), rows, not chosen, set())

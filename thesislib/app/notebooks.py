@@ -159,6 +159,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
     values = _values(list(dict.fromkeys(chosen)) or [*sections.usual(scale), *EXPLORATORY], given or {})
     sections.rows("0_explore", scale)  # refuses an unknown scale, if nothing below does
     tasks = [Task(section, known | {"scale": scale}, _rows(section, scale, known)) for section, known in values.items()]
+    read = chapter_sections()  # says so if one is broken
     settle_folders()  # kernels work in notebooks/
     _delete_abandoned()
     launch.missing(row.run for task in tasks for row in task.rows)  # says so if data are missing
@@ -169,7 +170,6 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
         drawn |= _work(todo, folder, force)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     document = save.document(folder, sorted({folder / name for one in drawn.values() for name in one.figures}))
-    read = chapter_sections()
     columns = {section.name: prose.columns(section) for section in read}
     save.write(folder, "numbers.tex", numbers.numbers(folder, columns).encode())
     save.write(folder, "captions.tex", chapter.captions(folder, read).encode())

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from thesislib.system.errors import UserError
+
 
 class Section(NamedTuple):
     """A notebook: its title and question, then texts, figures and tables in order, and how it is read."""
@@ -21,9 +23,12 @@ class Section(NamedTuple):
 
 
 def read(path: Path) -> Section:
-    """What a notebook says."""
-    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
-    first, _, question = cells[0][1].partition("\n")
+    """What a notebook says. Raises UserError if it is missing or broken."""
+    try:
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
+        first, _, question = cells[0][1].partition("\n")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None
     parts, bullets, lines = [], [], {}
     for kind, source in cells[1:]:
         if kind == "code":
@@ -37,8 +42,12 @@ def read(path: Path) -> Section:
 
 
 def _saved(source: str) -> list[tuple[str, str | list[str]]]:
-    """Figures and tables that a code cell saves or shows."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    """Figures and tables that a code cell saves or shows; IPython's own commands (%, !) are left out."""
+    lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+    try:
+        calls = [node for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.Call)]
+    except SyntaxError:  # the notebook says so itself, where it is executed
+        return []
     found: list[tuple[int, tuple[str, str | list[str]]]] = []
     for call in calls:
         words = [value.value for value in call.args if isinstance(value, ast.Constant) and isinstance(value.value, str)]

@@ -15,7 +15,7 @@ from thesislib.system.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-Setting = Iterable[Run] | Mapping[str, Any]
+Setting = Run | Iterable[Run] | Mapping[str, Any]
 
 
 def train(
@@ -25,10 +25,10 @@ def train(
 ) -> Results:
     """Train runs of one's own, side by side, and return their results; what is finished is only read.
 
-    `runs` is a list, rows of `tl.runs()`, or has a list under each label. A label may have fields of `tl.Run` instead:
-    the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (so many, from 0 on, or a
-    list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for a value
-    that does not fit, RuntimeError if a run fails.
+    `runs` is a list, rows of `tl.runs()`, or has a run or a list under each label. A label may have fields of `tl.Run`
+    instead: the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (so many, from 0 on,
+    or a list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for a
+    value that does not fit, RuntimeError if a run fails.
 
     >>> import thesislib as tl
     >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)
@@ -52,15 +52,18 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
         if isinstance(setting, Mapping):
             found += _of_scale(label, setting, scale, seeds)
         else:
-            found += [Row(run, label) for run in setting]
+            found += [Row(run, label) for run in ([setting] if isinstance(setting, Run) else setting)]
     return found
 
 
 def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Sequence[int] | None) -> list[Row]:
     if scale not in SCALES:
         raise UserError(f"the fields of {label!r} are completed by a scale's: choose from {', '.join(SCALES)}")
+    if named := fields.keys() & {"seed", "seeds"}:
+        raise UserError(f"{label}: {min(named)} is no field here: say which for all settings, as in seeds=[3]")
+    sections.check_seeds(seeds)
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
-    own = SCALES[scale].with_seeds(seeds or None)
+    own = SCALES[scale].with_seeds(seeds)
     rows = [Row(run, label) for run in own.runs(**every_cycle | dict(fields))]
     for row in rows:
         sections.check_hill(row)

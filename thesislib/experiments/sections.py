@@ -484,7 +484,7 @@ def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **p
     parameter, or a value that does not fit.
     """
     known, size = _names(section), _scale(scale)
-    _checked(Seeds, seeds=seeds)
+    check_seeds(seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
@@ -524,10 +524,15 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     _checked(Drawing, **{name: value for name, value in values.items() if name in Drawing.model_fields})
     deciding = {name: value for name, value in values.items() if name in _names(section)}
-    _checked(Seeds, seeds=values.get("seeds"))
+    check_seeds(values.get("seeds"))
     own = {name: value for name, value in deciding.items() if name != "seeds"}
     _checked(SECTIONS[section], next(iter(SCALES.values())), **own)
     return deciding
+
+
+def check_seeds(seeds: int | Sequence[int] | None) -> None:
+    """Raise UserError if these are no seeds: how many, from 0 on, or which; None are the scale's own."""
+    _checked(Seeds, seeds=seeds)
 
 
 def _signature(section: str) -> dict[str, inspect.Parameter]:

@@ -27,7 +27,7 @@ from thesislib.plots.style import (
     styled,
 )
 from thesislib.runs.growth import growth
-from thesislib.runs.results import Results
+from thesislib.runs.results import Results, need
 from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.
@@ -39,7 +39,7 @@ _WORST = 1.6
 @styled()
 def curves(
     results: Results,
-    columns: Sequence[str] = ("accuracy", "d_0"),
+    columns: Sequence[str] | None = None,
     smoothing: int = 1,
     log: Sequence[str] = ("d_0",),
     stripes: bool = False,
@@ -47,11 +47,14 @@ def curves(
 ) -> Figure:
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
+    The columns are by default `accuracy`, and `d_0` where there are minima.
     `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
     logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose network explodes
     ends there. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules do,
-    all show. Raises UserError for a smoothing below 1.
+    all show. Raises UserError for a smoothing below 1, and a column that is not there.
     """
+    columns = columns or [name for name in ("accuracy", "d_0") if name in results.history]
+    need(results.history, columns)
     history = _smooth(results.history, list(columns), smoothing)
     figure = against(history, "epoch", columns, log, height=height, names=_with_growth(results))
     for axis in figure.axes if stripes else []:

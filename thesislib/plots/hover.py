@@ -53,6 +53,8 @@ def values(axis: Axes, x: float, y: float) -> str:
         if (label := str(line.get_label())).startswith("_"):  # matplotlib's word for what has no name
             continue
         across, up = (np.asarray(data, dtype=float) for data in line.get_data())
+        if not len(across):  # nothing yet
+            continue
         nearest = np.abs(across - x).argmin()
         place = across[nearest]
         said.append(f"{label.partition(' ($N')[0]} {up[nearest]:.4g}")  # N stands in the legend

@@ -12,17 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from thesislib.config import Run
 from thesislib.experiments.sections import digits
 from thesislib.plots.style import FARTHEST, LABELS, curve_style, error_bars, grid, legend_below, line_styles, styled
-from thesislib.runs.results import Results
+from thesislib.runs.results import Results, need
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 
 
 @styled()
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
-    """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0."""
-    final = _final(results)
+    """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0.
+
+    Raises UserError for a field or a column that is not there.
+    """
+    final = _final(results, x)
+    need(final, columns)
     figure, axes = grid(1, len(columns), height)
     for axis, name in zip(axes.flat, columns, strict=True):
         looks = zip(sns.color_palette("colorblind"), "os^D", ("--", ":", "-.", (0, (1, 3))), strict=False)
@@ -31,17 +36,21 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
             error_bars(axis, term.index, term["mean"], term["std"], fmt=f"{marker}-", color=colour, label=network)
             base = rows[rows["strength"] == 0][name].mean()
             axis.axhline(base, color=colour, linestyle=dashes, label=f"{network}, no term", linewidth=1)
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log")
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log" if (final[x] > 0).all() else "linear")
         if name.startswith("d_"):
             axis.set_yscale("log")
     legend_below(figure, axes[0, 0])
     return figure
 
 
-def _final(results: Results) -> pd.DataFrame:
-    """The last rows, with width and strength as the runs were asked for; a run that stands under two labels once."""
-    asked = {row.id: {"width": row.run.width, "strength": row.run.strength} for row in results}
-    return results.final.drop(columns="strength").drop_duplicates("id").join(pd.DataFrame(asked).T, on="id")
+def _final(results: Results, *fields: str) -> pd.DataFrame:
+    """The last rows, with width, strength and other fields as asked for; a run that stands under two labels once."""
+    if unknown := [name for name in fields if name not in Run.model_fields]:
+        raise UserError(f"a run has no field {unknown[0]}: choose from {', '.join(Run.model_fields)}")
+    names = dict.fromkeys(("width", "strength", *fields))
+    asked = pd.DataFrame([{"id": row.id} | {name: getattr(row.run, name) for name in names} for row in results])
+    final = results.final.drop(columns=list(names), errors="ignore").drop_duplicates("id")
+    return final.merge(asked.drop_duplicates("id"), on="id", how="left")
 
 
 @styled()
@@ -227,10 +236,11 @@ def forest(statements: pd.DataFrame) -> Figure:
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
             face = "white" if outcome == "not tested" else colour
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
-        margin, end = rows["margin"].max(), max(1, len(listed[unit])) - 0.5
-        # In data coordinates: matplot2tikz misplaces what axvspan draws.
-        low = 1 / margin if unit == "factor" else -margin
-        axis.fill_betweenx([-0.5, end], low, margin, color="0.9", linewidth=0, zorder=0)
+        end = max(1, len(listed[unit])) - 0.5
+        # A band of its own a statement, in data coordinates: matplot2tikz misplaces what axvspan draws.
+        band = rows.groupby("place")["margin"].max().repeat(2)
+        edges = band.index + np.tile([-0.5, 0.5], len(band) // 2)
+        axis.fill_betweenx(edges, 1 / band if unit == "factor" else -band, band, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=units[unit], ylim=(end, -0.5), xscale="log" if unit == "factor" else "linear")
         _few_ticks(axis)
         first = network == networks[0]

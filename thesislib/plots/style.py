@@ -83,7 +83,15 @@ def variant(name: str) -> str:
 #: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
 FARTHEST = 1e6
 
-LABELS = {
+
+class _Labels(dict[str, str]):
+    """What columns are called on axes; one that is not known by its own name."""
+
+    def __missing__(self, column: str) -> str:
+        return column
+
+
+LABELS = _Labels({
     "epoch": "epoch",
     "accuracy": "test accuracy",
     "test_loss": "test loss",
@@ -115,7 +123,7 @@ LABELS = {
     "step": "step after minimum",
     "loss": "training loss of a step",
     "term_cosine": "cosine, term and CE",
-}
+})  # fmt: skip
 
 
 @styled()

@@ -83,7 +83,7 @@ def spread(values: pd.Series) -> str:
         return f"{numbers.mean():g}"
     mean, deviation = numbers.mean(), numbers.std(ddof=1)
     if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
-        return f"≥ {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
+        return f"{'≥' if mean > 1 else '≤'} {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
     if abs(mean) >= 1e6:  # of a network that explodes
         return f"{mean:.1e} ± {deviation:.1e}"
     decimals = max(0, 1 - math.floor(math.log10(deviation)))
@@ -102,7 +102,7 @@ def compared(found: pd.DataFrame) -> pd.DataFrame:
         "brier_ensemble_scaled": ("Brier score, 0.001", 1000),
     }  # fmt: skip
     rows: dict[str, dict[str, str]] = {}
-    for row in found.itertuples():
+    for row in _settings(found).itertuples():
         title, factor = names[row.score]
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
         n = {"N": f"{row.N:.3g}" if pd.notna(row.N) else ""} if "N" in found else {}
@@ -110,10 +110,17 @@ def compared(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
 
 
+def _settings(found: pd.DataFrame) -> pd.DataFrame:
+    """A table whose labels say the network too, where there are several."""
+    if "network" not in found or found["network"].nunique() < 2:
+        return found
+    return found.assign(label=found["label"] + ", " + found["network"])
+
+
 def valleys(found: pd.DataFrame) -> pd.DataFrame:
     """Barrier between neighbouring minima and rise along the trajectory, with their verdicts."""
     rows = []
-    for row in found.itertuples():
+    for row in _settings(found).itertuples():
         barrier = f"{interval(row.barrier, row.barrier_low, row.barrier_high, '.3f')} {row.barrier_says}"
         rise = f"{interval(row.rise, row.rise_low, row.rise_high, '.3f')} {row.rise_says}" if pd.notna(row.rise) else ""
         rows.append({"setting": row.label, "barrier [nats]": barrier, "rise [nats]": rise, "n": row.n})
@@ -124,7 +131,7 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
     """Controls against the hill: squared distance as a factor, accuracy and changed predictions in points."""
     titles = {"factor": "$d_0$, factor", "accuracy": "accuracy, points", "disagreement": "changed, points"}
     rows = []
-    for row in found.to_dict("records"):
+    for row in _settings(found).to_dict("records"):
         cells = {
             title: interval(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") for name, title in titles.items()
         }
@@ -134,9 +141,10 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
 
 def statements(found: pd.DataFrame) -> pd.DataFrame:
     """Every part of every claim: expectation, N, effect with its interval, verdict."""
-    rows = []
+    rows, several = [], "network" in found and found["network"].nunique() > 1
     for row in found.itertuples():
         says = f"{row.says} (premise)" if row.premise else row.says
+        says += f", {row.network}" if several else ""
         effect = f"{interval(row.effect, row.low, row.high, '.3g')} {unit(row.unit)}"
         left = f"{row.N:.3g}" if pd.notna(getattr(row, "N", np.nan)) else ""
         rows.append({"claim": row.claim, "says": says, "N": left, "effect": effect, "verdict": row.verdict, "n": row.n})
@@ -155,7 +163,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     of a table with a row a seed; every number if none are given.
     """
     match name:
-        case _ if name.endswith("_compared"):
+        case _ if {"score", "difference", "verdict"} <= set(frame):
             return compared(frame)
         case "7-1_rates_scores":
             return rates.summary(frame).rename(columns=heading)
@@ -190,7 +198,7 @@ _LINES = 40
 #: lines of `_LEAST`.
 _LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
 _PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
-_NUMBER = re.compile(rf"(≥ )?({_PLAIN})(?: ± ({_PLAIN}))?")
+_NUMBER = re.compile(rf"([≥≤] )?({_PLAIN})(?: ± ({_PLAIN}))?")
 _SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$"}
 
 
@@ -293,7 +301,7 @@ def _aligned(match: re.Match[str], decimals: int, deviation: bool, language: str
     """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
     own = _decimals(match[2])
     lacking = formula("0." + "0" * decimals, language)[1 if not own else -(decimals - own) :]
-    shown = (r"\geq " if match[1] else "") + math_number(match[2], language)
+    shown = {"≥ ": r"\geq ", "≤ ": r"\leq "}.get(match[1], "") + math_number(match[2], language)
     if own < decimals and "e" not in match[2]:
         shown += rf"\phantom{{{lacking}}}"
     if not deviation:

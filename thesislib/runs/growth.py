@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thesislib import schedules
-from thesislib.config import Run
+from thesislib.config import KERNELS, Run
 from thesislib.datasets import facts
 
 #: From this N on a hill is left (w d of 2.7 and more); below 2 the distance hardly changes.
@@ -15,11 +15,11 @@ def growth(run: Run) -> float:
 
     Just outside a minimum the term pushes with 2 s w (theta - theta_c), so that momentum mu and learning rate lr make
     log d grow by 4 s w lr / (1 - mu) a step; n hills share s. 0 without a hill, NaN where this does not hold: for
-    another optimiser than SGD, whose steps do not follow the size of the gradient, and for a hill that is elsewhere,
-    does not push outwards, or is no hill in weight space.
+    another optimiser than SGD, whose steps do not follow the size of the gradient, for a kernel of one's own, and for a
+    hill that is elsewhere, does not push outwards, or is no hill in weight space.
     """
     elsewhere = run.hill_at in ("random", "origin") or run.distance != "weights"
-    if run.optimizer != "sgd" or run.push == "random" or elsewhere:
+    if run.optimizer != "sgd" or run.push == "random" or elsewhere or run.kernel not in KERNELS:
         return float("nan")
     hills = run.minimum_epochs[:1]
     with_hill = range(hills[0], run.epochs) if hills else range(0)
@@ -31,6 +31,6 @@ def growth(run: Run) -> float:
 def says(n: float) -> str:
     """What N says in words."""
     if n != n:
-        return "N is known for SGD on its own hills only"
+        return "N is known for SGD on its own hills only, of kernels rbf and tanh"
     word = "left" if n >= LEFT else "on the way" if n >= BEGUN else "not left: the term had no time to act"
     return f"N = {n:.3g}: hill {word}"

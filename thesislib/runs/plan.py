@@ -31,15 +31,16 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     Epochs are those left to train: what runs share is counted once, what others have left on disk not at all.
     """
     todo = set(launch.missing(runs))
-    kinds: dict[tuple[str, str, str], set[Run]] = {}
-    for run in runs:
-        kinds.setdefault((run.model, run.data, run.precision), set()).add(run)
+    kinds: dict[tuple[str, str, str], list[Run]] = {}
+    for run in dict.fromkeys(runs):
+        kinds.setdefault((run.model, run.data, run.precision), []).append(run)
     rows = []
-    for (model, data, precision), group in kinds.items():
-        cost = measure(next(iter(group)))
+    for (model, data, precision), some in kinds.items():
+        cost, group = measure(some[0]), set(some)
         epochs = shared_prefix.epochs(group & todo, launch.hardware())
-        # The end of a run is stored as its minima are; a shared prefix is as large as three.
-        networks = sum(len(run.minimum_epochs) + 1 for run in group) + 3 * shared_prefix.files(group)
+        # The end of a run is stored as its minima and mean members are; a shared prefix is as large as three.
+        networks = sum(len(run.minimum_epochs) + len(run.member_ends) + 1 for run in group)
+        networks += 3 * shared_prefix.files(group)
         rows.append(
             {
                 "network": model, "data": data, "precision": precision, "runs": len(group),
@@ -57,8 +58,7 @@ def measure(run: Run) -> Cost:
     from thesislib.trainer import Trainer
 
     torch.set_num_threads(1)
-    arrays = datasets.load(run.data)
-    train, test = (run.train_size or len(arrays.x_train)), (run.test_size or len(arrays.x_test))
+    train, test = run.train_size or len(datasets.load(run.data).x_train), datasets.test_images(run)
     few_test = min(test, run.batch_size)
     fewer = {"train_size": STEPS * run.batch_size, "test_size": few_test, "start": None}
     if run.statistics_images:  # so that evaluating one image takes as long as in the run itself

@@ -20,6 +20,10 @@ from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, read_arrays, read_json, read_table
 
 
+class WithoutWeights(UserError):
+    """Weights were asked for that an archived run does not have."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished (or diverged) run, read lazily from its folder."""
@@ -65,10 +69,10 @@ class Result:
 
         "final" also has labels [N], the true classes of the test images.
 
-        Raises UserError if there is no such minimum, or the run came without weights (`archive`).
+        Raises UserError if there is no such minimum, WithoutWeights if the run came so (`archive`).
         """
         if self.is_archived:
-            raise UserError(
+            raise WithoutWeights(
                 f"run {self.id} came without its weights, which are asked for here: "
                 "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
             )
@@ -160,6 +164,12 @@ def spreads(
     groups = table.groupby(keys, sort=False)
     shown = {heading: groups[c].agg(spread, mean, deviation) for c, heading in columns.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
+def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise UserError for a column that a table does not have."""
+    if unknown := [name for name in columns if name not in table]:
+        raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(table.columns)}")
 
 
 #: The columns that say which run a line of a table is of.
@@ -291,8 +301,9 @@ class Results(Sequence[Row]):
     def table(self, *columns: str) -> pd.DataFrame:
         """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n.
 
-        Where settings have hills, N says whether they have been left (`growth`).
+        Where settings have hills, N says whether they have been left (`growth`). Raises UserError for another column.
         """
+        need(self.final, columns)
         found = spreads(self.final, self.keys, dict(zip(columns, columns, strict=True)), ".4g", ".2g")
         if any(row.run.strength for row in self):
             left = self._growths().groupby([self.final[key] for key in self.keys], sort=False).min()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from multiprocessing import active_children, parent_process
+from multiprocessing import parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -140,18 +140,30 @@ class _Process(SpawnProcess):
     would else start itself, and its processes, over and over.
     """
 
+    _one_at_a_time = threading.Lock()
+
     def start(self) -> None:
         """Start it."""
-        script = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")  # has no file and no name to be executed by
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = script
+        with self._one_at_a_time:  # of several threads
+            script = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")  # has no file and no name to be executed by
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = script
 
 
 class _Context(SpawnContext):
-    Process = _Process
+    """Knows the processes that were made in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[_Process] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> _Process:  # noqa: N802
+        """A new one."""
+        self.made.append(_Process(*arguments, **named))
+        return self.made[-1]
 
 
 @contextmanager
@@ -168,8 +180,9 @@ def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor
             yield pool
         except (KeyboardInterrupt, SystemExit, OSError):
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
+            for process in context.made:
+                if process.is_alive():
+                    process.terminate()
             raise
 
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import tokenize
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -43,13 +44,21 @@ def source(name: str) -> str:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):  # a package in front of the dot that is not there
         found = None
+    except Exception:  # or is broken
+        call(name, importlib.import_module, module.rpartition(".")[0])
+        raise
     if found is None or not found.origin or not found.origin.endswith(".py"):
         raise UserError(f"{name}: no module {module} in {here} or on Python's path (PYTHONPATH)")
     path = Path(found.origin)
     folder = str(path.parents[module.count(".") + (path.name == "__init__.py")])
     if folder not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, *paths])
-    return path.read_text()
+    return call(name, _text, path)
+
+
+def _text(path: Path) -> str:
+    with tokenize.open(path) as file:  # in the encoding that it names
+        return file.read()
 
 
 def digest(name: str) -> str:

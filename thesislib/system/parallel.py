@@ -87,27 +87,32 @@ def share_batch_statistics(model: nn.Module) -> None:
     """Make BatchNorm normalise by mean and variance over the whole batch, not over a process' share."""
     if size() > 1:
         for module in model.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = _BatchNorm
+            module.__class__ = _SHARED.get(type(module), type(module))
 
 
-class _BatchNorm(nn.BatchNorm2d):
+class _Shared(nn.modules.batchnorm._BatchNorm):
     """BatchNorm over all processes. torch's SyncBatchNorm does the same on GPUs, but only there."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
+        """[B, C, ...] -> [B, C, ...]."""
         if not self.training:
             return super().forward(x)
-        x = x if x.dtype == self.weight.dtype else x.to(self.weight.dtype)  # statistics in fp32 under autocast
+        x = x if x.dtype == self.running_mean.dtype else x.to(self.running_mean.dtype)  # in fp32 under autocast
+        over, channels = [0, *range(2, x.ndim)], [-1] + [1] * (x.ndim - 2)
         count = size() * x.numel() // x.shape[1]
-        mean = all_reduce(x.sum((0, 2, 3))) / count
-        centred = x - mean[:, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        mean = all_reduce(x.sum(over)) / count
+        centred = x - mean.view(channels)
+        variance = all_reduce(centred.square().sum(over)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             # Without a momentum, a plain mean over batches: that is how swa_utils collects them anew.
             rate = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, rate)
             self.running_var.lerp_(variance * count / (count - 1), rate)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        normal = centred * torch.rsqrt(variance + self.eps).view(channels)
+        return normal * self.weight.view(channels) + self.bias.view(channels) if self.affine else normal
+
+
+_SHARED: dict[type, type] = {
+    kind: type(kind.__name__, (_Shared, kind), {}) for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+}

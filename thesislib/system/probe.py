@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from thesislib.system import parallel
+from thesislib.system.errors import UserError
 from thesislib.system.precision import predict
 
 #: Images that predictions are compared on; and how many of them each step looks at, in turn.
@@ -31,10 +33,13 @@ class Probe:
     """The predictions of visited minima on fixed `images` [M, C, H, W], which become hills.
 
     d_c = mean over images of ||p - p_c||^2 with probabilities p, in 0 to 2. `kernel` is one of `kernels.find`, `width`
-    its w. A network with BatchNorm trains on statistics of the batch, and is remembered with its running ones.
+    its w. A network with BatchNorm trains on statistics of the batch, and is remembered with its running ones. Raises
+    UserError if several processes train the run: each would have all of these images beside its share of a batch.
     """
 
     def __init__(self, images: Tensor, kernel: Callable[[Tensor, float], tuple[Tensor, Tensor]], width: float) -> None:
+        if parallel.size() > 1:
+            raise UserError("distance function is for one process: start the run without torchrun")
         self.images, self.kernel, self.width = images, kernel, width
         self.visited: list[Tensor] = []  # [M, classes] of each minimum
 
