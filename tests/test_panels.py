@@ -294,7 +294,7 @@ def test_each_statement_has_its_own_band():
     """What counts as the same differs among those that stand in one panel."""
     rows = [
         {"claim": "C1", "says": says, "network": "mlp", "verdict": "reproduced", "effect": 0.1, "low": 0.0, "high": 0.2,
-         "margin": margin, "unit": "points"}
+         "margin": margin, "unit": "points", "premise": False}
         for says, margin in (("one", 0.2), ("other", 0.5))
     ]  # fmt: skip
     axis = panels.forest(pd.DataFrame(rows)).axes[1]
