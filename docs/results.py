@@ -22,7 +22,8 @@ from thesislib.app.prose import Section
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import SECTIONS
 from thesislib.experiments.statements import FEWEST
-from thesislib.plots.tables import TITLES, curves, interval, means, readable, spread, statements
+from thesislib.plots.tables import TITLES, curves, interval, means, readable, statements
+from thesislib.runs.results import spread
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, REFERENCE = ROOT / "notebooks", ROOT / "figures" / "reference"

@@ -220,7 +220,7 @@ def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
     assert " ± " in shown.loc["s = 1", "accuracy"]
     scores = ensembles.table(few.only("s = 1")).assign(equivalent=1.0)
     assert "±" in ensembles.summary(scores).loc[0, "ensemble"]
-    assert ensembles.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4f}"
+    assert ensembles.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4g}"
 
 
 def test_snapshots_stand_beside_the_means_of_their_cycles(tiny):

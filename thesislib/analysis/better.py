@@ -105,7 +105,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     shown = {"accuracy_ensemble": "accuracy", SCORE: "NLL", "brier_ensemble_scaled": "Brier score"}
     shown |= {"accuracy_mean": "mean of the members", "disagreement": "two disagree"}
     order = scores.groupby("label")[SCORE].mean().sort_values(na_position="last").index
-    found = spreads(scores, ["label", "network"], shown, ".4f", ".4f")
+    found = spreads(scores, ["label", "network"], shown)
     return found.sort_values("label", key=lambda labels: labels.map(list(order).index), kind="stable")
 
 

@@ -190,9 +190,9 @@ def published_values(results: Results) -> pd.DataFrame:
         ours = results.only(label).final
         rows.append(
             {
-                "setting": label, "d, thesis": distance, "d, ours": spread(ours["d_0"], ".1f", ".1f"),
+                "setting": label, "d, thesis": distance, "d, ours": spread(ours["d_0"]),
                 "ratio": round(ours["d_0"].mean() / distance, 3), "accuracy, thesis": accuracy,
-                "accuracy, ours": spread(ours["accuracy"], ".4f", ".4f"), "n": len(ours),
+                "accuracy, ours": spread(ours["accuracy"]), "n": len(ours),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)

@@ -194,7 +194,7 @@ def _growth(runs: list[Result], average: Average, last: int | None, which: Which
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
-    return spreads(table, ["label", "network"], SHOWN, ".4f", ".4f")
+    return spreads(table, ["label", "network"], SHOWN)
 
 
 def equivalents(

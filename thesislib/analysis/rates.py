@@ -47,7 +47,7 @@ def summary(tried: pd.DataFrame) -> pd.DataFrame:
     """Scaled NLL as "mean ± std" over seeds (and networks), a row a label, a column a factor, and the chosen factor."""
     best, rows = chosen(tried), []
     for label, some in tried.groupby("label", sort=False):
-        cells = {f"rate times {factor:g}": spread(v, ".4f", ".4f") for factor, v in some.groupby("factor")[SCORE]}
+        cells = {f"rate times {factor:g}": spread(v) for factor, v in some.groupby("factor")[SCORE]}
         rows.append({"label": label, **cells, "chosen": best[label], "n": some["seed"].nunique()})
     return pd.DataFrame(rows)
 

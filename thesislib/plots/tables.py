@@ -2,7 +2,6 @@ r"""Tables to read: numbers as "mean ± std" under readable headings, and any ta
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +12,7 @@ from thesislib.analysis import better, rates
 from thesislib.plots.language import formula, localized
 from thesislib.plots.pgf import escape
 from thesislib.plots.style import LABELS, NARROWEST
+from thesislib.runs.results import spreads
 
 #: Columns of tables, and their headings; those that are not here have figures' LABELS.
 TITLES = {
@@ -60,34 +60,13 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
-    """Columns as "mean ± std" over seeds, one row a setting, under their titles, with n.
+    """`spreads` of the columns that there are, a row a setting.
 
-    Settings are told apart by the columns `by`: by default label, and network and member where there are several. If
-    the table has N of any setting (`growth`), it comes first.
+    Settings are told apart by the columns `by`: by default label, and network and member where there are several.
     """
     by = list(by) or [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
-    groups = table.groupby(by, sort=False)
-    shown = {}
-    if "N" in table and table["N"].notna().any():
-        shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
-    shown |= {title: groups[column].agg(spread) for column, title in titles.items() if column in table}
-    return pd.DataFrame({**shown, "n": groups.size()}).reset_index().rename(columns=TITLES)
-
-
-def spread(values: pd.Series) -> str:
-    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself."""
-    numbers = values.dropna()
-    if len(numbers) < 2:
-        return "".join(f"{number:.4g}" for number in numbers)
-    if not np.isfinite(numbers).all():  # of a network that exploded
-        return f"{numbers.mean():g}"
-    mean, deviation = numbers.mean(), numbers.std(ddof=1)
-    if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
-        return f"{'≥' if mean > 1 else '≤'} {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
-    if abs(mean) >= 1e6:  # of a network that explodes
-        return f"{mean:.1e} ± {deviation:.1e}"
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
+    there = {column: title for column, title in titles.items() if column in table}
+    return spreads(table, by, there).rename(columns=TITLES)
 
 
 def interval(effect: float, low: float, high: float, digits: str) -> str:
@@ -277,7 +256,7 @@ def _tabular(columns: list[_Column], long: bool) -> str:
 def _text(value: object) -> str:
     """A cell's text: floats with four digits, what is missing empty."""
     if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:.4g}"
+        return "" if np.isnan(value) else f"{value:.4g}"
     return "" if value is None or value is pd.NA else str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,20 +150,31 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-def spread(values: pd.Series, mean: str, deviation: str) -> str:
-    """ "mean ± std" in these formats; of a single number, which has no deviation, itself; of none, nothing."""
+def spread(values: pd.Series) -> str:
+    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself."""
     numbers = values.dropna()
     if len(numbers) < 2:
-        return "".join(format(number, mean) for number in numbers)
-    return f"{numbers.mean():{mean}} ± {numbers.std(ddof=1):{deviation}}"
+        return "".join(f"{number:.4g}" for number in numbers)
+    if not np.isfinite(numbers).all():  # of a network that exploded
+        return f"{numbers.mean():g}"
+    mean, deviation = numbers.mean(), numbers.std(ddof=1)
+    if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
+        return f"{'≥' if mean > 1 else '≤'} {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
+    if abs(mean) >= 1e6:  # of a network that explodes
+        return f"{mean:.1e} ± {deviation:.1e}"
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
-def spreads(
-    table: pd.DataFrame, keys: list[str], columns: Mapping[str, str], mean: str, deviation: str
-) -> pd.DataFrame:
-    """The `spread` of some columns under headings, one row for all rows of equal keys, with their number n."""
-    groups = table.groupby(keys, sort=False)
-    shown = {heading: groups[c].agg(spread, mean, deviation) for c, heading in columns.items()}
+def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) -> pd.DataFrame:
+    """The `spread` of some columns under headings, one row for all rows of equal keys, with their number n.
+
+    If the table has N of any setting (`growth`), the least of each comes first.
+    """
+    groups, shown = table.groupby(keys, sort=False), {}
+    if "N" in table and table["N"].notna().any():
+        shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
+    shown |= {heading: groups[c].agg(spread) for c, heading in columns.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 
@@ -304,11 +316,7 @@ class Results(Sequence[Row]):
         Where settings have hills, N says whether they have been left (`growth`). Raises UserError for another column.
         """
         need(self.final, columns)
-        found = spreads(self.final, self.keys, dict(zip(columns, columns, strict=True)), ".4g", ".2g")
-        if any(row.run.strength for row in self):
-            left = self._growths().groupby([self.final[key] for key in self.keys], sort=False).min()
-            found.insert(len(self.keys), "N", [f"{n:.3g}" if n == n else "" for n in left])
-        return found
+        return spreads(self.final.assign(N=self._growths()), self.keys, dict(zip(columns, columns, strict=True)))
 
     def _growths(self) -> pd.Series:
         """N of each run of `final`, NaN without a hill."""
