@@ -152,8 +152,9 @@ class LineStyle(NamedTuple):
 _COLOURS = sns.color_palette("colorblind", 10)
 #: A setting keeps its colour in all figures; s = 1 is "term".
 _FIXED = {
-    **dict.fromkeys(("no term", "constant", "baseline", "plain snapshots"), "0.35"), "independent": "0.65",
-    **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple", "plain means"), _COLOURS[0]),
+    **dict.fromkeys(("no term", "constant", "baseline", "plain snapshots"), "0.35"),
+    "independent": "0.65", "plain means": "0.05",
+    **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple"), _COLOURS[0]),
     **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]),
     **dict.fromkeys(("cosine", "cosine snapshots"), _COLOURS[2]),
     **dict.fromkeys(("s = 100", "yours", "term as restart", "MultiSWA"), _COLOURS[3]), "FGE": _COLOURS[4],
@@ -164,7 +165,7 @@ _FIXED = {
 _FURTHER = [_COLOURS[place] for place in (0, 1, 2, 3, 4, 5, 9, 6)]
 _DASHES = ("-", "--", ":", "-.")
 #: Each colour has a marker, for those who print in grey.
-_MARKERS = dict(zip(("0.35", "0.65", *_FURTHER), "o*s^DvpXPh", strict=True))
+_MARKERS = dict(zip(("0.35", "0.65", "0.05", *_FURTHER), "o*ds^DvpXPh", strict=True))
 #: Markers that a curve has: few enough to see the curve.
 _MARKED = 5
 
