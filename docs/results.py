@@ -266,7 +266,7 @@ def chapter(scale: str) -> str:
         rest -= {what for kind, what in section.parts if kind == "figure"}
         lines += [markdown(claims([scale]))] if section.name == "9_claims" else []
         lines += [cost([scale])] if section.name == "8_cost" else []
-        lines += [ours([scale])] if section.name == "10_better_ensembles" else []
+        lines += [ours([scale]).replace("](docs/", "](../../../docs/")] if section.name == "10_better_ensembles" else []
         if section.bullets:
             here = {name: line for name, line in section.scales.items() if name == scale}
             lines += ["### Reading", *_reading(section, here)]
