@@ -82,7 +82,7 @@ def compared(found: pd.DataFrame) -> pd.DataFrame:
     }  # fmt: skip
     rows: dict[str, dict[str, str]] = {}
     for row in _settings(found).itertuples():
-        title, factor = names[row.score]
+        title, factor = names.get(row.score, (heading(row.score), 1))
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
         n = {"N": f"{row.N:.3g}" if pd.notna(row.N) else ""} if "N" in found else {}
         rows.setdefault(row.label, n)[title] = f"{shown} {row.verdict}"
