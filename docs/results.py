@@ -49,8 +49,8 @@ CLAIMS = {
 #: Of each scale: what it is, beyond what its description says.
 ABOUT = {
     "mnist": "All of MNIST, the thesis' MLP and settings. Three seeds, five for ensembles. Intervals are over seeds "
-    "alone, and section 7 is judged by earlier rules: its equivalents are against networks of one cycle, and it has no "
-    "networks of two and a half or of five.",
+    "alone. Section 7 is judged by earlier rules: its equivalents are against networks of one cycle. It has no networks "
+    "of two and a half or of five.",
     "cifar-small": "ResNet-20 in bf16 on 10,000 CIFAR-10 photographs, two seeds, 12 to 15 epochs. These runs are "
     "earlier ones: their networks started from PyTorch's default weights, not from the thesis' He-normal ones. "
     "The photographs have gone through JPEG. Accuracies are with running BatchNorm statistics. "

@@ -116,7 +116,7 @@ filters".
 was written down before one of these runs was begun. Where section 7.1 is not trained, there are no chosen rates.
 
 All cost five cycles, counted in gradients and evaluations. Hills need no further ones, but each step reads their
-vectors: on the MLP that takes a sixth of the time on top, on ResNet-20 nothing that could be measured (section 8).
+vectors. On the MLP that takes a sixth of the time on top, on ResNet-20 nothing that could be measured (section 8).
 This test does not charge it.
 
 | section | settings |

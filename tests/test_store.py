@@ -125,7 +125,7 @@ def test_results_are_tables(tiny, finished):
     assert list(found.final["label"]) == ["a", "a", "b"]
     table = found.table("accuracy")
     values = [row.result.summary["accuracy"] for row in found.only("a")]
-    assert table["accuracy"][0] == f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}"
+    assert table["accuracy"][0] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
     assert list(table["n"]) == [2, 1]
 
 
