@@ -35,10 +35,10 @@ needs_german = pytest.mark.skipif(
 )
 #: pgfplots' marks by matplotlib's.
 MARKS = {
-    "o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "d": "matplotlib thin diamond", "None": None,
+    "o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None,
     "^": "matplotlib triangle up", "v": "matplotlib triangle down", "D": "matplotlib diamond",
     "p": "matplotlib pentagon", "P": "matplotlib plus filled", "X": "matplotlib x filled",
-    "h": "matplotlib hexagon1",
+    "d": "matplotlib thin diamond", "h": "matplotlib hexagon1",
 }  # fmt: skip
 
 
