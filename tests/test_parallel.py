@@ -199,3 +199,11 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setattr(parallel, "size", lambda: 2)
     with pytest.raises(UserError, match="--batch-size: 127 cannot be shared out among 2 processes"):
         Trainer(MLP.replace(batch_size=127)).epoch()
+
+
+def test_a_batchnorm_without_running_statistics_is_refused(monkeypatch):
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3, track_running_stats=False))
+    parallel.share_batch_statistics(model)  # alone it is torch's own affair
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(UserError, match="track_running_stats=False is for one process"):
+        parallel.share_batch_statistics(model)

@@ -1,4 +1,4 @@
-"""Do hills make better ensembles, once each member is a mean of weights? Sections 10.1 and 10.
+"""Do hills make better ensembles, once each member is a mean of weights? Sections 10, 10.1 and 10.2.
 
 Section 10-1_variants tries variants on training images that were held back, `Scale.better` keeps the one that was
 chosen, section 10 tests it on fresh seeds and test images, section 10-2_ten_members takes twice as many members.

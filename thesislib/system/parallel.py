@@ -84,9 +84,14 @@ def from_first(value: Any) -> Any:
 
 
 def share_batch_statistics(model: nn.Module) -> None:
-    """Make BatchNorm normalise by mean and variance over the whole batch, not over a process' share."""
+    """Make BatchNorm normalise by mean and variance over the whole batch, not over a process' share.
+
+    Raises UserError for one without running statistics, which has none to be evaluated by.
+    """
     if size() > 1:
         for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
+                raise UserError("a BatchNorm with track_running_stats=False is for one process: start without torchrun")
             module.__class__ = _SHARED.get(type(module), type(module))
 
 
