@@ -170,7 +170,8 @@ class _Context(SpawnContext):
 def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor]:
     """A pool of so many processes, which die with this one; numbered from `first_worker`.
 
-    Ctrl-C, a cluster's notice or a full disk end its work at once; else leaving it would first do all of it.
+    Ctrl-C, a cluster's notice or a full disk end its work at once, and none of its processes is left; else leaving it
+    would first do all of it.
     """
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = _Context()
@@ -180,9 +181,12 @@ def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor
             yield pool
         except (KeyboardInterrupt, SystemExit, OSError):
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in context.made:
-                if process.is_alive():
+            started = [process for process in context.made if process.pid]
+            for process in started:
+                with contextlib.suppress(ProcessLookupError):  # the pool's own thread has just seen its end
                     process.terminate()
+            for process in started:
+                process.join()
             raise
 
 
