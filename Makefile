@@ -53,7 +53,7 @@ runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale "$$scale" $${seeds:+--seeds "$$seeds"}
 
 test: $(READY)  ## every test; those that need TeX, Slurm or Chromium are skipped where it is missing
-	@$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests docs

@@ -53,7 +53,9 @@ def folders(tmp_path, monkeypatch):
         monkeypatch.setenv(f"THESIS_{name}", "")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network: nothing listens there
-    return tmp_path
+    yield tmp_path
+    if drawn := sys.modules.get("matplotlib.pyplot"):
+        drawn.close("all")
 
 
 @pytest.fixture

@@ -79,7 +79,6 @@ def test_a_figure_in_german_and_back(kind, results, tmp_path):
     assert not any("." in text for text in german)
     assert any(text.startswith("w = 0,01") for text in german) == (kind != "heat map")
     assert (f"27{SPACE}106" in german) == (r"27\,106" in code) == (kind == "heat map")
-    plt.close(figure)
 
 
 def test_files_in_german(results, monkeypatch):
@@ -122,7 +121,6 @@ def test_tables():
 def test_macros_and_captions(results, monkeypatch, folders):
     figure = curves.curves(results)
     save.save(figure, "1_baseline", results)
-    plt.close(figure)
     folder = save.figures_folder("smoke")
     runs = {"label": "no term", "network": "mlp", "seed": [0, 1], "accuracy": [0.9, 0.92], "d_0": [30000.0, 30001.0]}
     pd.DataFrame(runs).to_csv(folder / "1_baseline.csv", index=False)
@@ -142,7 +140,6 @@ def test_macros_and_captions(results, monkeypatch, folders):
 def test_the_chapters_language(language, babel, results):
     figure = curves.curves(results)
     save.save(figure, "1_baseline", results)
-    plt.close(figure)
     document = chapter.write(save.figures_folder("smoke"), notebooks.chapter_sections(), language).read_text()
     assert (rf"\usepackage[{babel}]{{babel}}" in document) == bool(babel)
     assert ("babel" in document) == bool(babel)

@@ -471,13 +471,12 @@ def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
 
 
 @needs_tex
-@pytest.mark.parametrize("document", ["report", "scrbook"])
-def test_no_text_lies_on_another_whatever_the_width(document, chapter, tmp_path):
-    """Every figure at 345 and 373 points, instead of the 455 that matplotlib laid it out for."""
+def test_no_text_lies_on_another_on_a_narrow_page(chapter, tmp_path):
+    """Every figure at 345 points, instead of the 455 that matplotlib laid it out for."""
     names = sorted(path.stem for path in chapter.figures.glob("*.pgf"))
     body = [rf"\noindent\input{{{name}.pgf}}\newpage" for name in names]
     shutil.copytree(chapter.figures, tmp_path, dirs_exist_ok=True)
-    log = tex(tmp_path, *body, document=document, options="10pt,a4paper,oneside")
+    log = tex(tmp_path, *body, document="report", options="10pt,a4paper,oneside")
     assert "Overfull" not in log
     assert "Missing character" not in log
     left, width = (float(x) * 72 / 72.27 for x in re.search(r"AREA ([\d.]+)pt ([\d.]+)pt", log).groups())

@@ -76,7 +76,6 @@ def test_panels_stand_below_each_other_and_the_legend_has_fewer_columns(results)
         assert figure.legends == [legend]
         for old, new in zip(before, places(figure), strict=True):
             assert new.bounds == pytest.approx(old.bounds)
-    plt.close(figure)
 
 
 def test_a_panel_that_lost_its_neighbour_has_its_own_names(results):
@@ -100,7 +99,32 @@ def test_the_pgf_of_another_width_is_its_png(results, width, tmp_path):
     figure = curves.curves(results, ["accuracy", "d_0", "lr"])
     with style.styled(), style.laid_out(figure, width):
         assert_like(code_of(figure, tmp_path), figure)
-    plt.close(figure)
+
+
+@pytest.mark.parametrize("width", [None, "column"])
+def test_a_figure_is_laid_out_once_and_all_its_files_are_alike(results, width, monkeypatch):
+    """A page, a picture and the code for LaTeX have other text widths: each would move the panels by a hair."""
+    figure, seen = curves.curves(results), {}
+
+    def places(figure):
+        return [axis.get_position(original=True).bounds for axis in figure.axes]
+
+    def noting(name, function):
+        def noted(*arguments, **named):
+            found = function(*arguments, **named)
+            seen[name] = seen.get(name, []) + [places(figure)]
+            return found
+
+        return noted
+
+    engine = figure.get_layout_engine()
+    monkeypatch.setattr(engine, "execute", noting("laid out", engine.execute))
+    monkeypatch.setattr(figure, "savefig", noting("drawn", figure.savefig))
+    monkeypatch.setattr(save, "pgf_code", noting("drawn", save.pgf_code))
+    save.save(figure, "mine", results, width=width)
+    assert len(seen["laid out"]) == 1
+    assert seen["drawn"] == 3 * seen["laid out"]
+    assert figure.get_layout_engine() is engine
 
 
 def test_files_have_the_widths_name(results, monkeypatch):
@@ -118,7 +142,6 @@ def test_files_have_the_widths_name(results, monkeypatch):
     assert (folder / "mine.pgf").read_bytes() == whole
     assert r"\textwidth" not in (folder / "mine-column.pgf").read_text()
     assert r"\linewidth" in (folder / "mine-column.pgf").read_text()
-    plt.close(figure)
 
 
 @pytest.fixture
@@ -149,7 +172,6 @@ def test_long_names_stand_above_their_rows_in_a_column(claims, tmp_path):
         assert_like(code_of(figure, tmp_path), figure)
     assert [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes] == before
     assert not any(axis.texts for axis in figure.axes)
-    plt.close(figure)
 
 
 #: Settings of the figure that is looked at, at heights at which nothing hides anything.

@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from thesislib.analysis import better, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
@@ -37,7 +35,9 @@ def rotated(images: Tensor, severity: int) -> Tensor:
     >>> rotated(torch.full((1, 1, 28, 28), 7, dtype=torch.uint8), 1).shape
     torch.Size([1, 1, 28, 28])
     """
-    return functional.rotate(images, 15.0 * severity, InterpolationMode.BILINEAR)
+    from torchvision.transforms import InterpolationMode, v2  # here and below: what is cached need not wait for it
+
+    return v2.functional.rotate(images, 15.0 * severity, InterpolationMode.BILINEAR)
 
 
 def noisy(images: Tensor, severity: int) -> Tensor:
@@ -48,12 +48,16 @@ def noisy(images: Tensor, severity: int) -> Tensor:
 
 def blurred(images: Tensor, severity: int) -> Tensor:
     """By a Gaussian with a deviation of 0.4 pixels a step."""
-    return functional.gaussian_blur(images, [9, 9], [0.4 * severity] * 2)
+    from torchvision.transforms import v2
+
+    return v2.functional.gaussian_blur(images, [9, 9], [0.4 * severity] * 2)
 
 
 def faded(images: Tensor, severity: int) -> Tensor:
     """Contrast less by 0.18 of what it was a step: a tenth is left at the end."""
-    return functional.adjust_contrast(images, 1 - 0.18 * severity)
+    from torchvision.transforms import v2
+
+    return v2.functional.adjust_contrast(images, 1 - 0.18 * severity)
 
 
 def shifts(data: str) -> dict[str, Shift]:

@@ -76,8 +76,8 @@ def many(
     missing = [k for k, runs in enumerate(groups) if not _path(name, runs, keyed).is_file()]
     begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
     rest = missing[1:]
-    workers = min(machine.cores(), len(rest))
-    if workers > 1 and (time.perf_counter() - begin) * len(rest) > POOL_SECONDS:
+    takes_long = (time.perf_counter() - begin) * len(rest) > POOL_SECONDS
+    if takes_long and (workers := min(machine.cores(), len(rest))) > 1:
         with machine.pool_of(workers) as pool:
             computed |= zip(rest, pool.map(one, [groups[k] for k in rest]), strict=True)
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
