@@ -221,6 +221,7 @@ def _numbers(section: str) -> list[str]:
         "7-1_rates": ("7-1_rates_scores",),
         "10-1_variants": ("10-1_variants_scores",),
         "10-2_ten_members": ("10-2_ten_members_compared",),
+        "10-3_rates": ("10-3_rates_scores", "10-3_rates_compared"),
         "10_better_ensembles": ("10_better_ensembles_scores", "10_better_ensembles_compared"),
         "7_ensembles": (
             "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",

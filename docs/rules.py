@@ -14,11 +14,11 @@ import pandas as pd
 from scipy import stats
 
 from thesislib.experiments import sections, statements
-from thesislib.experiments.scales import FRESH
+from thesislib.experiments.scales import CHOOSING, FRESH, FRESHER, Scale
 from thesislib.experiments.statements import BANDS, FROZEN, LEVEL, TABLE, WIDEST, Side
 
-#: The day on which the rules of claim N1 were frozen.
-FROZEN_N1 = "2026-11-28"
+#: The days on which the rules of claims N1 and N2 were frozen.
+FROZEN_N1, FROZEN_N2 = "2026-11-28", "2026-11-29"
 
 PAGE = Path(__file__).with_name("RULES.md")
 SCALES = ("laptop", "mnist", "cifar", "thesis")
@@ -124,6 +124,19 @@ This test does not charge it.
 | 10.1 | {variants} |
 | 10, opponents | {opponents}, FGE where a cycle is long enough |
 
+## N2: hills at the rate that suits them
+
+Later than N1, and because of it: on MNIST means without hills did as much at twice the rate as hills at the scale's.
+Do hills add anything once both have the rate that suits them? Frozen on {frozen_n2}, before a seed from {fresher} on
+was trained. The test images are those of N1.
+
+1. Plain means and the variant that N1 tests are trained at several rates (section 10.3): {factors} times the scale's.
+   The images are split as for N1's choice. Each keeps the rate with the lowest scaled NLL of five members, mean over
+   seeds 0 to {choosing}.
+2. Each is tested at its rate on ten seeds from {fresher} on, and on test images.
+3. Accuracy, scaled NLL and Brier score are compared as for N1, with Holm's correction over the three. N2 *holds* if
+   plain means lose by scaled NLL. It *does not hold* if they win or are equivalent. Else it is *undecided*.
+
 ## Statements
 
 The words are those of scale `thesis`; other scales differ in strengths and widths. $N$ is the smaller one of both
@@ -189,6 +202,8 @@ def page() -> str:
     return TEXT.format(
         frozen=FROZEN, digest=statements.digest(), low=1 / tenth, high=tenth, widest=WIDEST, nll=BANDS["nll"],
         cost=BANDS["cost"], frozen_n1=FROZEN_N1, fresh=FRESH, variants=_labels("10-1_variants"),
+        frozen_n2=FROZEN_N2, choosing=CHOOSING - 1, fresher=FRESHER,
+        factors=", ".join(f"{factor:g}" for factor in Scale.tried_factors),
         opponents=_labels("10_better_ensembles"), table=_table(), power=_power(), statements="\n\n".join(tables),
     )  # fmt: skip
 

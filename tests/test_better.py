@@ -66,6 +66,35 @@ def test_it_is_tested_on_fresh_seeds(scale):
 
 
 @pytest.mark.parametrize("scale", SCALES)
+def test_a_rate_is_chosen_by_other_seeds_and_images_than_it_is_tested_on(scale):
+    """Seeds that no other section has, however many it takes."""
+    size, rows = SCALES[scale], sections.rows("10-3_rates", scale, seeds=10)
+    others = {
+        row.run.seed for name in sections.SECTIONS if name != "10-3_rates"
+        for row in sections.rows(name, scale, seeds=10)
+    }  # fmt: skip
+    tried, tested = ([row for row in rows if row.run.validation == held_back] for held_back in (True, False))
+    assert {row.seed for row in tried} == set(range(5))
+    assert {row.seed for row in tested} == set(range(20, 30))
+    assert not others & {row.seed for row in tested}
+    for some, count in ((tried, len(size.tried_factors)), (tested, 1)):
+        assert {row.label for row in some} == {"plain means", size.better}
+        for row in some:
+            same = [r.run.lr for r in some if (r.label, r.seed, r.network) == (row.label, row.seed, row.network)]
+            assert len(set(same)) == len(same) == count
+    variants = {row.run for row in sections.rows("10-1_variants", scale, seeds=5)}
+    own = {run.model: run.lr for run in size.runs()}
+    assert {row.run for row in tried if row.run.lr == own[row.network]} <= variants, "nothing is trained twice"
+
+
+def test_each_is_tested_at_the_rate_that_was_chosen_for_it(monkeypatch):
+    for label, factor in {"plain means": 4.0, "s = 10": 0.5}.items():
+        monkeypatch.setitem(SCALES["smoke"].better_rates, label, factor)
+    tested = [row for row in sections.rows("10-3_rates", "smoke") if not row.run.validation]
+    assert {row.label: row.run.lr for row in tested} == {"plain means": 0.4, "s = 10": 0.05}
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_all_have_the_budget_of_five_cycles(scale):
     size, budgets = SCALES[scale], {}
     for row in sections.rows("10_better_ensembles", scale, seeds=1):

@@ -24,11 +24,14 @@ def runs_of(rows, label):
 def test_every_section_at_every_scale(scale, section):
     size, settings = sections.SCALES[scale], {}
     for row in sections.rows(section, scale):
-        settings.setdefault((row.section, row.role, row.label, row.network), []).append(row)
-    for (origin, role, label, _), rows in settings.items():
+        key = row.section, row.role, row.label, row.network, row.run.lr, row.run.validation
+        settings.setdefault(key, []).append(row)
+    for (origin, role, label, _, _, held_back), rows in settings.items():
         of_ensembles = origin == "7_ensembles" or role == "between"
         seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
-        seeds = size.fresh_seeds if origin in ("10_better_ensembles", "10-2_ten_members") else seeds
+        seeds = size.fresh_seeds() if origin in ("10_better_ensembles", "10-2_ten_members") else seeds
+        if origin == "10-3_rates":
+            seeds = size.seeds[:5] if held_back else size.fresh_seeds(20)
         counts = {
             "independent": 10 if origin == "10-2_ten_members" else 5,
             "two of half": 2,
@@ -41,7 +44,7 @@ def test_every_section_at_every_scale(scale, section):
         ]
         assert len({row.run for row in rows}) == len(rows), "members have seeds of their own"
         assert all(row.run.seed == row.seed for row in rows if row.member in (None, 1))
-    assert {network for *_, network in settings} == {fields["model"] for fields in size.networks}
+    assert {network for _, _, _, network, *_ in settings} == {fields["model"] for fields in size.networks}
 
 
 @pytest.mark.parametrize("scale", sections.SCALES)
@@ -123,7 +126,9 @@ def test_runs_of_different_length_measure_the_same_distance():
 def test_what_costs_a_chapter_waits_until_it_is_named():
     assert sections.usual("smoke") == list(sections.SECTIONS)
     for scale in sections.SCALES.keys() - {"smoke"}:
-        assert sections.SECTIONS.keys() - sections.usual(scale) == {"7-1_rates", "10-1_variants", "10-2_ten_members"}
+        assert sections.SECTIONS.keys() - sections.usual(scale) == {
+            "7-1_rates", "10-1_variants", "10-2_ten_members", "10-3_rates",
+        }  # fmt: skip
     with pytest.raises(UserError, match="unknown scale 'huge': choose from smoke"):
         sections.usual("huge")
 

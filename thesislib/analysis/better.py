@@ -1,7 +1,8 @@
-"""Do hills make better ensembles, once each member is a mean of weights? Sections 10, 10.1 and 10.2.
+"""Do hills make better ensembles, once each member is a mean of weights? Sections 10 and 10.1 to 10.3.
 
 Section 10-1_variants tries variants on training images that were held back, `Scale.better` keeps the one that was
 chosen, section 10 tests it on fresh seeds and test images, section 10-2_ten_members takes twice as many members.
+Section 10-3_rates chooses a learning rate for the hills and one for means without them, and tests these.
 docs/RULES.md has the rules.
 """
 
@@ -21,7 +22,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.growth import growth as growth_of
-from thesislib.runs.results import Result, Results, spreads
+from thesislib.runs.results import Result, Results, Row, spreads
 
 #: How the labels of runs without a hill begin.
 _REFERENCE = "no term"
@@ -125,8 +126,17 @@ def against_plain(results: Results, members: int = 2 * MEMBERS) -> pd.DataFrame:
     return compared
 
 
+def tried_and_tested(results: Results) -> tuple[Results, Results]:
+    """The rows of section 10-3_rates by which a rate is chosen, on held-back images, and those that test it."""
+    parts: dict[bool, list[Row]] = {True: [], False: []}
+    for row in results:
+        parts[row.run.validation].append(row)
+    held_back, tested = (Results(rows, results.scale, results.section) for rows in parts.values())
+    return held_back, tested
+
+
 def verdict(compared: pd.DataFrame) -> Verdict:
-    """Claim N1, from `against_hills`: the chosen variant has a lower scaled NLL than every opponent.
+    """Claims N1 and N2, from `against_hills`: the chosen variant has a lower scaled NLL than every opponent.
 
     "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided".
     """

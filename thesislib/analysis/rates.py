@@ -1,6 +1,7 @@
 """The learning rate of each ensemble, chosen on training images that were held back; ensembles at their rates.
 
 Section 7-1_rates tries them, `Scale.opponent_rates` keeps what was chosen, section 7 has ensembles at these rates.
+Section 10-3_rates does the same for hills and means without them.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import numpy as np
 import pandas as pd
 
 from thesislib.analysis import ensembles
+from thesislib.analysis.ensembles import Which
 from thesislib.experiments.scales import SCALES
 from thesislib.runs.results import Results, spread
 
 SCORE = "nll_ensemble_scaled"
 
 
-def tried(results: Results) -> pd.DataFrame:
+def tried(results: Results, which: Which = "live") -> pd.DataFrame:
     """`ensembles.table` of section 7-1_rates, with the learning rate and its factor of the network's own at the scale.
 
-    All scores are on the images that the runs were evaluated on, which were held back from training.
+    Members are live ones or means. All scores are on the images that the runs were evaluated on, which were held back
+    from training.
     """
     own = {run.model: run.lr for run in SCALES[results.scale].runs()}
-    table = ensembles.table(results, last=5).drop(columns="role", errors="ignore")
+    table = ensembles.table(results, last=5, which=which).drop(columns="role", errors="ignore")
     runs = [first.run for first, *_ in results.ensembles]
     table.insert(1, "lr", [run.lr for run in runs])
     table.insert(2, "factor", [float(f"{run.lr / own[run.model]:.6g}") for run in runs])

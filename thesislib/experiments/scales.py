@@ -10,6 +10,8 @@ from thesislib.config import Run, make_run
 
 #: Section 10 tests what was chosen on seeds from this one on.
 FRESH = 10
+#: Section 10.3 chooses by so many seeds, the first ones, and tests on seeds from this one on.
+CHOOSING, FRESHER = 5, 20
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ class Scale:
     better: str = "s = 10"
     #: fields of all runs of sections 10 and 10-1, where those of the scale take too long
     better_fields: Mapping[str, Any] = field(default_factory=dict)
-    #: sections that are made only when they are named: they cost more than all others together; what 7-1 and 10-1
-    #: answer is frozen in `opponent_rates` and `better`
-    on_demand: tuple[str, ...] = ("7-1_rates", "10-1_variants", "10-2_ten_members")
+    #: of that variant and of "plain means": the factor of the learning rate, chosen by section 10-3_rates; as above
+    better_rates: Mapping[str, float] = field(default_factory=dict)
+    #: sections that are made only when they are named: they cost more than all others together; what 7-1, 10-1 and
+    #: 10-3 answer is frozen in `opponent_rates`, `better` and `better_rates`
+    on_demand: tuple[str, ...] = ("7-1_rates", "10-1_variants", "10-2_ten_members", "10-3_rates")
     lr_step: int | None = None  # epochs between two drops of the step schedule; None: a third of a cycle
     #: (strength, width) -> the accuracy and squared distance that the thesis prints for two cycles, the minimum
     #: after the first
@@ -63,10 +67,9 @@ class Scale:
         chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
         return replace(self, seeds=chosen, ensemble_seeds=chosen)
 
-    @property
-    def fresh_seeds(self) -> tuple[int, ...]:
-        """Seeds of section 10, which nothing was chosen by."""
-        return tuple(seed + FRESH for seed in self.seeds)
+    def fresh_seeds(self, first: int = FRESH) -> tuple[int, ...]:
+        """As many seeds, from that one on: those of section 10, which nothing was chosen by."""
+        return tuple(seed + first for seed in self.seeds)
 
     @property
     def rates(self) -> tuple[float, ...]:

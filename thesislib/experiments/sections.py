@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_cal
 
 from thesislib.config import NonNegative, Positive, Run, Seed, Size
 from thesislib.datasets import facts
-from thesislib.experiments.scales import SCALES, Scale
+from thesislib.experiments.scales import CHOOSING, FRESHER, SCALES, Scale
 from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
@@ -427,7 +427,7 @@ def better(scale: Scale) -> Iterable[Row]:
     also for its relative of several runs (MultiSWA, Wilson and Izmailov 2020). The role says what a member is, as in
     section 10.1.
     """
-    for row in _hills_and_opponents(scale, scale.fresh_seeds):
+    for row in _hills_and_opponents(scale, scale.fresh_seeds()):
         yield replace(row, run=row.run.replace(**scale.better_fields))
 
 
@@ -455,15 +455,31 @@ def _hills_and_opponents(scale: Scale, seeds: tuple[int, ...]) -> Iterable[Row]:
 def ten_members(scale: Scale) -> Iterable[Row]:
     """10.2: twice as long, so ten members. Do hills gain more with each, and which hills? On section 10's seeds."""
     chosen = ("no term", scale.better, *map(_name, VARIED))
-    for row in _variants(scale, scale.fresh_seeds, cycles=2 * MEMBERS):
+    for row in _variants(scale, scale.fresh_seeds(), cycles=2 * MEMBERS):
         row = replace(row, run=row.run.replace(**scale.better_fields))
         if row.label in chosen:
             yield replace(row, label="plain means") if row.label == "no term" else row
         if row.label == "no term":
             yield replace(row, label="plain snapshots", role="live")
-    short = scale.runs(cycles=1, seeds=scale.fresh_seeds, strength=0, lr_schedule="cosine")
+    short = scale.runs(cycles=1, seeds=scale.fresh_seeds(), strength=0, lr_schedule="cosine")
     for row in independent("independent", short, 2 * MEMBERS):
         yield replace(row, run=row.run.replace(**scale.better_fields))
+
+
+@section("10-3_rates")
+def better_rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
+    """10.3: do hills add to means whose rate suits them? Both at several rates, on held-back images as in section 7.1.
+
+    Then each at the rate that was chosen for it, on test images and on seeds that section 10 has not seen either.
+    """
+    for seeds, held_back in ((scale.seeds[:CHOOSING], True), (scale.fresh_seeds(FRESHER), False)):
+        for row in _variants(scale, seeds):
+            label = "plain means" if row.label == "no term" else row.label
+            if label not in ("plain means", scale.better):
+                continue
+            for factor in (factors or scale.tried_factors) if held_back else [scale.better_rates.get(label, 1.0)]:
+                run = row.run.replace(lr=factor * row.run.lr, **scale.better_fields)
+                yield replace(row, label=label, run=_held_back(run) if held_back else run)
 
 
 def usual(scale: str) -> list[str]:

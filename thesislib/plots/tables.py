@@ -144,7 +144,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     match name:
         case _ if {"score", "difference", "verdict"} <= set(frame):
             return compared(frame)
-        case "7-1_rates_scores":
+        case "7-1_rates_scores" | "10-3_rates_scores":
             return rates.summary(frame).rename(columns=heading)
         case "10-1_variants_scores" | "10_better_ensembles_scores":
             return better.summary(frame).rename(columns=heading)
