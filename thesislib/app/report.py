@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thesislib.app.notebooks import EXPLORATORY, notebooks_folder
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
-from thesislib.plots import save
+from thesislib.plots import save, tables
 from thesislib.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ th, td { text-align: left; border-bottom: 1px solid #ddd; padding: .2rem .6rem; 
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
 .cards a { border: 1px solid #ddd; border-radius: .4rem; padding: .6rem; text-decoration: none; }
 .cards img { display: block; width: 100%; height: 9rem; object-fit: contain; background: #fff; }
-.claim td:nth-child(n+3) { white-space: nowrap; } .claim td:nth-child(3) { font-weight: 600; }
-.reproduced td:nth-child(3) { color: #1a7f37; } .not td:nth-child(3) { color: #b3261e; }
-.undecided td:nth-child(3) { color: #8a6100; }
+.claim td:nth-child(n+3) { white-space: nowrap; } .claim td:nth-child(5) { color: #777; }
+.reproduced td:nth-child(5) { color: #1a7f37; } .not-reproduced td:nth-child(5) { color: #b3261e; }
+.undecided td:nth-child(5) { color: #8a6100; }
 .k, .kn, .ow { color: #00f; } .s1, .s2, .sd { color: #a31515; } .c1 { color: #2a7d2a; } .mi, .mf { color: #098658; }
 """
 
@@ -182,13 +182,10 @@ def _claims(path: Path) -> str:
 
     if not path.is_file():
         return '<p class="quiet">The claims are not tested yet: section 9_claims has not been drawn.</p>'
+    shown = tables.statements(pd.read_csv(path))
+    head = "".join(f"<th>{name}</th>" for name in shown)
     rows = []
-    for row in pd.read_csv(path).fillna("").to_dict("records"):
-        numbers = [f"{row[name]:.3g}" if row[name] != "" else "" for name in ("effect", "low", "high")]
-        effect = f"{numbers[0]} [{numbers[1]}, {numbers[2]}] {row['unit']}" if numbers[0] else ""
-        kind = str(row["verdict"]).split(" ")[0]
-        cells = [row["claim"], row["says"], row["verdict"], effect, row["n"], row["network"]]
-        shown = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        rows.append(f'<tr class="claim {html.escape(kind)}">{shown}</tr>')
-    head = "".join(f"<th>{name}</th>" for name in ("claim", "says", "verdict", "effect", "n", "network"))
+    for row in shown.itertuples(index=False):
+        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
+        rows.append(f'<tr class="claim {row.verdict.replace(" ", "-")}">{cells}</tr>')
     return f"<h2>What holds</h2><table><tr>{head}</tr>{''.join(rows)}</table>"

@@ -70,7 +70,9 @@ def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()
 
 
 def interval(effect: float, low: float, high: float, digits: str) -> str:
-    """ "effect [low, high]"."""
+    """ "effect [low, high]", the effect alone where nothing is known of its interval."""
+    if not np.isfinite([low, high]).any():
+        return f"{effect:{digits}}".replace("-", "−")
     return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
 
 
