@@ -135,6 +135,7 @@ SCALES = {
         settled=100.0,
         seeds=(0, 1, 2),
         better="s = 10, hill at mean",  # seeds 0 to 4, 3,000 images to train on, 1,000 to choose by
+        better_rates={"plain means": 2.0, "s = 10, hill at mean": 1.0},  # the same seeds and images
         opponent_rates={  # seeds 0 to 2, 3,000 images to train on, 1,000 to choose by
             "constant": 1.0,
             "cosine": 2.0,
