@@ -137,7 +137,7 @@ def claims(chosen: list[str]) -> pd.DataFrame:
 
 
 def ours(chosen: list[str]) -> str:
-    """Claim N1, which is ours, in a sentence: its verdict at each of these scales."""
+    """Claims N1 and N2, which are ours, in a sentence each: their verdicts at these scales."""
     compared = {scale: _csv(scale, "10_better_ensembles_compared") for scale in chosen}
     says = []
     for scale, found in compared.items():
@@ -147,6 +147,9 @@ def ours(chosen: list[str]) -> str:
             beaten = found.loc[found["score"] == rates.SCORE, "verdict"] == "loses"
             lost = f"{beaten.sum()} of {len(beaten)} opponents lose by NLL"
             says.append(f"At `{scale}` it {VERBS[better.verdict(found)]}: {lost}, with {found['n'].max()} seeds.")
+    for scale in chosen:
+        if (found := _csv(scale, "10-3_rates_compared")) is not None:
+            says.append(f"N2, against means alone, each at its own rate, {VERBS[better.verdict(found)]} at `{scale}`.")
     return f"{N1} ([section 10](docs/RESULTS.md#10-better-ensembles)).\n{' '.join(says)}"
 
 
