@@ -149,7 +149,8 @@ def ours(chosen: list[str]) -> str:
             says.append(f"At `{scale}` it {VERBS[better.verdict(found)]}: {lost}, with {found['n'].max()} seeds.")
     for scale in chosen:
         if (found := _csv(scale, "10-3_rates_compared")) is not None:
-            says.append(f"N2, against means alone, each at its own rate, {VERBS[better.verdict(found)]} at `{scale}`.")
+            verb = VERBS[better.verdict(found)]
+            says.append(f"N2, hills beat means alone at the rate that suits each, {verb} at `{scale}`.")
     return f"{N1} ([section 10](docs/RESULTS.md#10-better-ensembles)).\n{' '.join(says)}"
 
 
