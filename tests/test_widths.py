@@ -101,32 +101,6 @@ def test_the_pgf_of_another_width_is_its_png(results, width, tmp_path):
         assert_like(code_of(figure, tmp_path), figure)
 
 
-@pytest.mark.parametrize("width", [None, "column"])
-def test_a_figure_is_laid_out_once_and_all_its_files_are_alike(results, width, monkeypatch):
-    """A page, a picture and the code for LaTeX have other text widths: each would move the panels by a hair."""
-    figure, seen = curves.curves(results), {}
-
-    def places(figure):
-        return [axis.get_position(original=True).bounds for axis in figure.axes]
-
-    def noting(name, function):
-        def noted(*arguments, **named):
-            found = function(*arguments, **named)
-            seen[name] = seen.get(name, []) + [places(figure)]
-            return found
-
-        return noted
-
-    engine = figure.get_layout_engine()
-    monkeypatch.setattr(engine, "execute", noting("laid out", engine.execute))
-    monkeypatch.setattr(figure, "savefig", noting("drawn", figure.savefig))
-    monkeypatch.setattr(save, "pgf_code", noting("drawn", save.pgf_code))
-    save.save(figure, "mine", results, width=width)
-    assert len(seen["laid out"]) == 1
-    assert seen["drawn"] == 3 * seen["laid out"]
-    assert figure.get_layout_engine() is engine
-
-
 def test_files_have_the_widths_name(results, monkeypatch):
     figure = curves.curves(results)
     save.save(figure, "mine", results)

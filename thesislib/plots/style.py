@@ -251,18 +251,6 @@ def laid_out(figure: Figure, inches: float) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def laid_out_once(figure: Figure) -> Iterator[None]:
-    """Find the places of everything now, and for a while leave it there: files drawn from it are alike, and sooner."""
-    figure.draw_without_rendering()
-    engine = figure.get_layout_engine()
-    figure.set_layout_engine("none")
-    try:
-        yield
-    finally:
-        figure.set_layout_engine(engine)
-
-
 def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
     back.callback(figure.set_size_inches, *figure.get_size_inches())
     legends = [legend for legend in figure.legends if legend._outside_loc]
