@@ -187,5 +187,6 @@ def _claims(path: Path) -> str:
     rows = []
     for row in shown.itertuples(index=False):
         cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row)
-        rows.append(f'<tr class="claim {row.verdict.replace(" ", "-")}">{cells}</tr>')
+        kind = html.escape(str(row.verdict).replace(" ", "-"))
+        rows.append(f'<tr class="claim {kind}">{cells}</tr>')
     return f"<h2>What holds</h2><table><tr>{head}</tr>{''.join(rows)}</table>"

@@ -477,7 +477,8 @@ def better_rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
             label = "plain means" if row.label == "no term" else row.label
             if label not in ("plain means", scale.better):
                 continue
-            for factor in (factors or scale.tried_factors) if held_back else [scale.better_rates.get(label, 1.0)]:
+            chosen = [scale.better_rates.get(label, 1.0)]
+            for factor in (factors or scale.tried_factors) if held_back else chosen:
                 run = row.run.replace(lr=factor * row.run.lr, **scale.better_fields)
                 yield replace(row, label=label, run=_held_back(run) if held_back else run)
 
