@@ -84,6 +84,22 @@ def test_alignment_never_leads_away_and_keeps_the_function(name):
         torch.testing.assert_close(model(x), before, atol=1e-3, rtol=1e-3)
 
 
+def test_of_several_starts_the_nearest_is_taken():
+    """Where a descent ends depends on where it begins: ten find what the first one alone does not."""
+    distances = []
+    for starts in (1, 3, 10):
+        found = []
+        for seed in range(4):
+            (model, flat), (_, other) = network("mlp-small", 2 * seed), network("mlp-small", 2 * seed + 1)
+            theta, target = flat.theta.numpy(), other.theta.numpy()
+            found.append(((align(theta, target, model, starts) - target) ** 2).sum())
+        distances.append(found)
+    one, three, ten = np.array(distances)
+    assert (three <= one).all()
+    assert (ten <= three).all()
+    assert (ten < one).any()
+
+
 def test_units_that_join_the_pixels_stay():
     class Residual(nn.Module):
         def __init__(self):

@@ -12,7 +12,7 @@ from thesislib import schedules
 from thesislib.app import explore
 from thesislib.experiments import sections
 from thesislib.runs import launch, store
-from thesislib.runs.growth import growth, says
+from thesislib.runs.growth import growth, left_after, says
 from thesislib.system.errors import UserError
 
 
@@ -163,6 +163,17 @@ def test_growth_is_what_the_steps_near_a_hill_do():
     assert np.isnan(growth(run.replace(optimizer="adam")))
     assert "not left" in says(0.2)
     assert "hill left" in says(78)
+
+
+def test_a_hill_is_left_where_n_is_twenty():
+    """At constant settings after 20 (1 - mu) / (4 s w lr) steps; with the rate on a cosine, where so much is summed."""
+    run = TINY.replace(minima_every=2, epochs=12, minima="single", strength=400, momentum=0.9)
+    assert left_after(run) == pytest.approx(20 * (1 - 0.9) / (4 * 400 * run.width * run.lr))
+    cosine = run.replace(lr_schedule="cosine", cycle=10)
+    last = int(left_after(cosine) / 4)  # whole epochs of 4 steps
+    assert growth(cosine.replace(epochs=2 + last)) <= 20 < growth(cosine.replace(epochs=3 + last))
+    assert np.isinf([left_after(run.replace(**{key: value})) for key, value in
+                     {"strength": 1.0, "minima_every": None, "optimizer": "adam"}.items()]).all()  # fmt: skip
 
 
 def test_a_kernel_is_live_only_where_somebody_looks(monkeypatch):

@@ -11,6 +11,7 @@ from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
+from thesislib.system import steplog
 from thesislib.system.vectors import radial_and_angular
 from thesislib.trainer import Trainer
 
@@ -207,6 +208,15 @@ def test_the_steps_after_each_minimum_are_logged(tiny):
     by_step = [row["d"] for row in dense if row["minimum"] == 0]
     assert by_step == sorted(by_step)
     assert all(-1 <= row["term_cosine"] <= 1 for row in dense)
+
+
+def test_later_steps_are_logged_less_often(monkeypatch):
+    """As dense as a logarithmic axis shows: every step, then one of two, then one of three; angles stay those of it."""
+    monkeypatch.setattr(steplog, "EVERY_STEP", 4)
+    log = steplog.StepLog(100, since=0, dense=17)
+    assert [step for step in range(100) if log.is_dense(step)] == [0, 1, 2, 3, 4, 6, 9, 12]
+    later = steplog.StepLog(100, since=6, dense=17)
+    assert [step for step in range(100) if later.is_dense(step)] == [0, 3, 6], "the same steps in a later epoch"
 
 
 def test_logged_angles_are_autograds(tiny):

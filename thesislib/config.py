@@ -92,7 +92,7 @@ class Run(BaseModel):
     # minima and the distance term
     minima: Literal["single", "multiple", "merge"] = Field("single", description="which minima become hills")
     minima_every: Size | None = Field(None, description="store a minimum after every so many epochs")
-    dense_steps: Count = Field(0, description="log the gradients of the first so many steps after each minimum")
+    dense_steps: Count = Field(0, description="log single steps after each minimum, up to this one")
     step_losses: bool = Field(False, description="keep the training loss of every step")
     minimum_at_start: bool = Field(False, description="the weights of step 0 are the first minimum")
     merge: Literal["recursive", "mean", "widen"] = Field(

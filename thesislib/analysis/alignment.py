@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from thesislib.models import PadShortcut
 from thesislib.system.errors import UserError
 
+#: Descents of which the nearest is taken.
+STARTS = 10
 #: Labels of places that are no hidden unit: pixels and classes, which stay where they are, and zeros.
 _FIXED, _ZERO = -1, -2
 #: They treat each channel on its own and do not care which one it is.
@@ -151,24 +153,44 @@ def permuted(theta: np.ndarray, model: nn.Module, orders: Sequence[np.ndarray]) 
     return np.concatenate([piece.ravel() for piece in parameters])
 
 
-def align(theta: np.ndarray, target: np.ndarray, model: nn.Module, seed: int = 0) -> np.ndarray:
+def align(theta: np.ndarray, target: np.ndarray, model: nn.Module, starts: int = STARTS, seed: int = 0) -> np.ndarray:
     """theta [P] with its hidden units permuted so that it lies near `target` [P]; both are weights of `model`.
 
-    Coordinate descent: given the other groups' orders, the best one of a group is a linear assignment; groups take
-    turns in random order until nothing changes. Every change brings theta nearer to the target.
+    The nearest of several descents: the first begins with the units as they lie, each further one in a random order,
+    for where a descent ends depends on where it begins. It is never farther than theta is.
     """
     rng = np.random.default_rng(seed)
-    a, b = (_pieces(vector.astype(np.float64), model) for vector in (target, theta))
-    groups, changed = hidden_units(model), True
+    goal, pieces = (_pieces(vector.astype(np.float64), model) for vector in (target, theta))
+    groups = hidden_units(model)
+    best, least = theta, np.inf
+    for start in range(starts):
+        parameters = list(pieces)
+        if start:
+            for units in groups:
+                units.permute(parameters, rng.permutation(len(units)))
+        _descend(parameters, goal, groups, rng)
+        found = np.concatenate([piece.ravel() for piece in parameters]).astype(theta.dtype)
+        if (distance := np.square(found - target, dtype=np.float64).sum()) < least:
+            best, least = found, distance
+    return best
+
+
+def _descend(
+    parameters: list[np.ndarray], goal: list[np.ndarray], groups: Sequence[Units], rng: np.random.Generator
+) -> None:
+    """Permute units, in place, until no group alone can come nearer to the goal.
+
+    Given the other groups' orders, the best one of a group is a linear assignment; groups take turns in random order.
+    """
+    changed = True
     while changed:
         changed = False
         for k in rng.permutation(len(groups)):
-            likeness = groups[k].likeness(a, b)
+            likeness = groups[k].likeness(goal, parameters)
             _, order = linear_sum_assignment(likeness, maximize=True)
             if likeness[np.arange(len(order)), order].sum() > likeness.trace() + 1e-9:
-                groups[k].permute(b, order)
+                groups[k].permute(parameters, order)
                 changed = True
-    return np.concatenate([piece.ravel() for piece in b]).astype(theta.dtype)
 
 
 def _pieces(theta: np.ndarray, model: nn.Module) -> list[np.ndarray]:

@@ -82,7 +82,7 @@ def aligned(results: Results, images: int | None = None, which: Which = "live") 
     One row an ensemble: label, network, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
     """
     # "disguises": the name of its files, as archives have them.
-    return _map(results, _aligned, "disguises", version=2, images=images, **keyed(which))
+    return _map(results, _aligned, "disguises", version=3, images=images, **keyed(which))
 
 
 def _aligned(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class Scale:
     restart_widths: tuple[float, ...] = (1e-2, 1e-1)  # beside the cosine schedule, further ones than 1e-3
     merged_strength: float = 10.0  # of the runs whose minima are merged
     hills: int = 10  # of the cost's runs
+    dense_steps: int = 300  # after each minimum, which section 6 shows step by step
     landscape_images: int = 2000  # of each split, on which the landscape between minima is measured
     plane_points: int = 21  # to a side, of the plane through three minima
     #: of section 7's ensembles by label: the factor of the learning rate with the best ensemble on validation images,
@@ -107,6 +108,7 @@ MNIST = Scale(
     settled=10.0,
     seeds=(0, 1, 2),
     ensemble_seeds=(0, 1, 2, 3, 4),
+    dense_steps=9_360,  # a cycle: a hill of s = 10 is left after 5,000, of s = 100 after 500
     better="s = 3",  # seeds 0 to 4, 45,000 images to train on, 15,000 to choose by
     better_fields={"precision": "bf16"},  # two thirds of the time on a CPU that knows bf16
     published={

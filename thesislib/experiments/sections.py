@@ -23,8 +23,6 @@ from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
-#: Section 6 logs so many steps after each minimum.
-DENSE_STEPS = 300
 #: Ensembles of section 7 that are no trajectory from minimum to minimum.
 NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
 #: Those of section 7 whose members are also there as means of the weights of a cycle's last half.
@@ -248,7 +246,7 @@ def gradients(scale: Scale) -> Iterable[Row]:
     yield from (row for row in baseline(scale) if row.label in ("no term", "term"))
     yield from (row for row in strength(scale) if row.label in ("s = 10", "s = 100"))
     yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine"))
-    dense = {"cycles": 2, "dense_steps": DENSE_STEPS}
+    dense = {"cycles": 2, "dense_steps": scale.dense_steps}
     yield from labelled("no term", _every_cycle(scale, strength=0, **dense), "steps")
     yield from labelled("cosine", _every_cycle(scale, strength=0, lr_schedule="cosine", **dense), "steps")
     for s in scale.many_strengths:

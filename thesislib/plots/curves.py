@@ -26,7 +26,7 @@ from thesislib.plots.style import (
     line_styles,
     styled,
 )
-from thesislib.runs.growth import growth
+from thesislib.runs.growth import LEFT, growth, left_after
 from thesislib.runs.results import Results, need
 from thesislib.system.errors import UserError
 
@@ -141,14 +141,16 @@ def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iter
 def steps(results: Results, columns: Sequence[str], points: int = 60, height: float = 2.3) -> Figure:
     """Gradients step by step after a minimum, on a logarithmic axis: each point the mean of as many steps as it spans.
 
-    `columns` are of store.STEPS; one row a network.
+    `columns` are of store.STEPS; one row a network. The legend says after which step a hill is left (`growth`).
     """
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
     table = table.assign(bin=np.digitize(table["step"], edges))
     table = table.groupby(["label", "network", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
-    return against(table, "step", columns, log=["step"], height=height)
+    left = {row.label: left_after(row.run) for row in results if np.isfinite(left_after(row.run))}
+    names = {label: f"{label} ($N = {LEFT:.0f}$ at step {step:.0f})" for label, step in left.items()}
+    return against(table, "step", columns, log=["step"], height=height, names=names)
 
 
 def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.DataFrame:

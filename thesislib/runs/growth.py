@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from thesislib import schedules
 from thesislib.config import KERNELS, Run
 from thesislib.datasets import facts
@@ -18,14 +20,25 @@ def growth(run: Run) -> float:
     another optimiser than SGD, whose steps do not follow the size of the gradient, for a kernel of one's own, and for a
     hill that is elsewhere, does not push outwards, or is no hill in weight space.
     """
+    steps, rates = _rates(run)
+    return 4 * run.width * sum(rates) * steps / (1 - run.momentum)
+
+
+def left_after(run: Run) -> float:
+    """Steps after the first minimum until its hill is left, N >= 20; inf if that is not within the run, or unknown."""
+    steps, rates = _rates(run)
+    grown = 4 * run.width * np.cumsum([0.0, *rates]) * steps / (1 - run.momentum)
+    return steps * float(np.interp(LEFT, grown, np.arange(len(grown)))) if grown[-1] >= LEFT else float("inf")
+
+
+def _rates(run: Run) -> tuple[int, list[float]]:
+    """Steps of an epoch, and s lr in each epoch after the first minimum; NaN where N is not known."""
     elsewhere = run.hill_at in ("random", "origin") or run.distance != "weights"
     if run.optimizer != "sgd" or run.push == "random" or elsewhere or run.kernel not in KERNELS:
-        return float("nan")
-    hills = run.minimum_epochs[:1]
-    with_hill = range(hills[0], run.epochs) if hills else range(0)
+        return 0, [float("nan")]
     steps = min(run.train_size or facts(run.data).train, facts(run.data).train) // run.batch_size
-    rate = sum(schedules.strength(run, epoch) * schedules.learning_rate(run, epoch) for epoch in with_hill)
-    return 4 * run.width * rate * steps / (1 - run.momentum)
+    with_hill = range(min(run.minimum_epochs, default=run.epochs), run.epochs)
+    return steps, [schedules.strength(run, epoch) * schedules.learning_rate(run, epoch) for epoch in with_hill]
 
 
 def says(n: float) -> str:

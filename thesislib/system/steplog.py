@@ -13,13 +13,16 @@ from thesislib.system import parallel
 #: Norms and angles of the gradient are measured at about this many steps of an epoch, evenly spread, or at every
 #: one of a shorter epoch: at each of MNIST's 468 steps they would cost 5 % of the training.
 MEASURED_STEPS = 64
+#: After a minimum so many steps are rows of their own, from there on one of two, from twice as many on one of three,
+#: and so on: as dense as a logarithmic axis shows.
+EVERY_STEP = 300
 
 
 class StepLog:
     """The numbers of one epoch's steps, kept on the device until the epoch is over.
 
     `since` is how many steps ago the last minimum was when the epoch began (infinite before the first); the first
-    `dense` steps after a minimum each become a row of steps.csv.
+    `dense` steps after a minimum become rows of steps.csv (`is_dense`).
     """
 
     def __init__(self, steps: int, since: float = math.inf, dense: int = 0) -> None:
@@ -27,6 +30,7 @@ class StepLog:
         self._losses: list[Tensor] = []
         self._measured: list[Tensor] = []
         self._rows: list[Tensor] = []
+        self._dense_steps: list[float] = []
 
     def is_measured(self, step: int) -> bool:
         """Whether this step's gradients are part of the epoch's means."""
@@ -34,7 +38,8 @@ class StepLog:
 
     def is_dense(self, step: int) -> bool:
         """Whether this step is a row of its own."""
-        return self.since + step < self.dense
+        since = self.since + step
+        return since < self.dense and since % (since // EVERY_STEP + 1) == 0
 
     def looks_at(self, step: int) -> bool:
         """Whether this step's gradients are needed, for either of the two."""
@@ -49,6 +54,7 @@ class StepLog:
             self._measured.append(gradients)
         if self.is_dense(step):
             self._rows.append(torch.cat((self._losses[-1], gradients, distance)))
+            self._dense_steps.append(self.since + step)
 
     def losses(self) -> np.ndarray:
         """Cross-entropy of every step, [steps], float32."""
@@ -71,6 +77,6 @@ class StepLog:
         """The dense steps as rows of steps.csv (store.STEPS)."""
         names = ("loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d")
         return [
-            {"epoch": epoch, "minimum": minimum, "step": self.since + k} | dict(zip(names, row.tolist(), strict=True))
-            for k, row in enumerate(self._rows)
+            {"epoch": epoch, "minimum": minimum, "step": step} | dict(zip(names, row.tolist(), strict=True))
+            for step, row in zip(self._dense_steps, self._rows, strict=True)
         ]
