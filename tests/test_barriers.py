@@ -9,7 +9,8 @@ from conftest import trained
 from thesislib.analysis import barriers, ensembles, planes
 from thesislib.config import Run
 from thesislib.experiments.sections import independent
-from thesislib.runs.results import Results, Row
+from thesislib.runs import archive
+from thesislib.runs.results import Results, Row, WithoutWeights
 from thesislib.system.errors import UserError
 
 
@@ -136,8 +137,23 @@ def test_aligning_never_takes_networks_apart(trajectory, tiny):
     for results in (trajectory, apart):
         (row,) = barriers.aligned(results).to_dict("records")
         assert row["d_aligned"] <= row["d"] * (1 + 1e-6)
+        assert row["starts"] == 10
     (row,) = barriers.aligned(trajectory).to_dict("records")
     assert row["d"] == pytest.approx(trajectory.history["d_0"].iloc[-1], rel=1e-4)
+
+
+def test_an_archive_may_have_but_one_start(trajectory, tmp_path, monkeypatch):
+    """As those have that were packed before the nearest of several was taken: their weights are gone."""
+    one = barriers._best_aligned(trajectory, None, "live", 1, version=2)
+    archive.pack([trajectory[0].run], tmp_path / "runs.zip")
+    monkeypatch.setenv("THESIS_RUNS", str(tmp_path / "elsewhere"))
+    archive.unpack(tmp_path / "runs.zip")
+    there = Results([Row(row.run, row.label) for row in trajectory], trajectory.scale)
+    found = barriers.aligned(there)
+    assert found["starts"].tolist() == [1]
+    pd.testing.assert_frame_equal(found, one)
+    with pytest.raises(WithoutWeights):
+        barriers.aligned(there, images=100)
 
 
 def test_runs_that_diverged_are_left_out(trajectory, tiny):

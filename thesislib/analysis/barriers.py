@@ -25,7 +25,7 @@ from thesislib.config import Run
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results
+from thesislib.runs.results import Result, Results, WithoutWeights
 from thesislib.system import machine
 from thesislib.system.errors import UserError
 
@@ -79,15 +79,24 @@ def _bezier_curve(run: Run, thetas: Tensor, images: int | None, epochs: int, poi
 def aligned(results: Results, images: int | None = None, which: Which = "live") -> pd.DataFrame:
     """The first and the last member of every ensemble, as they are and with hidden units aligned (`alignment`).
 
-    One row an ensemble: label, network, seed, d and d_aligned (squared distances), barrier and barrier_aligned.
+    One row an ensemble: label, network, seed, d and d_aligned (squared distances), barrier and barrier_aligned, and
+    from how many starts the nearest alignment was taken. Runs that are archived without weights may have but one.
     """
+    try:
+        return _best_aligned(results, images, which, alignment.STARTS, version=3)
+    except WithoutWeights:
+        return _best_aligned(results, images, which, 1, version=2)
+
+
+def _best_aligned(results: Results, images: int | None, which: Which, starts: int, version: int) -> pd.DataFrame:
     # "disguises": the name of its files, as archives have them.
-    return _map(results, _aligned, "disguises", version=3, images=images, **keyed(which))
+    measure = partial(_aligned, starts=starts)
+    return _map(results, measure, "disguises", version, images, **keyed(which)).assign(starts=starts)
 
 
-def _aligned(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:
+def _aligned(run: Run, thetas: Tensor, images: int | None, starts: int) -> pd.DataFrame:
     evaluator, first, last = Evaluator(run, images, machine.device()), thetas[0], thetas[-1]
-    moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), models.network(run, 0)))
+    moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), models.network(run, 0), starts))
     row = {}
     for name, theta in (("", last), ("_aligned", moved)):
         row[f"d{name}"] = (theta - first).square().sum().item()
