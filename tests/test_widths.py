@@ -202,6 +202,29 @@ def ticks_below(dark):
     return sorted(count_runs(dark[rows.stop + 3, max(0, at.start - 5) : at.stop + 5]) for rows, at in boxes)
 
 
+def ticks_along_y(figure):
+    return [
+        len([y for y in axis.get_yticks() if axis.get_ylim()[0] <= y <= axis.get_ylim()[1]]) for axis in figure.axes
+    ]
+
+
+@pytest.mark.parametrize("height", [1.32, 1.54])
+def test_the_ticks_are_the_pngs_where_two_layouts_would_differ(height, results, folders):
+    """At these heights a layout for LaTeX alone has fewer ticks than the picture; matplotlib's own come back."""
+    with style.styled():
+        figure, axes = style.grid(3, 2, height)
+        for k, axis in enumerate(axes.flat):
+            axis.plot([0, 80], [0, 10 ** (k % 3 + 2) * (1.3 + k)])
+            axis.set(xlabel="epoch", ylabel="squared distance", title="one")
+        figure.savefig(io.BytesIO(), format="png")
+        drawn, locators = ticks_along_y(figure), [axis.yaxis.get_major_locator() for axis in figure.axes]
+    save.save(figure, "ticks", results)
+    code = (save.figures_folder("smoke") / "ticks.pgf").read_text()
+    assert [len(places.split(",")) for places in re.findall(r"(?<!minor )\bytick=\{(.*?)\}", code)] == drawn
+    assert [axis.yaxis.get_major_locator() for axis in figure.axes] == locators
+    plt.close(figure)
+
+
 @needs_tex
 @pytest.mark.parametrize(
     ("width", "document", "options", "around"),
@@ -222,8 +245,9 @@ def test_a_page_shows_what_the_png_shows(width, document, options, around, tmp_p
     for language, (name, make) in itertools.product(("en", "de"), (("flat", flat_curves), ("heat", heat_map))):
         figure, name = make(), f"{name}-{language}"
         with style.styled(), style.laid_out(figure, inches), written_in(figure, language):
-            figure.savefig(png := io.BytesIO(), dpi=200)  # in this order, as `save` does
-            code, images = pgf_code(figure, name, length)
+            figure.savefig(png := io.BytesIO(), dpi=200)
+            with style.ticks_kept(figure):  # as `save` does
+                code, images = pgf_code(figure, name, length)
             pngs.append(Image.open(png))
         for image, content in images.items():
             (tmp_path / image).write_bytes(content)

@@ -22,7 +22,7 @@ from thesislib import datasets
 from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
-from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, variant, width_of
+from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, ticks_kept, variant, width_of
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
 from thesislib.system import files
@@ -140,11 +140,13 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
         if (layout := figure.get_layout_engine()) is not None:
             layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
         figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
-    for kind in ("pdf", "png"):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
-        write(folder, f"{name}.{kind}", drawn.getvalue())
-    code, images = pgf_code(figure, name, length)
+    drawn = {"png": io.BytesIO(), "pdf": io.BytesIO()}
+    figure.savefig(drawn["png"], format="png")
+    with ticks_kept(figure):
+        figure.savefig(drawn["pdf"], format="pdf", metadata={"CreationDate": None})
+        code, images = pgf_code(figure, name, length)
+    for kind, content in drawn.items():
+        write(folder, f"{name}.{kind}", content.getvalue())
     for image, content in images.items():
         write(folder, image, content)
     write(folder, f"{name}.pgf", code.encode())

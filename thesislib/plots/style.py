@@ -17,6 +17,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 
 from thesislib import datasets
 from thesislib.system.errors import UserError
@@ -248,6 +249,22 @@ def laid_out(figure: Figure, inches: float) -> Iterator[None]:
     with ExitStack() as back:
         if inches != figure.get_figwidth():
             _lay_out(figure, inches, back)
+        yield
+
+
+@contextmanager
+def ticks_kept(figure: Figure) -> Iterator[None]:
+    """For a while the ticks are where they were last drawn, however the figure is laid out.
+
+    How many ticks an axis has depends on its length, and its length on their texts: two layouts, for a screen and for
+    LaTeX, may not come to the same.
+    """
+    with ExitStack() as back:
+        for axis in [side for panel in figure.axes for side in (panel.xaxis, panel.yaxis)]:
+            for ticker, places in ((axis.major, axis.get_majorticklocs()), (axis.minor, axis.get_minorticklocs())):
+                back.callback(setattr, ticker, "locator", ticker.locator)
+                ticker.locator = FixedLocator(places)
+                ticker.locator.set_axis(axis)
         yield
 
 
