@@ -123,6 +123,21 @@ def test_what_it_cannot_follow_is_named():
         align(np.zeros(12730), np.zeros(12730), mlp(512, 256))
 
 
+def test_a_layer_that_is_used_twice_is_named():
+    """Its units would have to keep the order of two places at once."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.again, self.last = nn.Linear(8, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.again(self.again(self.first(x)))))
+
+    with pytest.raises(UserError, match="again.weight is used more than once"):
+        hidden_units(Twice())
+
+
 def test_pooling_keeps_channels_in_their_places():
     """The small network of docs/EXTENDING.md."""
     model = nn.Sequential(

@@ -96,6 +96,27 @@ def compile_(engine, folder, *lines):
 @pytest.mark.skipif(
     not (shutil.which("pdflatex") and shutil.which("pdftotext")), reason="pdflatex, pdftotext: not here"
 )
+def test_signs_are_mathematics(tables):
+    """As a deep-ensemble equivalent has them: "≤ 1", "≥ 5"."""
+    scores = pd.DataFrame({"label": ["a", "a", "b", "b"], "network": "mlp", "seed": [0, 1, 0, 1]})
+    scores.assign(equivalent=[0.5, 0.7, 5.1, 6]).to_csv(tables / "7_ensembles_scores.csv", index=False)
+    assert numbers._math("≤ 1", "en") == r"\ensuremath{\leq 1}"
+    assert numbers._math("≥ 5", "en") == r"\ensuremath{\geq 5}"
+    assert numbers._math("−0.5", "de") == r"\ensuremath{-0{,}5}"
+    assert not re.search("[≤≥]", numbers.numbers(tables, {}).split("%")[-1])
+
+
+def test_columns_that_are_missing_and_tables_of_somebody_else_are_no_macros(tables):
+    """Of a section without minima no distance; and what `make figures` did not write is not read."""
+    frame = pd.DataFrame({"label": ["plain"], "network": "mlp", "seed": [0], "accuracy": [0.9]})
+    frame.to_csv(tables / "2-4_plain.csv", index=False)
+    found = defined(numbers.numbers(tables, {"2-4_plain": ["accuracy", "d_0"]}))
+    assert [name for name in found if name.startswith("TwoFour")] == ["TwoFourPlainPlainAccuracy", "TwoFourPlainPlainN"]
+    save.write(tables, "1_baseline.csv", (tables / "1_baseline.csv").read_bytes())
+    (tables / "mine.csv").write_bytes(b"\xff\x00")
+    assert all(name.startswith("OneBaseline") for name in defined(numbers.numbers(tables, {})))
+
+
 def test_macros_are_read_in_text_and_formulas_of_two_scales(tables):
     (tables / "numbers.tex").write_text(numbers.numbers(tables, {"1_baseline": ["accuracy"]}))
     compile_(
@@ -143,6 +164,21 @@ def test_captions_are_the_notebooks_texts(drawn):
     assert said.startswith("Test accuracy, and squared distance to the minimum. The dotted line is its epoch.")
     assert said.endswith("Scale smoke (512 embedded digits, tiny MLP, seconds), network mlp-tiny, one seed.")
     assert list(found) == ["CaptionOneBaseline"], "of figures that are there"
+
+
+def test_figures_of_another_width_have_captions_and_a_chapter_too(drawn):
+    as_wide_as_the_text = chapter.captions(drawn, notebooks.chapter_sections())
+    for kind in ("pgf", "json"):
+        (drawn / f"1_baseline.{kind}").rename(drawn / f"1_baseline-column.{kind}")
+    assert chapter.captions(drawn, notebooks.chapter_sections()) == as_wide_as_the_text
+    chapter.write(drawn, notebooks.chapter_sections())
+    assert r"\input{1_baseline-column.pgf}" in (drawn / "chapter-body.tex").read_text()
+
+
+def test_a_sections_number_has_no_decimal_comma(drawn):
+    section = next(some for some in notebooks.chapter_sections() if some.name == "1_baseline")
+    told = section._replace(parts=[("text", "As in section 7.1, 0.5 of sections 2.3"), ("figure", "1_baseline")])
+    assert "As in section 7.1, 0,5 of sections 2.3" in chapter.captions(drawn, [told], "de")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -112,6 +112,8 @@ def test_a_setting_without_a_hill_says_so_and_a_mistake_is_a_line(begun):
     for setting in ({"strength": -1}, {"nonsense": 1}):
         with pytest.raises(UserError, match="parameter"):
             tl.explore("smoke", **setting)
+    with pytest.raises(UserError, match="leave seeds out"):
+        tl.explore("smoke", seeds=[7])
 
 
 def test_pins_stay_beside_and_the_code_makes_the_same(begun, folders, monkeypatch):

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import PATIENCE, TINY, trained
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from PIL import Image
 
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
 from thesislib.plots.pgf import PREAMBLE
-from thesislib.runs.results import Result, Results
+from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -288,6 +288,49 @@ def test_columns_and_fields_that_are_not_there_are_one_line(tiny):
     assert list(axis.lines[0].get_xdata()) == [0.0, 0.9]
     with pytest.raises(UserError, match="a run has no field mu: choose from data, train_size"):
         panels.endpoints(runs, "mu")
+    table = runs.final
+    for draw in (
+        lambda: panels.heatmaps(runs, ["acuracy"]),
+        lambda: panels.points(table, {"acuracy": "accuracy"}),
+        lambda: panels.scatter(table, "accuracy", "acuracy"),
+        lambda: curves.against(table, "acuracy", ["accuracy"]),
+        lambda: curves.lengths(runs, ["acuracy"], cycle=3),
+    ):
+        with pytest.raises(UserError, match="no column acuracy"):
+            draw()
+    with pytest.raises(UserError, match="train them with dense_steps"):
+        curves.steps(runs, ["loss"])
+
+
+def test_strengths_stand_on_a_logarithmic_axis_beside_runs_without(tiny):
+    runs = trained({"no term": [tiny.replace(strength=0)], "term": [tiny.replace(strength=s) for s in (0.1, 1, 10)]})
+    (axis,) = panels.endpoints(runs, "strength", ["accuracy"]).axes
+    assert axis.get_xscale() == "log"
+    assert list(axis.lines[0].get_xdata()) == [0.1, 1, 10]
+
+
+@pytest.mark.parametrize(("strengths", "widths"), [(20, 20), (2, 32)])
+def test_every_row_and_column_of_a_heat_map_has_its_number(strengths, widths):
+    """matplotlib would thin them out, and then had too few places for them."""
+    grid = [(s + 1.0, w + 1.0) for s in range(strengths) for w in range(widths)]
+    rows = [Row(Run(data="mnist5k", model="mlp-tiny", epochs=1, strength=s, width=w), "grid") for s, w in grid]
+    results = Results(rows, "smoke")
+    results.history = pd.DataFrame(
+        {"section": "", "role": "curve", "label": "grid", "network": "mlp-tiny", "id": row.id, "accuracy": 0.5}
+        for row in rows
+    )
+    (axis,) = panels.heatmaps(results, ["accuracy"]).axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == [f"{s + 1}" for s in range(strengths)]
+    assert [text.get_text() for text in axis.get_xticklabels()] == [f"{w + 1}" for w in range(widths)]
+
+
+def test_an_effect_of_one_seed_has_no_bar():
+    """The interval of a factor is (0, inf) then; half a bar would say that it is known to one side."""
+    row = {"claim": "C1", "says": "one", "network": "mlp", "verdict": "undecided", "effect": 1.5, "low": 0.0}
+    row |= {"high": np.inf, "margin": 1.1, "unit": "factor", "premise": False}
+    axis = panels.forest(pd.DataFrame([row])).axes[0]
+    ends = [x for bars in axis.collections if isinstance(bars, LineCollection) for x in np.ravel(bars.get_segments())]
+    assert set(ends[::2]) == {1.5}
 
 
 def test_each_statement_has_its_own_band():

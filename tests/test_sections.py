@@ -24,14 +24,13 @@ def runs_of(rows, label):
 def test_every_section_at_every_scale(scale, section):
     size, settings = sections.SCALES[scale], {}
     for row in sections.rows(section, scale):
-        key = row.section, row.role, row.label, row.network, row.run.lr, row.run.validation
-        settings.setdefault(key, []).append(row)
-    for (origin, role, label, _, _, held_back), rows in settings.items():
+        settings.setdefault((row.section, row.role, row.label, row.network), []).append(row)
+    for (origin, role, label, _), rows in settings.items():
         of_ensembles = origin == "7_ensembles" or role == "between"
         seeds = (of_ensembles and size.ensemble_seeds) or size.seeds
         seeds = size.fresh_seeds() if origin in ("10_better_ensembles", "10-2_ten_members") else seeds
         if origin == "10-3_rates":
-            seeds = size.seeds[:5] if held_back else size.fresh_seeds(20)
+            seeds = size.fresh_seeds(20) if role == "mean" else size.seeds[:5]
         counts = {
             "independent": 10 if origin == "10-2_ten_members" else 5,
             "two of half": 2,
@@ -44,7 +43,7 @@ def test_every_section_at_every_scale(scale, section):
         ]
         assert len({row.run for row in rows}) == len(rows), "members have seeds of their own"
         assert all(row.run.seed == row.seed for row in rows if row.member in (None, 1))
-    assert {network for _, _, _, network, *_ in settings} == {fields["model"] for fields in size.networks}
+    assert {network for *_, network in settings} == {fields["model"] for fields in size.networks}
 
 
 @pytest.mark.parametrize("scale", sections.SCALES)

@@ -4,10 +4,11 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from thesislib.plots import save
+from thesislib.plots import save, tables
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
@@ -115,6 +116,22 @@ def test_no_network_takes_the_place_of_another():
     assert list(found["setting"]) == ["SWA, resnet32", "SWA, mobilenetv2"]
     assert [cell.split()[-1] for cell in found["NLL, 0.001 nats"]] == ["wins", "loses"]
     assert list(readable(compared("mlp"), "any name")["setting"]) == ["SWA"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(1.2, 1.9, "1.5 [1.2, 1.9]"), (0.0, np.inf, "1.5"), (-np.inf, np.inf, "1.5")]
+)
+def test_an_interval_that_is_not_known_is_not_shown(low, high, shown):
+    assert tables.interval(1.5, low, high, ".3g") == shown
+
+
+def test_columns_that_are_not_there_are_one_line_and_an_index_is_kept(folders):
+    frame = pd.DataFrame({"label": ["a", "a", "b"], "seed": [0, 1, 0], "accuracy": [0.1, 0.2, 0.3]})
+    with pytest.raises(UserError, match="no column acuracy: choose from label, seed, accuracy"):
+        save.table(frame, "mine", Results([], "smoke"), columns=["acuracy"])
+    save.table(frame.groupby("label")[["accuracy"]].mean(), "mine", Results([], "smoke"))
+    written = pd.read_csv(save.figures_folder("smoke") / "mine.csv")
+    assert written.to_dict("list") == {"label": ["a", "b"], "accuracy": [pytest.approx(0.15), 0.3]}
 
 
 def test_a_table_of_ones_own_may_have_any_name():

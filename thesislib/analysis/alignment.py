@@ -99,6 +99,8 @@ def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
 
     def note(name: str, axis: int, labels: np.ndarray) -> None:
         if name in numbers:
+            if (numbers[name], axis) in axes:
+                raise UserError(f"cannot tell which units may change places: {name} is used more than once")
             axes[numbers[name], axis] = labels
 
     def rename(old: np.ndarray, new: np.ndarray) -> None:

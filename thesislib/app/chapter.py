@@ -40,6 +40,7 @@ _DOCUMENT = r"""% The results at scale {scale}, written by `make chapter`: do no
 \ifPDFTeX\usepackage[T1]{{fontenc}}\usepackage{{lmodern}}\fi
 \usepackage[margin=2.5cm]{{geometry}}
 {packages}
+\extrafloats{{500}}
 \begin{{document}}
 \input{{captions.tex}}
 \input{{chapter-body.tex}}
@@ -107,12 +108,19 @@ def captions(folder: Path, chapter: list[Section], language: str | None = None) 
         for kind, what in section.parts:
             if kind == "text":
                 said = _told(what)[1]
-            elif kind == "figure" and (folder / f"{what}.pgf").is_file():
-                caption = f"{said} {_settings(folder, what)}"
-                if language != "en":  # what the notebooks write is 4,000
-                    caption = localized(re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption), language).replace(THIN, r"\,")
+            elif kind == "figure" and (path := _pgf(folder, what)):
+                caption = f"{said} {_settings(path.with_suffix('.json'))}"
+                if language != "en":  # what the notebooks write is 4,000; sections have numbers that are none
+                    parts = re.split(r"([Ss]ections? [\d.]*\d)", re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption))
+                    parts[::2] = [localized(part, language).replace(THIN, r"\,") for part in parts[::2]]
+                    caption = "".join(parts)
                 lines.append(rf"\thesisdefine{{Caption{letters(what)}}}{{{caption}}}")
     return _CAPTIONS.format(scale=folder.name) + DEFINE + "\n".join(lines) + "\n"
+
+
+def _pgf(folder: Path, figure: str) -> Path | None:
+    """A figure's .pgf, as wide as the text or else of another width; None if there is none."""
+    return next(filter(Path.is_file, [folder / f"{figure}.pgf", *sorted(folder.glob(f"{figure}-*.pgf"))]), None)
 
 
 def _told(markdown: str) -> tuple[str, str]:
@@ -123,9 +131,9 @@ def _told(markdown: str) -> tuple[str, str]:
     return "\n\n".join(apart), " ".join(rest.split())
 
 
-def _settings(folder: Path, figure: str) -> str:
+def _settings(figure: Path) -> str:
     """Scale, network and number of seeds of a figure, from its .json."""
-    about = json.loads((folder / f"{figure}.json").read_text())
+    about = json.loads(figure.read_text())
     said = [
         f"Scale {about['scale']}"
         + (f" ({SCALES[about['scale']].about.split(':')[0]})" if about["scale"] in SCALES else "")
@@ -146,7 +154,7 @@ def body(folder: Path, chapter: list[Section]) -> str:
             if kind == "text" and following == "figure" and (folder / f"{name}.gif").is_file():
                 continue  # about what moves, which no page shows
             if kind == "text":  # a caption is not said twice, but where it opens a part
-                is_caption = following == "figure" and not what.startswith("#") and (folder / f"{name}.pgf").is_file()
+                is_caption = following == "figure" and not what.startswith("#") and _pgf(folder, name)
                 lines.append(_told(what)[0] if is_caption else latex(what))
             elif kind == "figure":
                 lines += _figure(folder, what, title)
@@ -160,10 +168,10 @@ def body(folder: Path, chapter: list[Section]) -> str:
 
 
 def _figure(folder: Path, name: str, title: str) -> list[str]:
-    if not (folder / f"{name}.pgf").is_file():
+    if (path := _pgf(folder, name)) is None:
         return []
     caption = rf"\caption[{title}]{{\csname\numbersprefix Caption{letters(name)}\endcsname}}"
-    return [f"\\begin{{figure}}[htbp]\n\\noindent\\input{{{name}.pgf}}\n{caption}\n\\end{{figure}}"]
+    return [f"\\begin{{figure}}[htbp]\n\\noindent\\input{{{path.name}}}\n{caption}\n\\end{{figure}}"]
 
 
 def _table(folder: Path, name: str, caption: str) -> list[str]:
@@ -181,9 +189,7 @@ def write(folder: Path, chapter: list[Section], language: str = "") -> Path:
 
     `language` is one of babel's, such as ngerman, or as `save` has it. Raises UserError if there are no figures.
     """
-    if not any(
-        (folder / f"{what}.pgf").is_file() for section in chapter for kind, what in section.parts if kind == "figure"
-    ):
+    if not any(_pgf(folder, what) for section in chapter for kind, what in section.parts if kind == "figure"):
         raise UserError(f"no figures of the chapter are in {folder}: make figures scale={folder.name} draws them")
     if not re.fullmatch(r"[a-z]*", language):
         raise UserError(f"language {language!r}: write de, en, or one of babel's, such as ngerman")

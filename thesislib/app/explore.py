@@ -74,6 +74,8 @@ class Explorer:
     """The widgets, what they are set to, and the training in the background (`explore`)."""
 
     def __init__(self, scale: str, smoothing: int, setting: dict[str, Any]) -> None:
+        if "seeds" in setting:
+            raise UserError("the explorer's seeds are the scale's, a slider says how many: leave seeds out")
         self.scale, self.smoothing, self._given = scale, smoothing, setting
         self._rows = sections.rows("0_explore", scale, **setting)  # says what is wrong
         self.pins: dict[str, dict[str, Any]] = {}

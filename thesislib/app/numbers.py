@@ -11,6 +11,7 @@ from string import ascii_uppercase
 import pandas as pd
 
 from thesislib.analysis import verdicts
+from thesislib.plots import save
 from thesislib.plots.language import language_of
 from thesislib.plots.tables import math_number, means, prose, shown_columns, unit
 
@@ -54,7 +55,10 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
     """
     language = language_of(language)
     lines: dict[str, str] = {}
+    ours = save.written(folder)  # empty where a folder of figures was copied
     for path in sorted(folder.glob("*.csv")):
+        if ours and path.name not in ours:
+            continue
         found = (
             _claims(path, language)
             if path.stem == "9_claims"
@@ -94,7 +98,7 @@ def _settings(path: Path, columns: list[str], language: str) -> Iterator[tuple[s
         setting = letters(path.stem) + "".join(letters(str(row[key])) for key in keys)
         says = f"{path.stem}, {', '.join(str(row[key]) for key in keys)}"
         for column, title in shown.items():
-            mean, _, deviation = row[title].partition(" ± ")
+            mean, _, deviation = row.get(title, "").partition(" ± ")  # a column of other sections is not there
             if mean:
                 yield setting + letters(column), _math(mean, language), f"{says}: {title}"
             if deviation:
@@ -107,6 +111,6 @@ def _number(value: float, language: str) -> str:
 
 
 def _math(text: str, language: str) -> str:
-    r"""A number for text and formulas alike; "≥ 5" is \geq 5."""
-    least = r"\geq " if text.startswith("≥ ") else ""
-    return rf"\ensuremath{{{least}{math_number(text.removeprefix('≥ '), language)}}}"
+    r"""A number for text and formulas alike; "≥ 5" is \geq 5, "≤ 1" is \leq 1."""
+    sign = {"≥": r"\geq ", "≤": r"\leq "}.get(text[0], "")
+    return rf"\ensuremath{{{sign}{math_number(text.lstrip('≥≤ '), language)}}}"

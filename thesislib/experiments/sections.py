@@ -468,7 +468,8 @@ def ten_members(scale: Scale) -> Iterable[Row]:
 def better_rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
     """10.3: do hills add to means whose rate suits them? Both at several rates, on held-back images as in section 7.1.
 
-    Then each at the rate that was chosen for it, on test images and on seeds that section 10 has not seen either.
+    There the role says by what the scale's rate is multiplied. Then each at the rate that was chosen for it, on test
+    images and on seeds that section 10 has not seen either.
     """
     for seeds, held_back in ((scale.seeds[:CHOOSING], True), (scale.fresh_seeds(FRESHER), False)):
         for row in _variants(scale, seeds):
@@ -478,7 +479,10 @@ def better_rates(scale: Scale, factors: Rates = None) -> Iterable[Row]:
             chosen = [scale.better_rates.get(label, 1.0)]
             for factor in (factors or scale.tried_factors) if held_back else chosen:
                 run = row.run.replace(lr=factor * row.run.lr, **scale.better_fields)
-                yield replace(row, label=label, run=_held_back(run) if held_back else run)
+                if held_back:
+                    yield replace(row, label=label, run=_held_back(run), role=f"rate times {digits(factor)}")
+                else:
+                    yield replace(row, label=label, run=run)
 
 
 def usual(scale: str) -> list[str]:

@@ -84,6 +84,7 @@ def against(
     `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
     `names` are what labels are called in the legend.
     """
+    need(table, [x, *columns])
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
@@ -143,6 +144,8 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
 
     `columns` are of store.STEPS; one row a network. The legend says after which step a hill is left (`growth`).
     """
+    if results.steps.empty:
+        raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
@@ -252,6 +255,7 @@ def _error_lines(
     table: pd.DataFrame, x: str, columns: Sequence[str], height: float, log: Sequence[str] = (), apart: float = 0.0
 ) -> Figure:
     """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
+    need(table, [x, *columns])
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         axis.set_yscale("log" if name in log else "linear")

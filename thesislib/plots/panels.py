@@ -29,6 +29,7 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     final = _final(results, x)
     need(final, columns)
     figure, axes = grid(1, len(columns), height)
+    at = final.loc[final["strength"] > 0, x]  # without a hill there is a dashed line, wherever that is
     for axis, name in zip(axes.flat, columns, strict=True):
         looks = zip(sns.color_palette("colorblind"), "os^D", ("--", ":", "-.", (0, (1, 3))), strict=False)
         for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
@@ -36,7 +37,7 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
             error_bars(axis, term.index, term["mean"], term["std"], fmt=f"{marker}-", color=colour, label=network)
             base = rows[rows["strength"] == 0][name].mean()
             axis.axhline(base, color=colour, linestyle=dashes, label=f"{network}, no term", linewidth=1)
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log" if (final[x] > 0).all() else "linear")
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log" if (at > 0).all() else "linear")
         if name.startswith("d_"):
             axis.set_yscale("log")
     legend_below(figure, axes[0, 0])
@@ -57,6 +58,7 @@ def _final(results: Results, *fields: str) -> pd.DataFrame:
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
     """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
     final = _final(results)
+    need(final, columns)
     networks = list(final["network"].unique())
     figure, axes = grid(len(networks), len(columns), height)
     for axis, (network, name) in zip(axes.flat, itertools.product(networks, columns), strict=True):
@@ -66,11 +68,11 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
         if name.startswith("d_"):  # a network that exploded is as bright as FARTHEST, or all others would be alike
             colour = np.log10(table.clip(upper=FARTHEST))
             written = table.map(lambda d: f"{d:.0f}" if d < FARTHEST else f"{d:.0e}")
-        sns.heatmap(colour, annot=written, fmt="", cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8})
+        names = {"xticklabels": [*map(digits, table.columns)], "yticklabels": [*map(digits, table.index)]}
+        sns.heatmap(colour, annot=written, fmt="", cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8}, **names)
         title = LABELS[name] if len(networks) == 1 else f"{LABELS[name]}, {network}"
         axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
-        axis.set_xticklabels([digits(w) for w in table.columns], rotation=0)
-        axis.set_yticklabels([digits(s) for s in table.index], rotation=0)
+        axis.tick_params("both", rotation=0)
     return figure
 
 
@@ -88,6 +90,7 @@ def points(
     Panels that are `alike` have the same axis; `limits` are drawn as dashed lines. The label `reference` has no dots:
     its mean is a dotted line behind the others of its network.
     """
+    need(table, columns)
     several = table["network"].nunique() > 1
     lines = table[table["label"] == reference].groupby("network")[list(columns)].mean()
     table = table[table["label"] != reference]
@@ -122,6 +125,7 @@ def points(
 @styled()
 def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A mark an ensemble, its colour and shape the label's; one row a network."""
+    need(table, [x, y])
     networks = list(table["network"].unique())
     figure, axes = grid(len(networks), 1, height)
     styles = line_styles(list(table["label"].unique()))
@@ -235,7 +239,8 @@ def forest(statements: pd.DataFrame) -> Figure:
         rows = rows.assign(place=[listed[unit].index(statement) for statement in rows["statement"]])
         for outcome, (colour, marker) in shown.items():
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
-            error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).T.replace(np.inf, 0).to_numpy()
+            error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).to_numpy(float).T
+            error = np.where(np.isinf(error).any(axis=0), 0, error)  # of one seed: a factor's interval is (0, inf) then
             face = "white" if outcome == "not tested" else colour
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
         end = max(1, len(listed[unit])) - 0.5

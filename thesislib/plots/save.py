@@ -24,7 +24,7 @@ from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
 from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, ticks_kept, variant, width_of
 from thesislib.plots.tables import latex, readable
-from thesislib.runs.results import Results
+from thesislib.runs.results import Results, need
 from thesislib.system import files
 from thesislib.system.errors import UserError
 from thesislib.system.files import ABANDONED, make_writable
@@ -69,12 +69,13 @@ def writing(folder: Path, section: str) -> Iterator[None]:
 
 def _note(folder: Path, name: str) -> None:
     """Add a name to the list of what `delete` may delete."""
-    if name not in _written(folder):
+    if name not in written(folder):
         with (folder / WRITTEN).open("a") as names:
             names.write(f"{name}\n")
 
 
-def _written(folder: Path) -> set[str]:
+def written(folder: Path) -> set[str]:
+    """Names of the files that `write` wrote into a folder; empty where it was copied."""
     path = folder / WRITTEN
     return set(path.read_text().splitlines()) if path.is_file() else set()
 
@@ -83,7 +84,7 @@ def delete(scale: str) -> tuple[list[str], list[str]]:
     """Delete what `write` wrote for a scale; names of the files that went, and of the others, which stay."""
     folder = figures_folder(scale)
     there = sorted(path for path in folder.iterdir() if path.name != WRITTEN) if folder.is_dir() else []
-    ours = _written(folder)
+    ours = written(folder)
     # What a killed process left has a dot before its name and a suffix behind.
     names = {path: re.sub(rf"^\.(.+)\.{ABANDONED}$", r"\1", path.name) for path in there}
     gone = [path for path in there if {path.name, names[path]} & ours and path.is_file()]
@@ -160,8 +161,9 @@ def table(
 
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
-    `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. Raises UserError
-    for a name that `make figures` needs itself, and if the folder cannot be written.
+    `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. An index that
+    has a name is written as columns. Raises UserError for a column that is not there, for a name that `make figures`
+    needs itself, and if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
@@ -169,6 +171,9 @@ def table(
     """
     if name in OURS:
         raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
+    if any(frame.index.names):
+        frame = frame.reset_index()
+    need(frame, columns)
     language = language_of(language)
     folder = make_folder(runs.scale)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
@@ -210,7 +215,8 @@ def _commit() -> str | None:
 def document(folder: Path, drawn: Iterable[Path]) -> Path:
     """Write figures.tex, a document with these .pgf of a folder, and return its path."""
     head = [r"\documentclass[11pt,a4paper]{article}", r"\usepackage[T1]{fontenc}", r"\usepackage{lmodern}"]
-    head += [r"\usepackage[margin=2.5cm]{geometry}", *PREAMBLE, r"\begin{document}"]
+    head += [r"\usepackage[margin=2.5cm]{geometry}", *PREAMBLE]
+    head += [r"\extrafloats{500}", r"\begin{document}"]  # LaTeX keeps 52 figures in mind at a time
     body = []
     for path in drawn:
         narrow = WIDTHS.get(path.stem.rpartition("-")[2])

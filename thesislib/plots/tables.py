@@ -71,7 +71,7 @@ def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()
 
 def interval(effect: float, low: float, high: float, digits: str) -> str:
     """ "effect [low, high]", the effect alone where nothing is known of its interval."""
-    if not np.isfinite([low, high]).any():
+    if not np.isfinite([low, high]).all():  # that of a factor is [0, inf] then
         return f"{effect:{digits}}".replace("-", "−")
     return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
 
