@@ -94,6 +94,8 @@ def test_the_contract_of_run(folders):
         ("run --strength \x1b[31m1\x07\u202e", r"\x1b[31m1\x07\u202e"),
         ("run --kernel " + 100_000 * "x", "x [...] x"),
         ("clean --figures --records", "not allowed with"),
+        ("run --hill-at random", "no minimum comes, the run ends after 40, so there is no hill"),
+        ("run --push random --strength-schedule cosine", "no minimum comes, the run ends after 40"),
         ("run --width 0.1", "no minimum comes, the run ends after 40, so there is no hill: give a smaller"),
         ("run --seed 99999999999999999999999", "--seed"),
         ("dance", "dance"),

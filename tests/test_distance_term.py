@@ -147,6 +147,16 @@ def test_half_precision_takes_torchs_way():
     assert term.add_gradient() == 1
 
 
+def test_values_are_taken_as_they_are_read():
+    """As a configuration file has them: a text that is a number is that number, and "no" is no."""
+    model = torch.nn.Linear(3, 2)
+    term = DistanceTerm(model, strength="10", width="0.1", share="no")
+    term.visit()
+    term.visit()
+    model(torch.ones(1, 3)).sum().backward()
+    assert term.add_gradient().item() == pytest.approx(20)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

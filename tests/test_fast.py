@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import PATIENCE, TINY, on_mounts, term_of
 
 from thesislib.minima import Minima
@@ -68,6 +69,15 @@ def test_inner_products_are_torchs(size, fused, monkeypatch):
     products = inner_products([row.split([size // 3, size - size // 3]) for row in long])
     assert products.dtype == torch.float64
     assert torch.allclose(products, long.double() @ long.double().T, rtol=1e-5, atol=1e-6 * size)
+
+
+def test_rounded_products_take_arguments_by_name():
+    """As torch's autocast does: a network of one's own may call them so."""
+    x, weight, bias = torch.randn(4, 8), torch.randn(3, 8), torch.randn(3)
+    with fast._RoundedProducts():
+        placed, named = F.linear(x, weight, bias), F.linear(bias=bias, weight=weight, input=x)
+    assert torch.equal(placed, named)
+    assert torch.equal(placed, placed.bfloat16().float())
 
 
 def test_what_is_close_together_is_not_lost_to_rounding():

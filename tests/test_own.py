@@ -220,6 +220,21 @@ def test_settings_that_do_not_fit_are_one_line():
         experiments_own.rows({"a": {"strength": 0}}, "smoke", seeds=-1)
     (row,) = experiments_own.rows({"a": TINY}, "smoke")
     assert (row.run, row.label) == (TINY, "a")
+    for given in ([{"strength": 1}], {"a": 5}, {"a": [TINY, 5]}, 5):
+        with pytest.raises(UserError, match="is no tl.Run: give runs, or labels with runs or fields"):
+            experiments_own.train(given, scale="smoke")
+    for given in ([TINY], {"a": TINY}):
+        with pytest.raises(UserError, match="seeds are for labels that have fields"):
+            experiments_own.train(given, seeds=3)
+    for given in ([], {}):
+        with pytest.raises(UserError, match="there is no run to train"):
+            experiments_own.train(given)
+
+
+def test_one_run_needs_no_list(tiny, finished):
+    assert experiments_own.train(tiny).final["epoch"].tolist() == [tiny.epochs]
+    with pytest.raises(UserError, match="no runs"):
+        experiments_own.train(tiny).where(label="x").table("accuracy")
 
 
 def test_n_is_not_known_of_a_kernel_of_ones_own(modules):

@@ -1,8 +1,10 @@
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from conftest import edit, interrupted, trained
 from thesislib import datasets
 from thesislib.runs import launch, results, slurm, store
 from thesislib.system.errors import UserError
-from thesislib.system.files import read_arrays, write_arrays
+from thesislib.system.files import Broken, read_arrays, write_arrays
+from thesislib.trainer import Trainer
 
 
 def test_a_finished_run_reads_back(tiny, finished):
@@ -74,6 +77,21 @@ def test_a_column_that_came_later_is_nan_in_older_runs(tiny, finished, capsys):
     assert all(name in line for name, line in zip(("grad_norm", "d_1"), said, strict=True))
 
 
+def test_a_column_that_came_later_is_nan_in_runs_that_were_begun_before(tiny, folders, monkeypatch, capsys):
+    """They go on without it; and who would begin with a prefix that lacks it trains that anew (EXTENDING, A column)."""
+    begun, whole = tiny.replace(seed=1), launch.execute(tiny)
+    interrupted(begun, after=4, checkpoints=3)
+    monkeypatch.setattr(store, "COLUMNS", (*store.COLUMNS, "entropy"))
+    epoch = Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda self: epoch(self) | {"entropy": 0.5})
+    history = launch.execute(begun).history
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5, 6]
+    assert history["entropy"].isna().all()
+    sibling = launch.execute(tiny.replace(strength=7.0)).history
+    assert (sibling["entropy"] == 0.5).all()
+    assert list(sibling["train_loss"][:2]) == list(whole.history["train_loss"][:2]), "the same prefix"
+
+
 @pytest.mark.parametrize("name", ["done.json", "config.json", "final.safetensors"])
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b"", b'{"run": {"width": -1}, "data": "", "revision": 1}'])
 def test_other_broken_files_are_one_line(finished, name, content):
@@ -88,6 +106,17 @@ def test_unwritable_folder(tiny, folders, monkeypatch):
     monkeypatch.setenv("THESIS_RUNS", str(folders / "file" / "runs"))
     with pytest.raises(UserError, match="cannot write runs"):
         launch.execute(tiny)
+
+
+def test_a_broken_file_is_named_by_another_process_too(tiny, folders):
+    """What it raises comes through a pipe, and is then what it was."""
+    broken = Broken(Path("runs/x/config.json"), "half of it\nand more", "look at it")
+    again = pickle.loads(pickle.dumps(broken))
+    assert (str(again), again.path, again.why) == (str(broken), broken.path, "half of it")
+    folder = interrupted(tiny, after=3, checkpoints=2)
+    (folder / "checkpoint.safetensors").write_bytes(b"x" * 99)
+    with pytest.raises(RuntimeError, match="checkpoint.safetensors is broken"):
+        launch.train_missing([tiny], workers=1)
 
 
 def test_bad_requests_leave_nothing_behind(tiny, folders):

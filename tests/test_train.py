@@ -12,7 +12,8 @@ from thesislib.config import Run
 from thesislib.models import network
 from thesislib.runs.store import COLUMNS
 from thesislib.system import steplog
-from thesislib.system.vectors import radial_and_angular
+from thesislib.system.errors import UserError
+from thesislib.system.vectors import radial_and_angular, to_numpy
 from thesislib.trainer import Trainer
 
 TIMES = {"seconds", "train_seconds"}
@@ -210,6 +211,16 @@ def test_the_steps_after_each_minimum_are_logged(tiny):
     assert all(-1 <= row["term_cosine"] <= 1 for row in dense)
 
 
+def test_a_start_is_given_or_not_asked_for(tiny):
+    """A trainer knows no folders: without the arrays it would begin with other weights, and say nothing."""
+    start = Trainer(tiny.replace(seed=7)).snapshot()
+    elsewhere = tiny.replace(start="0123456789ab:0")
+    assert np.array_equal(Trainer(elsewhere, start=start).snapshot()["theta"], start["theta"])
+    for run, arrays in ((elsewhere, None), (tiny, start)):
+        with pytest.raises(UserError, match="give its arrays as start"):
+            Trainer(run, start=arrays)
+
+
 def test_later_steps_are_logged_less_often(monkeypatch):
     """As dense as a logarithmic axis shows: every step, then one of two, then one of three; angles stay those of it."""
     monkeypatch.setattr(steplog, "EVERY_STEP", 4)
@@ -334,7 +345,7 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
             mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them measured
             assert np.allclose(trainer.member["theta"], mean, atol=1e-6)
             assert np.allclose(trainer.member["logits"], Evaluator(trainer.run).logits(mean.float()), atol=1e-4)
-            right = trainer.member["logits"].argmax(1) == trainer.labels()
+            right = trainer.member["logits"].argmax(1) == to_numpy(trainer.test_images.labels)
             assert row["accuracy_mean"] == right.mean()
 
 

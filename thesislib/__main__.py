@@ -101,11 +101,18 @@ def _on_their_way(options: Namespace) -> int:
     return len(slurm.on_their_way(_runs(options), there=False)) if slurm.sent() else 0
 
 
+#: Fields that say something only of runs with a hill.
+_OF_HILLS = {
+    "strength", "width", "kernel", "minima", "minima_every", "merge", "share", "hill_at", "push", "distance",
+    "strength_schedule", "pulse",
+}  # fmt: skip
+
+
 def _run(options: Namespace) -> int:
     """Train one run, or say what came out if it was trained before."""
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
     run = make_run(**given)
-    if given.keys() & {"strength", "width", "kernel", "minima", "minima_every"}:
+    if given.keys() & _OF_HILLS:
         sections.check_hill(Row(run, "run"))
     # Imported here: the other commands need not wait for it.
     from thesislib.runs import launch

@@ -142,14 +142,14 @@ class DistanceTerm:
         share: bool = True,
         distance: Literal["weights", "filters"] = "weights",
     ) -> None:
-        make_run(strength=strength, width=width, minima=minima, merge=merge, share=share)
-        self.flat, self.strength = FlatParameters(model), strength
+        run = make_run(strength=strength, width=width, minima=minima, merge=merge, share=share)
+        self.flat, self.strength = FlatParameters(model), run.strength
         if distance not in ("weights", "filters"):
             raise UserError(f"distance must be weights or filters, not {distance!r}")
         if distance == "filters" and not any(p.ndim == 4 for p in self.flat.parameters):
             raise UserError("distance filters is for networks with convolutions, and this one has none")
         filters = UnitFilters(self.flat.pieces) if distance == "filters" else None
-        self.minima = Minima(kernel, width, minima, merge, share, filters)
+        self.minima = Minima(kernel, run.width, run.minima, run.merge, run.share, filters)
 
     def visit(self) -> None:
         """Make a hill of the present weights."""

@@ -18,6 +18,7 @@ from thesislib.config import Run
 from thesislib.minima import DistanceTerm
 from thesislib.models import network
 from thesislib.system import parallel, vectors
+from thesislib.system.errors import UserError
 from thesislib.system.precision import estimate_statistics, predict
 from thesislib.system.probe import Probe, mixtures
 from thesislib.system.steplog import StepLog
@@ -46,6 +47,8 @@ class Trainer:
         hills = (run.minima, run.merge, run.share, how)
         self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, *hills)
         self.flat, self.minima = self.term.flat, self.term.minima
+        if (start is None) != (run.start is None):
+            raise UserError(f"run.start is {run.start}: give its arrays as start, or let tl.train find them")
         if start is not None:
             self._set_weights(start)
         self.initial = self.flat.theta.clone()
@@ -227,10 +230,6 @@ class Trainer:
         trained = (p for p in self.evaluated.parameters() if p.requires_grad)
         theta = parameters_to_vector(trained) if self.swa else self.flat.theta
         return _arrays(self.evaluated, theta, self.logits)
-
-    def labels(self) -> np.ndarray:
-        """True classes of the test images, [N]."""
-        return to_numpy(self.test_images.labels)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that `restore` needs besides the minima; views, as in `snapshot`."""

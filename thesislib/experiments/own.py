@@ -27,8 +27,8 @@ def train(
 
     `runs` is a list, rows of `tl.runs()`, or has a run or a list under each label. A label may have fields of `tl.Run`
     instead: the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (so many, from 0 on,
-    or a list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for a
-    value that does not fit, RuntimeError if a run fails.
+    or a list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for what
+    is none of these, or a value that does not fit, RuntimeError if a run fails.
 
     >>> import thesislib as tl
     >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)
@@ -41,7 +41,11 @@ def train(
     """
     if hasattr(runs, "columns"):  # a table, without importing pandas to ask
         runs = listing.runs_of(runs)
-    found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(runs)
+    if seeds is not None and not (isinstance(runs, Mapping) and any(isinstance(s, Mapping) for s in runs.values())):
+        raise UserError("seeds are for labels that have fields: a run has its own, tl.Run(..., seed=3)")
+    found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(_runs(runs))
+    if not found:
+        raise UserError("there is no run to train")
     return launch.results(found, scale=scale)
 
 
@@ -52,7 +56,15 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
         if isinstance(setting, Mapping):
             found += _of_scale(label, setting, scale, seeds)
         else:
-            found += [Row(run, label) for run in ([setting] if isinstance(setting, Run) else setting)]
+            found += [Row(run, label) for run in _runs(setting)]
+    return found
+
+
+def _runs(given: object) -> list[Run]:
+    """One run or several. Raises UserError for anything else."""
+    found = [given] if isinstance(given, Run) or not isinstance(given, Iterable) else [*given]
+    if wrong := [item for item in found if not isinstance(item, Run)]:
+        raise UserError(f"{wrong[0]!r} is no tl.Run: give runs, or labels with runs or fields, {{'mine': {{...}}}}")
     return found
 
 

@@ -53,6 +53,7 @@ def execute(run: Run) -> Result:
 
 def _train(run: Run) -> None:
     from thesislib.system import parallel
+    from thesislib.system.vectors import to_numpy
     from thesislib.trainer import Trainer
 
     trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
@@ -93,7 +94,7 @@ def _train(run: Run) -> None:
         if writer:
             if run.step_losses:
                 writer.arrays("losses", {"train_loss": np.stack(trainer.losses)})
-            final = trainer.snapshot() | {"labels": trainer.labels()}
+            final = trainer.snapshot() | {"labels": to_numpy(trainer.test_images.labels)}
             versions = {"python": platform.python_version()} | _origin()
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
 

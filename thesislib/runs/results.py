@@ -297,6 +297,8 @@ class Results(Sequence[Row]):
         def front(row: Row) -> dict[str, Any]:
             return {name: getattr(row, name) for name in FRONT} | ({"member": np.nan} if row.member is None else {})
 
+        if not self.rows:
+            raise UserError("there are no runs to read: none has the label, role or seed that was asked for")
         return pd.concat([read(row.result).assign(**front(row)) for row in self], ignore_index=True)
 
     @property

@@ -95,6 +95,8 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = array
     columns = store.columns(run, minima=1)
+    if parts["metrics"]["rows"].shape[1] != len(columns):  # from before there was one of them
+        return 0, {}, []
     for values in parts["metrics"]["rows"].tolist():
         pairs = zip(columns, values, strict=True)
         row = {name: value for name, value in pairs if value == value or name in store.COLUMNS}

@@ -206,7 +206,8 @@ class Writer:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self._columns = {"metrics.csv": columns(run)} | ({"steps.csv": list(STEPS)} if run.dense_steps else {})
+        self._now = {"metrics.csv": columns(run)} | ({"steps.csv": list(STEPS)} if run.dense_steps else {})
+        self._columns = self._now
         #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
         self._tables = {name: [",".join(of) + "\n"] for name, of in self._columns.items()}
         self._digests: dict[str, str] = {}
@@ -232,6 +233,8 @@ class Writer:
             state = files.read_arrays(path)
             epoch = state.pop("epoch").item()
             self._tables, self._digests = json.loads(state.pop("written").tobytes())
+            # A run that was begun before there was some column goes on without it.
+            self._columns = {name: lines[0].rstrip("\n").split(",") for name, lines in self._tables.items()}
             stored = {k: files.read_arrays(self._path(k), (), digest) for k, digest in self._digests.items()}
             minima = minima_of(self.run, stored, epoch)
         self._write_tables()
@@ -249,8 +252,9 @@ class Writer:
             files.write(self.folder / name, self._text(name))
 
     def _append(self, name: str, rows: list[dict[str, float]]) -> None:
-        lines = io.StringIO()
-        csv.DictWriter(lines, self._columns[name], lineterminator="\n").writerows(rows)
+        lines, known = io.StringIO(), self._columns[name]
+        extra = "raise" if known == self._now[name] else "ignore"
+        csv.DictWriter(lines, known, lineterminator="\n", extrasaction=extra).writerows(rows)
         self._tables[name].append(lines.getvalue())
         files.append(self.folder / name, lines.getvalue().encode())
 

@@ -191,8 +191,11 @@ class _RoundedProducts(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in (F.conv2d, F.linear):
             return func(*args, **(kwargs or {}))
-        x, weight, *rest = args
-        return _Rounded.apply(func(_Rounded.apply(x), _Rounded.apply(weight), *rest, **(kwargs or {})))
+
+        def product(input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Tensor:
+            return _Rounded.apply(func(_Rounded.apply(input), _Rounded.apply(weight), *rest, **named))
+
+        return product(*args, **(kwargs or {}))
 
 
 def autocast() -> AbstractContextManager:

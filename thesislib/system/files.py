@@ -180,8 +180,12 @@ class Broken(UserError):
     """A file is not what it should be: which, why, and what to do about it."""
 
     def __init__(self, path: Path, why: object, advice: str = "") -> None:
-        self.path, self.why = path, (str(why).splitlines() or [""])[0]
+        self.path, self.why, self.advice = path, (str(why).splitlines() or [""])[0], advice
         super().__init__(f"{path} is broken ({self.why}): {advice or f'delete {path.parent} to train this run again'}")
+
+    def __reduce__(self) -> tuple[type[Broken], tuple[Path, str, str]]:
+        """As it comes out of another process: an exception would be made anew of its message alone."""
+        return Broken, (self.path, self.why, self.advice)
 
 
 @contextmanager
