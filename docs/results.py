@@ -167,10 +167,10 @@ def published(scale: str) -> str:
     """The settings whose numbers the thesis prints, beside ours; empty at scales that have none."""
     wanted = SCALES[scale].published if scale in SCALES else {}
     found = _csv(scale, "2-1_width")
-    rows = found[found["role"] == "published"] if "role" in found else found[found["label"].str.match("published: ")]
+    rows = found[found["role"] == "published"]
     shown = []
     for (label, group), (accuracy, distance) in zip(rows.groupby("label", sort=False), wanted.values(), strict=True):
-        row = {"setting": label.removeprefix("published: "), "$d_0$, thesis": f"{distance:g}"}
+        row = {"setting": label, "$d_0$, thesis": f"{distance:g}"}
         row |= {"$d_0$, here": spread(group["d_0"]), "ratio": f"{group['d_0'].mean() / distance:.3f}"}
         shown.append(row | {"accuracy, thesis": accuracy, "accuracy, here": spread(group["accuracy"])})
     return markdown(pd.DataFrame(shown)) if shown else ""

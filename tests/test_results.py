@@ -60,11 +60,14 @@ def test_every_line_says_which_run_it_is_of(rows):
     pd.testing.assert_frame_equal(results.final, last.reset_index(drop=True))
 
 
-def test_a_csv_has_roles_before_labels_and_a_members_own_seed(rows):
+def test_a_csv_has_roles_and_a_members_own_seed(rows):
+    """What is read of it has the role before the label, but for what it does not show."""
     table = trained(rows).for_csv()
-    assert list(table["label"]) == ["a", "a", "steps: b", "c", "c"]
+    assert table[["role", "label"]].values.tolist() == [["curve", "a"]] * 2 + [["steps", "b"]] + [["curve", "c"]] * 2
     assert list(table["seed"]) == [row.run.seed for row in rows]
-    assert not {"section", "role", "member"} & set(table)
+    assert not {"section", "member"} & set(table)
+    assert list(tables.means(table, {"accuracy": "accuracy"})["setting"]) == ["a", "steps: b", "c"]
+    assert list(tables.readable(table, "6_gradients_and_valleys")["setting"]) == ["a", "c"]
 
 
 def test_a_table_tells_settings_apart_by_what_differs(rows):

@@ -53,17 +53,20 @@ _KEYS = ("label", "network", "member")
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a section's curves show: not those of published settings, of single steps, or between minima."""
-    if "role" in table:
-        return table[table["role"] == "curve"]
-    return table[~table["label"].str.match("(published|steps|between|chosen|full|means): ")]
+    """The rows that a section's table shows: not those of published settings, of single steps, or between minima."""
+    hidden = ("published", "steps", "between", "chosen", "full", "means")
+    return table[~table["role"].isin(hidden)] if "role" in table else table
 
 
 def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
     """`spreads` of the columns that there are, a row a setting.
 
-    Settings are told apart by the columns `by`: by default label, and network and member where there are several.
+    Settings are told apart by the columns `by`: by default label, and network and member where there are several. What
+    has another role than "curve" says it before its label.
     """
+    if "role" in table:
+        label = table["label"].where(table["role"] == "curve", table["role"] + ": " + table["label"])
+        table = table.assign(label=label)
     by = list(by) or [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
     there = {column: title for column, title in titles.items() if column in table}
     return spreads(table, by, there).rename(columns=TITLES)

@@ -343,8 +343,7 @@ class Results(Sequence[Row]):
         return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
     def for_csv(self) -> pd.DataFrame:
-        """`final` as the section's CSV has it: roles stand before labels, a member has its own seed; with N."""
+        """`final` as the section's CSV has it: with N, and a member with its own seed."""
         final, rows = self.final, {(row.role, row.label, row.id): row for row in self}
         own = [rows[key].run.seed for key in zip(final["role"], final["label"], final["id"], strict=True)]
-        label = final["label"].where(final["role"] == "curve", final["role"] + ": " + final["label"])
-        return final.assign(label=label, seed=own, N=self._growths()).drop(columns=["section", "role", "member"])
+        return final.assign(seed=own, N=self._growths()).drop(columns=["section", "member"])
