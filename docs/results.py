@@ -211,36 +211,24 @@ def results() -> str:
         chapters = drawn(section)
         picture = f"../figures/reference/{chapters[0]}/{main(section)}.png"
         lines += [f"## {section.title}", section.question, f"![{section.title}, scale {chapters[0]}]({picture})"]
-        lines += _numbers(section.name) + _reading(section, section.scales)
+        lines += _numbers(section) + _reading(section, section.scales)
         links = [f"[{scale}](../figures/reference/{scale}/README.md#{_anchor(section.title)})" for scale in chapters]
         lines += [f"Notebook [{section.name}](../notebooks/{section.name}.ipynb). All figures: {', '.join(links)}."]
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
-def _numbers(section: str) -> list[str]:
+def _numbers(section: Section) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
-    named = {
-        "6_gradients_and_valleys": ("6_valley_or_jump", "6_disguises"),
-        "6-1_controls": ("6-1_controls_since", "6-1_controls_against"),
-        "7-1_rates": ("7-1_rates_scores",),
-        "10-1_variants": ("10-1_variants_scores",),
-        "10-2_ten_members": ("10-2_ten_members_compared",),
-        "10-3_rates": ("10-3_rates_scores", "10-3_rates_compared"),
-        "10_better_ensembles": ("10_better_ensembles_scores", "10_better_ensembles_compared"),
-        "7_ensembles": (
-            "7_ensembles_scores", "7_ensembles_compared", "7_ensembles_fair_scores", "7_ensembles_fair_compared",
-            "7_ensembles_means",
-        ),
-    }  # fmt: skip
-    if section in named:
-        shown = [(prose.TABLES[name], s, table(s, section, name)) for name in named[section] for s in conclusive()]
-        return [part for text, scale, found in shown if found for part in (f"{text} ({scale}):", found)]
-    if section == "8_cost":
+    if section.name == "8_cost":
         return [cost(scales())]
-    if section == "9_claims":
+    if section.name == "9_claims":
         return ["The tables are at the top of this page."]
-    lines = [side_by_side(section)]
-    for scale in filter(SCALES.get, conclusive()) if section == "2-1_width" else ():
+    # Of every member alone the chapters have it.
+    if named := [what for kind, what in section.parts if kind == "table" and what != "7_ensembles_each"]:
+        shown = [(prose.TABLES[name], s, table(s, section.name, name)) for name in named for s in conclusive()]
+        return [part for text, scale, found in shown if found for part in (f"{text} ({scale}):", found)]
+    lines = [side_by_side(section.name)]
+    for scale in filter(SCALES.get, conclusive()) if section.name == "2-1_width" else ():
         if found := published(scale):
             lines += [f"The numbers that the thesis prints ({scale}):", found]
     return lines

@@ -6,6 +6,7 @@ from conftest import TINY, trained
 from thesislib.analysis import comparisons, ensembles, predictions, scores
 from thesislib.analysis.intervals import holm, over_seeds_and_images
 from thesislib.experiments.sections import independent
+from thesislib.plots.tables import readable
 from thesislib.runs import launch
 from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
@@ -117,7 +118,7 @@ def test_only_the_last_snapshots(tiny):
 def test_one_network_has_no_diversity_to_show(tiny):
     """SWA is one network: its cells are empty, not nan."""
     table = ensembles.table(trained({"a": [tiny], "one": [tiny.replace(minima_every=None)]}))
-    shown = ensembles.summary(table.assign(equivalent=1.0))
+    shown = readable(table.assign(equivalent=1.0), "7_ensembles_scores")
     assert shown["all agree"].iloc[0] != ""
     assert shown["all agree"].iloc[1] == ""
 
@@ -219,8 +220,9 @@ def test_a_single_seed_has_no_deviation_and_says_so_by_leaving_it_out(tiny):
     assert shown.loc["no term", "d_0"] == ""
     assert " ± " in shown.loc["s = 1", "accuracy"]
     scores = ensembles.table(few.only("s = 1")).assign(equivalent=1.0)
-    assert "±" in ensembles.summary(scores).loc[0, "ensemble"]
-    assert ensembles.summary(scores.head(1)).loc[0, "ensemble"] == f"{scores['accuracy_ensemble'].iloc[0]:.4g}"
+    assert "±" in readable(scores, "7_ensembles_scores").loc[0, "ensemble"]
+    (one,) = readable(scores.head(1), "7_ensembles_scores")["ensemble"]
+    assert one == f"{scores['accuracy_ensemble'].iloc[0]:.4g}"
 
 
 def test_snapshots_stand_beside_the_means_of_their_cycles(tiny):

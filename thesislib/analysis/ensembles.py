@@ -22,20 +22,13 @@ from thesislib.analysis import scores
 from thesislib.datasets import test_images
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, Row, spreads
+from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
 What = Literal["logits", "theta"]
 Which = Literal["live", "mean"]
 
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
-
-#: What `summary` shows, and its headings.
-SHOWN = {
-    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
-    "brier_ensemble_scaled": "Brier", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
-    "disagreement": "two disagree", "mutual_information": "mutual information", "equivalent": "equivalent",
-}  # fmt: skip
 
 
 def snapshots(result: Result, what: What = "logits", which: Which = "live") -> np.ndarray:
@@ -190,11 +183,6 @@ def _growth(runs: list[Result], average: Average, last: int | None, which: Which
         "accuracy": np.array([scores.accuracy(x, labels) for x in whole]),
         "nll": np.array([scores.nll(x, labels) for x in whole]),
     }
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns SHOWN as "mean ± std" over seeds, one row a label (and network), with the number of ensembles n."""
-    return spreads(table, ["label", "network"], SHOWN)
 
 
 def equivalents(

@@ -16,28 +16,18 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from thesislib.plots import save
 from thesislib.runs import store
 from thesislib.runs.results import Row
 from thesislib.system.files import FOLDERS, ROOT, digest
 from thesislib.system.machine import JOBS
 
-#: The entry in an executed notebook's metadata.
+#: The entry in an executed notebook's metadata: a digest of each of its ingredients, `made_of`, and of the `files` that
+#: it wrote.
 _ENTRY = "thesislib"
 
 #: Variables of ours that change nothing in a figure: where things lie, how many processes are at work.
 _WITHOUT_EFFECT = (*FOLDERS, JOBS, save.LOG)
-
-
-class Record(BaseModel):
-    """What an executed notebook was made of, a digest of each ingredient, and of each file that it wrote."""
-
-    model_config = ConfigDict(strict=True)
-
-    made_of: dict[str, str]
-    files: dict[str, str]
 
 
 def ingredients(notebook: Path, parameters: dict[str, Any], rows: Iterable[Row]) -> dict[str, str]:
@@ -88,11 +78,12 @@ def written(folder: Path, section: str, made_of: dict[str, str]) -> list[str] | 
     """
     try:
         executed = json.loads((folder / f"{section}.ipynb").read_bytes())
-        record = Record.model_validate(executed["metadata"][_ENTRY])
-        there = {name: digest((folder / name).read_bytes()) for name in record.files} | _cells(section, executed)
+        record = executed["metadata"][_ENTRY]
+        made, files = record["made_of"], record["files"]
+        there = {name: digest((folder / name).read_bytes()) for name in files} | _cells(section, executed)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, an earlier version's, or not whole
         return None
-    return [*record.files] if (record.made_of, record.files) == (made_of, there) else None
+    return [*files] if (made, files) == (made_of, there) else None
 
 
 def _cells(section: str, executed: dict[str, Any]) -> dict[str, str]:
@@ -108,6 +99,6 @@ def note(folder: Path, section: str, made_of: dict[str, str], log: Path) -> list
     executed = json.loads((folder / f"{section}.ipynb").read_bytes())
     lines = map(json.loads, log.read_text().splitlines() if log.is_file() else ())
     files = {os.path.relpath(line["path"], folder): line["digest"] for line in lines} | _cells(section, executed)
-    executed["metadata"][_ENTRY] = Record(made_of=made_of, files=files).model_dump()
+    executed["metadata"][_ENTRY] = {"made_of": made_of, "files": files}
     save.write(folder, f"{section}.ipynb", json.dumps(executed, indent=1, ensure_ascii=False).encode())
     return [*files]

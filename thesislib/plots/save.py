@@ -156,8 +156,8 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
 
 def table(
     frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] = (), language: str | None = None
-) -> None:
-    r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale.
+) -> pd.DataFrame:
+    r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale; as it is read.
 
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
@@ -167,7 +167,8 @@ def table(
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
-    >>> tl.table(runs.table("accuracy", "d_0"), "mine", runs)
+    >>> list(tl.table(runs.table("accuracy", "d_0"), "mine", runs))
+    ['setting', 'network', 'N', 'test accuracy', 'squared distance $d$', 'n']
     """
     if name in OURS:
         raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
@@ -176,8 +177,10 @@ def table(
     need(frame, columns)
     language = language_of(language)
     folder = make_folder(runs.scale)
+    read = readable(frame, name, columns)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
-    write(folder, f"{name}.tex", latex(readable(frame, name, columns), language).encode())
+    write(folder, f"{name}.tex", latex(read, language).encode())
+    return read
 
 
 def _provenance(runs: Results) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is computed from finished runs, kept beside them: computed once, then drawn as often as one likes.
 
-runs/<id of the first run>/derived-<name>-<key>.safetensors, the key made of all runs' ids and the parameters.
+runs/<id of the first run>/derived-<name>-<key>.safetensors, the key made of all runs' ids and the parameters. Runs are
+`results.Result` here, which this module may not import.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -28,19 +29,7 @@ Computed = Mapping[str, np.ndarray | float]
 POOL_SECONDS = 15.0
 
 
-class Stored(Protocol):
-    """A finished run, as far as it matters here (`results.Result`)."""
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-
-
-def arrays(name: str, runs: Sequence[Stored], compute: Callable[[], Computed], **parameters: Any) -> Arrays:
+def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **parameters: Any) -> Arrays:
     """What `compute` returns for these runs, from disk if it was asked before with the same parameters.
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
@@ -57,14 +46,14 @@ def arrays(name: str, runs: Sequence[Stored], compute: Callable[[], Computed], *
     return computed
 
 
-def _path(name: str, runs: Sequence[Stored], parameters: dict[str, Any]) -> Path:
+def _path(name: str, runs: Sequence[Any], parameters: dict[str, Any]) -> Path:
     key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return runs[0].folder / f"derived-{name}-{digest}.safetensors"
 
 
 def many(
-    name: str, groups: Sequence[Sequence[Stored]], function: Callable[..., Computed], version: int, **parameters: Any
+    name: str, groups: Sequence[Sequence[Any]], function: Callable[..., Computed], version: int, **parameters: Any
 ) -> list[Arrays]:
     """`arrays` of `function(runs, **parameters)` for several groups of runs.
 
@@ -84,6 +73,6 @@ def many(
 
 
 def _of_group(
-    name: str, function: Callable[..., Computed], version: int, parameters: dict[str, Any], runs: Sequence[Stored]
+    name: str, function: Callable[..., Computed], version: int, parameters: dict[str, Any], runs: Sequence[Any]
 ) -> Arrays:
     return arrays(name, runs, partial(function, runs, **parameters), version=version, **parameters)
