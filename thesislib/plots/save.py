@@ -168,7 +168,7 @@ def table(
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> list(tl.table(runs.table("accuracy", "d_0"), "mine", runs))
-    ['setting', 'network', 'N', 'test accuracy', 'squared distance $d$', 'n']
+    ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
     if name in OURS:
         raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
