@@ -67,14 +67,23 @@ MAIN = {"6_gradients_and_valleys": "6_barriers"}
 
 def scales() -> list[str]:
     """Scales with figures in figures/reference, in the order in which they are shown."""
-    return [
-        name for name in ("mnist", "laptop", "cifar", "cifar-small") if (REFERENCE / name / "9_claims.csv").is_file()
-    ]
+    return [name for name in ("mnist", "laptop", "fashion", "cifar", "cifar-small") if _verdicts(name) is not None]
+
+
+def judged() -> list[str]:
+    """Those at which the thesis' claims are judged: all but those that have section 10 alone."""
+    return [scale for scale in scales() if _csv(scale, "9_claims") is not None]
 
 
 def conclusive() -> list[str]:
     """Those with enough seeds for a verdict."""
-    return [scale for scale in scales() if _csv(scale, "9_claims")["n"].max() >= FEWEST]
+    return [scale for scale in scales() if _verdicts(scale)["n"].max() >= FEWEST]
+
+
+def _verdicts(scale: str) -> pd.DataFrame | None:
+    """The table with verdicts on the thesis' claims, else that on ours."""
+    found = _csv(scale, "9_claims")
+    return _csv(scale, "10_better_ensembles_compared") if found is None else found
 
 
 @cache
@@ -156,7 +165,7 @@ def ours(chosen: list[str]) -> str:
 
 def effects() -> pd.DataFrame:
     """Every part of every claim, its effects side by side."""
-    found = {scale: statements(_csv(scale, "9_claims")).set_index(["claim", "says"]) for scale in scales()}
+    found = {scale: statements(_csv(scale, "9_claims")).set_index(["claim", "says"]) for scale in judged()}
     rows = dict.fromkeys(index for table in found.values() for index in table.index)
     order = sorted(rows, key=lambda index: int(index[0][1:]))
     shown = [{"": c, "part": says} | {s: t["effect"].get((c, says), "") for s, t in found.items()} for c, says in order]
@@ -204,7 +213,7 @@ GENERATED = "<!-- Written by `python docs/results.py`. Edit that, or the noteboo
 
 def results() -> str:
     """docs/RESULTS.md."""
-    lines = [GENERATED, INTRODUCTION, "## The claims", markdown(claims(scales())), EFFECTS, markdown(effects())]
+    lines = [GENERATED, INTRODUCTION, "## The claims", markdown(claims(judged())), EFFECTS, markdown(effects())]
     for section in sections():
         if section.name.startswith("0"):
             continue
@@ -220,7 +229,7 @@ def results() -> str:
 def _numbers(section: Section) -> list[str]:
     """The tables of a section for docs/RESULTS.md, each after a line that says what it is."""
     if section.name == "8_cost":
-        return [cost(scales())]
+        return [cost(judged())]
     if section.name == "9_claims":
         return ["The tables are at the top of this page."]
     # Of every member alone the chapters have it.
@@ -228,7 +237,7 @@ def _numbers(section: Section) -> list[str]:
         shown = [(prose.TABLES[name], s, table(s, section.name, name)) for name in named for s in conclusive()]
         return [part for text, scale, found in shown if found for part in (f"{text} ({scale}):", found)]
     lines = [side_by_side(section.name)]
-    for scale in filter(SCALES.get, conclusive()) if section.name == "2-1_width" else ():
+    for scale in filter(SCALES.get, judged()) if section.name == "2-1_width" else ():
         if found := published(scale):
             lines += [f"The numbers that the thesis prints ({scale}):", found]
     return lines
@@ -334,7 +343,7 @@ def readme() -> str:
     text = (ROOT / "README.md").read_text()
     start, end = "<!-- claims: written by `python docs/results.py` -->\n", "\n<!-- end of claims -->"
     before, rest = text.split(start)
-    shown = markdown(claims([scale for scale in scales() if scale != "cifar-small"]))
+    shown = markdown(claims([scale for scale in judged() if scale != "cifar-small"]))
     shown += "\n\n" + ours([scale for scale in scales() if scale != "cifar-small"])
     return f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}"
 
