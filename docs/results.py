@@ -51,8 +51,8 @@ ABOUT = {
     "mnist": "All of MNIST, the thesis' MLP and settings. Three seeds, five for ensembles. Intervals are over seeds "
     "alone, but in section 10. Section 7 is judged by earlier rules: its equivalents are against networks of one "
     "cycle. It has no networks of two and a half or of five.",
-    "fashion": "Fashion-MNIST in place of MNIST, all else alike, section 10 alone: ten seeds that nothing was chosen by. "
-    "The hills are those that were chosen on MNIST. All of it was fixed before a run was looked at.",
+    "fashion": "Fashion-MNIST in place of MNIST, all else alike, section 10 alone. Ten seeds that nothing was chosen "
+    "by. The hills are those that were chosen on MNIST. All of it was fixed before a run was looked at.",
     "cifar-small": "ResNet-20 in bf16 on 10,000 CIFAR-10 photographs, two seeds, 12 to 15 epochs. These runs are "
     "earlier ones: their networks started from PyTorch's default weights, not from the thesis' He-normal ones. "
     "The photographs have gone through JPEG. Accuracies are with running BatchNorm statistics. "
