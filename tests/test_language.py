@@ -123,7 +123,7 @@ def test_macros_and_captions(results, monkeypatch, folders):
     save.save(figure, "1_baseline", results)
     folder = save.figures_folder("smoke")
     runs = {"label": "no term", "network": "mlp", "seed": [0, 1], "accuracy": [0.9, 0.92], "d_0": [30000.0, 30001.0]}
-    pd.DataFrame(runs).to_csv(folder / "1_baseline.csv", index=False)
+    save.table(pd.DataFrame(runs), "1_baseline", results)
     found = defined(numbers.numbers(folder, {"1_baseline": ["accuracy", "d_0"]}, "de"))
     assert found["OneBaselineNoTermAccuracy"] == r"\ensuremath{0{,}910}"
     assert found["OneBaselineNoTermDZero"] == r"\ensuremath{30\,000{,}50}"
