@@ -27,7 +27,10 @@ def notebook(title, text, number=1):
         "image/svg+xml": '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><path d="M0 0h9"/></svg>',
         "text/plain": "<Figure>",
     }
-    script = {"text/html": "<table><tr><td>0.9</td></tr></table>", "application/javascript": "load('http://x')"}
+    script = {
+        "text/html": "<table><tr><th>$d_0$, factor</th></tr><tr><td>0.9</td></tr></table>",
+        "application/javascript": "load('http://x')",
+    }
     outputs = [v4.new_output("display_data", data) for data in (shown, script)]
     code = v4.new_code_cell(f"runs = {number}  # of one's own", outputs=outputs, execution_count=1)
     return v4.new_notebook(cells=[v4.new_markdown_cell(f"# {title}\n\n{text}"), code])
@@ -79,7 +82,7 @@ def test_nothing_is_loaded_from_elsewhere_and_links_resolve(site):
 
 def test_formulas_are_mathml_code_is_folded_and_figures_are_vectors(site):
     text, page = (site / "1_baseline.html").read_text(), Page(site / "1_baseline.html")
-    assert page.tags.count("math") == 3
+    assert page.tags.count("math") == 4, "three in the text, one in a table"
     assert page.tags.count("details") == 1
     assert "$" not in re.sub(r"<annotation.*?</annotation>", "", text)
     assert any(address.startswith("data:image/svg+xml") for address in page.loads)

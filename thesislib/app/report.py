@@ -57,6 +57,7 @@ all.forEach(d => d.open = open)">show or hide all code</button><main>{%- endbloc
 {%- block data_svg -%}
 <img alt="figure" src="data:image/svg+xml;base64,{{ output.data['image/svg+xml'] | in_base64 }}">
 {%- endblock data_svg -%}
+{%- block data_html -%}{{ super() | with_formulas }}{%- endblock data_html -%}
 """
 
 
@@ -154,6 +155,7 @@ def _exporter(titles: dict[str, str]) -> Any:
         def default_filters(self) -> Any:
             yield from super().default_filters()
             yield "markdown2html", self.markdown2html
+            yield "with_formulas", lambda text: re.sub(r"\$([^$<>\n]+)\$", lambda found: convert(found[1]), text)
             yield "in_base64", lambda text: base64.b64encode(text.encode()).decode()
 
     exporter = Exporter(raw_template=_TEMPLATE, exclude_input_prompt=True, exclude_output_prompt=True)
