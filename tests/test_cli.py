@@ -94,6 +94,7 @@ def test_the_contract_of_run(folders):
         ("run --strength \x1b[31m1\x07\u202e", r"\x1b[31m1\x07\u202e"),
         ("run --kernel " + 100_000 * "x", "x [...] x"),
         ("clean --figures --records", "not allowed with"),
+        ("list --runs --scale nope", "unknown scale 'nope'"),
         ("run --hill-at random", "no minimum comes, the run ends after 40, so there is no hill"),
         ("run --push random --strength-schedule cosine", "no minimum comes, the run ends after 40"),
         ("run --width 0.1", "no minimum comes, the run ends after 40, so there is no hill: give a smaller"),
@@ -307,6 +308,15 @@ def test_a_reader_that_leaves_is_no_error():
     command = f"{sys.executable} -m thesislib list | {{ read -r line; }}; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_may_be_closed(closed):
+    """As of a job that somebody starts so: what is said leads nowhere, and no file is taken for the one that is not."""
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -m thesislib list --scale smoke {closed}"], text=True,
+                          capture_output=True)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
 
 
 def test_folders_mean_the_same_everywhere(monkeypatch, folders):

@@ -29,6 +29,7 @@ from thesislib.system.files import settle_folders
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
+    _open_what_is_closed()
     sys.stdout.reconfigure(errors="backslashreplace")  # of a folder's name, say, that is not UTF-8
     options = _parser().parse_args(arguments)
     if options.command is not _run:
@@ -53,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _open_what_is_closed() -> None:
+    """Standard files that are closed, as by `>&-`, lead nowhere: or the next file that is opened were one of them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+
+
 def _nobody_reads() -> bool:
     """Whether whoever reads the output has gone, as in `list | head`; the rest of it is then for nobody."""
     ends = select.poll()
@@ -73,6 +82,7 @@ def _list(options: Namespace) -> int:
     if options.runs and options.section:
         raise UserError("--runs lists every run: leave out --section")
     if options.runs:
+        sections.usual(options.scale)  # says if there is no such scale
         # Imported here: the other commands need not wait for it.
         from thesislib.runs import listing
 
