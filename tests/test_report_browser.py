@@ -38,11 +38,12 @@ def report(chapter):
 
 
 def written(figures):
-    """Formulas in the texts of executed notebooks, and the scripts and fractions in them."""
+    """Formulas in the texts and tables of executed notebooks, and the scripts and fractions in them."""
     cells = [cell for path in figures.glob("*.ipynb") for cell in nbformat.read(path, 4).cells]
-    formulas = [
-        one for cell in cells if cell.cell_type == "markdown" for one in re.findall(r"\$+([^$]+)\$+", cell.source)
-    ]
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    texts += [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    formulas = [one for text in texts for one in re.findall(r"\$+([^$]+)\$+", text)]
     assert any("^" in formula and "_" in formula for formula in formulas)
     return len(formulas), sum(len(re.findall(r"\^|_|\\frac", formula)) for formula in formulas)
 
