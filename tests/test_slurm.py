@@ -285,9 +285,9 @@ def pid_of(run):
 
 def test_a_worker_of_a_local_launch_that_is_killed_is_named_and_the_rest_goes_on(capsys):
     """As by a system that has no memory left; what waits in the queue is trained, and the run when it is sent again."""
-    runs = [LONG.replace(seed=1), *(TINY.replace(seed=seed) for seed in range(4))]
+    runs = [LONG.replace(epochs=400, minima_every=150), *(TINY.replace(seed=seed) for seed in range(4))]
     slurm.submit(runs, "local", Resources(tasks=2))
-    until("checkpoint", checkpoint_of(runs[0]).exists)
+    until("epochs", lambda: listing.epochs(runs[0]))
     os.kill(pid_of(runs[0]), signal.SIGKILL)
     assert slurm.watch(runs) == 1
     assert launch.missing(runs) == runs[:1]
