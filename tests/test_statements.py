@@ -6,11 +6,11 @@ import pytest
 
 from thesislib.experiments import sections, statements
 from thesislib.experiments.scales import SCALES
-from thesislib.runs.growth import LEFT
+from thesislib.runs.growth import LEFT, growth
 from thesislib.system.files import ROOT
 
 #: The rules that were frozen on `statements.FROZEN`. A change of the rules belongs into docs/RULES.md, with its date.
-DIGEST = "711dbe8d"
+DIGEST = "94708821"
 
 
 def test_rules_are_those_that_were_frozen():
@@ -66,3 +66,16 @@ def test_times_are_epochs_at_which_something_is_known(scale):
                 assert 1 <= epoch <= run.epochs
                 if statement.quantity == "accuracy":
                     assert epoch in run.minimum_epochs
+
+
+def test_hills_are_left_by_the_time_a_statement_is_read():
+    """C8 reads its second cycle: four of the epochs with a hill have passed, of 30."""
+    read = [s for s in statements.statements("laptop") if s.says.startswith("after the first drop of lr")]
+    rows = sections.rows("9_claims", "laptop", seeds=1)
+    for statement, strength in zip(read, (1, 100), strict=True):
+        assert statement.right.cycles == (1.4,)
+        run = next(row.run for row in rows if row.label == statement.right.label)
+        by_hand = 4 * 31 * 4 * strength * run.width * run.lr / (1 - run.momentum)
+        assert statements.least_growth(statement, "laptop") == pytest.approx(by_hand)
+        assert growth(run) > 3 * by_hand
+        assert growth(run, until=10) == 0

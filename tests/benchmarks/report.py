@@ -170,7 +170,8 @@ NOTES = {
     "as much gradient, about 15 MB in all with those of the products, which no core's cache holds. Each row is a "
     "median of its own, so that less than nothing may be left.",
     STEPS: "A minimum of ResNet-20 has 1.1 MB, one of MobileNetV2 8.9 MB: read twice at 10 GB/s they take 0.2 and "
-    "1.8 ms, 0.05 % of a step. What the rows of minima show beyond that is the noise of the machine.",
+    "1.8 ms, 0.05 % of a step. What the rows of ResNet-20 show beyond that is the noise of the "
+    "machine. Those of MobileNetV2 show more.",
     MEMORY: "The allocator keeps freed blocks, and holes between them, unless it is told to give them back "
     "(glibc: MALLOC_MMAP_THRESHOLD_).",
 }

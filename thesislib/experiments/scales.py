@@ -173,6 +173,7 @@ SCALES = {
         strengths=(1.0, 10.0, 100.0),
         rate_factors=(1.0, 10.0),
         restart_widths=(),
+        better="s = 1",  # by N, not by its images: docs/RULES.md
         hills=2,
         landscape_images=500,
         plane_points=11,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from thesislib.config import Run
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
 from thesislib.runs.growth import LEFT, growth
-from thesislib.runs.results import Row
 
 Kind = Literal["more", "less", "same", "not more", "not less"]
 #: What is read of both sides. distance: log of the squared distance to the first minimum. accuracy: of the test images,
@@ -24,8 +24,8 @@ Kind = Literal["more", "less", "same", "not more", "not less"]
 #: agreement: share of the test images on which all members agree. cost: percent of an epoch for each further hill.
 Quantity = Literal["distance", "accuracy", "drop", "agreement", "cost"]
 
-#: The day on which the rules were frozen; a test pins what they were then (`digest`).
-FROZEN = "2026-11-25"
+#: The day on which the rules were frozen, and that of their correction (docs/RULES.md); a test pins them (`digest`).
+FROZEN = "2026-11-25, corrected 2026-11-29"
 
 #: What counts as the same, one band a quantity. All but the last two are a tenth of what is compared: of the network's
 #: errors (the thesis calls differences of one point at ten percent of errors its noise), of the images on which the
@@ -72,7 +72,7 @@ class Statement:
     """A testable part of a claim: `left` minus `right` in a quantity is expected to be of a kind.
 
     If a premise does not hold, its claim cannot be tested. A statement about where a trajectory `settles` is tested
-    only where each of its hills is left, N >= 20 (`growth`).
+    only where its hills are left by the time it is read, N >= 20 (`growth`).
     """
 
     claim: str
@@ -86,23 +86,24 @@ class Statement:
 
 
 @cache
-def smallest_growth(scale: str) -> dict[tuple[str, str], float]:
-    """By section and label, the least N of its runs; inf where there is no hill."""
-    found: dict[tuple[str, str], float] = {}
-    for row in _curves(sections.rows("9_claims", scale, seeds=1)):
-        key = (row.section, row.label)
-        found[key] = min(found.get(key, float("inf")), growth(row.run) if row.run.strength else float("inf"))
+def _settings(scale: str) -> Mapping[tuple[str, str], list[Run]]:
+    """By section and label, the runs of one seed."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for row in sections.rows("9_claims", scale, seeds=1):
+        if row.role == "curve":
+            found.setdefault((row.section, row.label), []).append(row.run)
     return found
 
 
-def _curves(rows: Iterable[Row]) -> Iterator[Row]:
-    return (row for row in rows if row.role == "curve")
-
-
 def least_growth(statement: Statement, scale: str) -> float:
-    """The smaller N of the two sides; inf where neither has a hill, NaN where it is not known."""
-    known = smallest_growth(scale)
-    return min(known[side.section, side.label] for side in (statement.left, statement.right))
+    """The smaller N of the two sides, by when each is read; inf where neither has a hill, NaN where it is not known."""
+
+    def of(side: Side) -> float:
+        until = round(max(side.cycles) * SCALES[scale].cycle) if side.cycles else None
+        runs = _settings(scale)[side.section, side.label]
+        return min(growth(run, until) if run.strength else float("inf") for run in runs)
+
+    return min(of(statement.left), of(statement.right))
 
 
 def is_settled(statement: Statement, scale: str) -> bool:
@@ -143,8 +144,7 @@ class _Statements:
             yield from [s for s in others if self._exists(s) and is_settled(s, self.name)][:1]
 
     def _exists(self, statement: Statement) -> bool:
-        known = smallest_growth(self.name)
-        return all((side.section, side.label) in known for side in (statement.left, statement.right))
+        return all((side.section, side.label) in _settings(self.name) for side in (statement.left, statement.right))
 
     @property
     def _stronger(self) -> list[float]:
@@ -287,6 +287,6 @@ class _Statements:
 
 def digest(scales: Iterable[str] = ("laptop", "mnist", "cifar", "thesis")) -> str:
     """Eight hex digits of SHA-256 over every statement at these scales, the bands, and what outcomes say."""
-    numbers = (sorted(BANDS.items()), WIDEST, LEFT, FEWEST, LEVEL, TABLE)
+    numbers = (sorted(BANDS.items()), WIDEST, LEFT, "by the time it is read", FEWEST, LEVEL, TABLE)
     text = repr([statements(scale) for scale in scales]) + repr(numbers)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -12,15 +12,17 @@ from thesislib.datasets import facts
 LEFT, BEGUN = 20.0, 2.0
 
 
-def growth(run: Run) -> float:
-    """N: by how much log d grows over a run near the top of its hills, from SGD's steps after the first minimum.
+def growth(run: Run, until: int | None = None) -> float:
+    """N: by how much log d grows near the top of a run's hills, from SGD's steps after the first minimum.
 
-    Just outside a minimum the term pushes with 2 s w (theta - theta_c), so that momentum mu and learning rate lr make
-    log d grow by 4 s w lr / (1 - mu) a step; n hills share s. 0 without a hill, NaN where this does not hold: for
-    another optimiser than SGD, whose steps do not follow the size of the gradient, for a kernel of one's own, and for a
-    hill that is elsewhere, does not push outwards, or is no hill in weight space.
+    Counted over all of the run, or `until` an epoch of it. Just outside a minimum the term pushes with
+    2 s w (theta - theta_c), so that momentum mu and learning rate lr make log d grow by 4 s w lr / (1 - mu) a step.
+    Where n hills share s this is what all of them do together: the later ones are left later, or not at all. 0 without
+    a hill, NaN where this does not hold: for another optimiser than SGD, whose steps do not follow the size of the
+    gradient, for a kernel of one's own, and for a hill that is elsewhere, does not push outwards, or is no hill in
+    weight space.
     """
-    steps, rates = _rates(run)
+    steps, rates = _rates(run, until)
     return 4 * run.width * sum(rates) * steps / (1 - run.momentum)
 
 
@@ -31,13 +33,13 @@ def left_after(run: Run) -> float:
     return steps * float(np.interp(LEFT, grown, np.arange(len(grown)))) if grown[-1] >= LEFT else float("inf")
 
 
-def _rates(run: Run) -> tuple[int, list[float]]:
+def _rates(run: Run, until: int | None = None) -> tuple[int, list[float]]:
     """Steps of an epoch, and s lr in each epoch after the first minimum; NaN where N is not known."""
     elsewhere = run.hill_at in ("random", "origin") or run.distance != "weights"
     if run.optimizer != "sgd" or run.push == "random" or elsewhere or run.kernel not in KERNELS:
         return 0, [float("nan")]
     steps = min(run.train_size or facts(run.data).train, facts(run.data).train) // run.batch_size
-    with_hill = range(min(run.minimum_epochs, default=run.epochs), run.epochs)
+    with_hill = range(min(run.minimum_epochs, default=run.epochs), until or run.epochs)
     return steps, [schedules.strength(run, epoch) * schedules.learning_rate(run, epoch) for epoch in with_hill]
 
 
