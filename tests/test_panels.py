@@ -196,6 +196,22 @@ def test_networks_that_exploded_leave_the_heat_map_legible():
     assert mesh.get_array().ravel().tolist() == pytest.approx([2, np.log10(2000), 6, 6])
 
 
+def test_the_legend_says_whose_curve_is_in_no_panel(results):
+    """Of a network that never learns and goes too far for the panel of distances."""
+    lost = results.history.copy()
+    dead = lost["label"] == "s = 1"
+    lost.loc[dead, ["accuracy", "d_0"]] = 0.1, 1e9
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(results.__dict__, "history", lost)
+        figure = curves.curves(results, ["accuracy", "d_0"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no term", "s = 1 (not in sight)"]
+    lost.loc[dead, "d_0"] = 5.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(results.__dict__, "history", lost)
+        figure = curves.curves(results, ["accuracy", "d_0"])
+    assert "(not in sight)" not in figure.legends[0].get_texts()[1].get_text()
+
+
 def test_error_bars_have_caps(results):
     """Of the marks only the caps have an edge: it is all that is seen of them."""
     for axis in curves.lengths(results, cycle=2).axes:

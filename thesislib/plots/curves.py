@@ -56,14 +56,17 @@ def curves(
     columns = columns or [name for name in ("accuracy", "d_0") if name in results.history]
     need(results.history, columns)
     history = _smooth(results.history, list(columns), smoothing)
-    figure = against(history, "epoch", columns, log, height=height, names=_with_growth(results))
+    figure = _against(history, "epoch", columns, log, height=height)
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
     for axis, shown, name in _panels(history, columns, figure):
-        _mark_minima(axis, results)
         if name == "accuracy":
             _skip_beginning(axis, shown)
+    _name_lines(figure, _with_growth(results))
+    for axis in figure.axes:
+        _mark_minima(axis, results)
+    legend_below(figure, figure.axes[0])
     return figure
 
 
@@ -84,6 +87,22 @@ def against(
     `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
     `names` are what labels are called in the legend.
     """
+    figure = _against(table, x, columns, log, same_scale, near_best, height)
+    _name_lines(figure, names)
+    legend_below(figure, figure.axes[0])
+    return figure
+
+
+def _against(
+    table: pd.DataFrame,
+    x: str,
+    columns: Sequence[str],
+    log: Sequence[str],
+    same_scale: bool = False,
+    near_best: bool = False,
+    height: float = 2.5,
+) -> Figure:
+    """`against` without its legend."""
     need(table, [x, *columns])
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
@@ -107,10 +126,23 @@ def against(
             best = 1 - means.max() if is_accuracy else means.min()
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
-        for line in axis.lines:
-            line.set_label(names.get(label := str(line.get_label()), label))
-    legend_below(figure, figure.axes[0])
     return figure
+
+
+def _name_lines(figure: Figure, names: Mapping[str, str]) -> None:
+    """Call lines what the legend calls their labels; that of a network that never learns, say, is in no panel."""
+    lines = [line for axis in figure.axes for line in axis.lines]
+    seen = {line.get_label() for line in lines if _is_seen(line)}
+    for line in lines:
+        label = str(line.get_label())
+        line.set_label(names.get(label, label) if label in seen else f"{label} (not in sight)")
+
+
+def _is_seen(line: Line2D) -> bool:
+    """Whether some point of a curve lies within its panel."""
+    low, high = line.axes.get_ylim()
+    y = np.asarray(line.get_ydata(), dtype=float)
+    return bool(((y >= low) & (y <= high)).any())
 
 
 def _with_growth(results: Results) -> dict[str, str]:
