@@ -192,6 +192,20 @@ def test_a_folder_is_no_file(tiny, finished, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "runs"}
 
 
+def test_only_an_archive_is_replaced(tiny, finished, tmp_path):
+    mine = tmp_path / "mynet.py"
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="mynet.py is there, and no archive of runs: it stays"):
+        archive.pack([tiny], mine)
+    with zipfile.ZipFile(tmp_path / "thesis.zip", "w") as file:
+        file.writestr("thesis.tex", "mine")
+    with pytest.raises(UserError, match="thesis.zip is there, and no archive of runs"):
+        archive.pack([tiny], tmp_path / "thesis.zip")
+    assert mine.read_text() == "mine"
+    for _ in range(2):
+        assert archive.pack([tiny], tmp_path / "runs.zip") == 1
+
+
 def test_the_command_line_packs_a_section(tmp_path, capsys):
     from thesislib.experiments import sections
 

@@ -1,6 +1,7 @@
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.runs.identity import digest
 from thesislib.system.errors import UserError
 
@@ -41,27 +42,28 @@ def test_id_knows_every_field_and_the_data():
 
 
 def test_default_and_explicit_are_the_same_run():
-    assert digest(Run(width=1e-3), DATA) == digest(Run(), DATA) == digest(make_run(width="0.001"), DATA)
+    assert digest(Run(width=1e-3), DATA) == digest(Run(), DATA) == digest(Run(width="0.001"), DATA)
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"width": -1}, "--width"),
-        ({"width": "wide"}, "--width"),
-        ({"strength": -0.1}, "--strength"),
-        ({"strength": float("nan")}, "--strength"),
-        ({"strength": 1e39}, "--strength"),
-        ({"width": 1e39}, "--width"),
-        ({"epochs": 0}, "--epochs"),
-        ({"epochs": 1.5}, "--epochs"),
+        ({"width": -1}, "width: "),
+        ({"width": "wide"}, "width: "),
+        ({"strength": -0.1}, "strength: "),
+        ({"strength": float("nan")}, "strength: "),
+        ({"strength": 1e39}, "strength: "),
+        ({"width": 1e39}, "width: "),
+        ({"epochs": 0}, "epochs: "),
+        ({"epochs": 1.5}, "epochs: "),
         ({"kernel": "cone"}, "rbf, tanh, or module:name"),
-        ({"momentum": 1}, "--momentum"),
-        ({"start": "somewhere"}, "--start"),
-        ({"widht": 1}, "--widht"),
+        ({"momentum": 1}, "momentum: "),
+        ({"start": "somewhere"}, "start: "),
+        ({"widht": 1}, "there is no field widht: is it width?"),
+        ({"bananas": 1}, "there is no field bananas: choose from data, train_size"),
         ({"model": "vgg"}, "mobilenetv2, or module:name"),
         ({"model": "nets:small net"}, "or module:name"),
-        ({"data": "../mnist"}, "--data"),
+        ({"data": "../mnist"}, "data: "),
         ({"cross_entropy": False, "strength": 0}, "nothing to follow"),
         ({"strength_schedule": "pulse", "pulse": 11}, "longer than cycle"),
         ({"member_epochs": 11}, "longer than cycle"),
@@ -71,14 +73,25 @@ def test_default_and_explicit_are_the_same_run():
 )
 def test_a_mistake_is_one_line(fields, words):
     with pytest.raises(UserError) as error:
-        make_run(**fields)
+        Run(**fields)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
+def test_in_a_notebook_a_mistake_is_one_line(capsys):
+    """No traceback above it; an error of ours has one."""
+    shell = InteractiveShell()
+    for code in ("Run(strenght=1)", "Run().replace(width=-1)", "1 / 0"):
+        shell.run_cell(f"from thesislib.config import Run; {code}")
+    first, second, *ours = capsys.readouterr().out.strip().splitlines()
+    assert first == "UserError: there is no field strenght: is it strength?"
+    assert second == "UserError: width: input should be greater than 0, not -1"
+    assert len(ours) > 5 and ours[-1].endswith("division by zero")
+
+
 def test_equal_runs_have_equal_ids():
-    assert make_run(strength=-0.0) == make_run(strength=0.0)
-    assert digest(make_run(strength=-0.0), "x") == digest(make_run(strength=0.0), "x")
+    assert Run(strength=-0.0) == Run(strength=0.0)
+    assert digest(Run(strength=-0.0), "x") == digest(Run(strength=0.0), "x")
 
 
 def test_epochs_of_minima():
@@ -93,10 +106,10 @@ def test_epochs_of_minima():
 def test_no_number_of_a_run_is_one_that_processors_take_for_zero():
     """Else its id would change once they do (`machine.without_denormals`)."""
     for name in ("lr", "width", "strength", "weight_decay", "momentum", "lr_gamma"):
-        assert digest(make_run(**{name: 1e-30}), "x")
-        with pytest.raises(UserError, match=f"--{name.replace('_', '-')}: input should be 1e-30 or more"):
-            make_run(**{name: 5e-324})
-    assert digest(make_run(momentum=-0.0), "x") == digest(make_run(momentum=0.0), "x")
+        assert digest(Run(**{name: 1e-30}), "x")
+        with pytest.raises(UserError, match=f"^{name}: input should be 1e-30 or more"):
+            Run(**{name: 5e-324})
+    assert digest(Run(momentum=-0.0), "x") == digest(Run(momentum=0.0), "x")
 
 
 def test_names_of_ones_own_are_not_taken_for_the_packages():

@@ -394,7 +394,7 @@ GARBAGE = {
     ],
     "config.json": [
         ({"revision": 2}, "of revision 2"), ({"data": "x"}, "data"), ({"data": "0" * 16}, "not run"),
-        ({"run": {"lr": -1}}, "run.lr"), ({"run": 3}, "run"), ({"network": 2}, "earlier version"),
+        ({"run": {"lr": -1}}, "lr: "), ({"run": 3}, "run"), ({"network": 2}, "earlier version"),
     ],
     "metrics.csv": [(lambda t: t.replace("\n4,", "\n5,"), "its digest"), (lambda t: "", "metrics.csv is broken: its")],
     "steps.csv": [(lambda t: t.replace("3,0,0,", "9,0,0,"), "steps.csv is broken: its digest")],

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import thesislib as tl
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.runs import launch
 from thesislib.runs.growth import growth
 from thesislib.runs.results import load
@@ -109,4 +109,4 @@ def test_a_network_without_convolutions_is_refused():
     with pytest.raises(UserError, match="distance filters is for networks with convolutions"):
         tl.DistanceTerm(nn.Linear(3, 2), distance="filters")
     with pytest.raises(UserError, match="distance filters is for networks with BatchNorm, not for mlp"):
-        make_run(distance="filters")
+        Run(distance="filters")

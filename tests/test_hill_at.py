@@ -7,7 +7,7 @@ import torch
 from conftest import interrupted, term_of
 from torch.nn import functional as F
 
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.runs import launch, store
 from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays
@@ -217,12 +217,12 @@ def test_another_seed_is_another_place(run):
         ({"hill_at": "mean", "member_epochs": 5, "minima_every": 7}, "each minimum must be at the end of a cycle"),
         ({"hill_at": "mean", "member_epochs": 5, "minimum_at_start": True}, "each minimum must be at the end"),
         ({"hill_at": "mean", "member_epochs": 1, "cycle": 1, "epochs": 10**9, "offset": 3, "minima_every": 2}, "end"),
-        ({"hill_at": "moon"}, "--hill-at: input should be 'weights', 'mean', 'random' or 'origin'"),
-        ({"push": "pull"}, "--push: input should be 'hill' or 'random'"),
+        ({"hill_at": "moon"}, "hill_at: input should be 'weights', 'mean', 'random' or 'origin'"),
+        ({"push": "pull"}, "push: input should be 'hill' or 'random'"),
     ],
 )
 def test_a_mistake_is_one_line(fields, words):
     with pytest.raises(UserError) as error:
-        make_run(**fields)
+        Run(**fields)
     assert words in str(error.value)
     assert "\n" not in str(error.value)

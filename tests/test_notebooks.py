@@ -110,6 +110,14 @@ def test_a_notebook_that_is_none_is_one_line(notebook, content):
         notebooks.parameters_of("1_baseline")
 
 
+def test_a_copy_that_still_draws_another_section_is_refused(notebook):
+    """It would overwrite that one's figures."""
+    path = notebook("strength = 1")
+    path.write_text(path.read_text().replace("1_baseline", "2-2_strength"))
+    with pytest.raises(UserError, match='no cell asks for its section: write tl.section.\'?"1_baseline", ...'):
+        notebooks.parameters_of("1_baseline")
+
+
 def test_a_folder_for_sockets_is_short(monkeypatch, tmp_path):
     long = tmp_path / (90 * "x")
     long.mkdir()

@@ -14,8 +14,9 @@ from thesislib import datasets, models
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
-from thesislib.runs import launch, store
+from thesislib.runs import launch, listing, store
 from thesislib.runs.growth import growth
+from thesislib.runs.results import load_id
 from thesislib.system import own
 from thesislib.system.errors import UserError
 
@@ -37,6 +38,16 @@ def stumbles(shape, classes):
     return nn.Linear(shape[5], classes)
 
 letter = "x"
+
+def alone(shape):
+    return nn.Flatten()
+
+class Tired(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(784, classes)
+    def forward(self, images):
+        if self.training: raise ValueError("no more")
+        return super().forward(images.flatten(1))
 """
 KERNEL = """
 import torch
@@ -95,6 +106,8 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
         ("mynet:nothing", "must return an nn.Module, not int"),
         ("mynet:too_wide", r"output \[B, 10\] expected, but for two images it is \[2, 11\]"),
         ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 16\)"),
+        ("mynet:alone", r"mynet:alone: it is called with \(shape, classes\): too many positional arguments"),
+        ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 27\)"),
     ],
 )
 def test_what_is_no_network_is_one_line(modules, model, says):
@@ -105,8 +118,46 @@ def test_what_is_no_network_is_one_line(modules, model, says):
 
 def test_a_module_with_an_error_is_one_line(modules):
     (modules / "mynet.py").write_text("def small_cnn(shape, classes)\n")
-    with pytest.raises(UserError, match="SyntaxError"):
+    with pytest.raises(UserError, match=r"SyntaxError: expected ':' \(mynet.py, line 1\)"):
         launch.execute(OWN)
+
+
+@pytest.mark.parametrize(
+    ("k", "says"),
+    [
+        (lambda d: d, r"it is called with \(d, w\): too many"),
+        (lambda d, w: torch.ones_like(d), "must depend on d: it has no slope"),
+        (lambda d, w: (w * d).sum(), r"must give a value for each d: \[2\], not \[\]"),
+        (lambda d, w: d / d, "must be a number, also at d = 0"),
+        (lambda d, w: (w * d).sqrt(), "has no slope at d = 0: make it smooth there"),
+        (None, "a kernel must be a function"),
+    ],
+)
+def test_what_is_no_kernel_is_one_line(k, says):
+    with pytest.raises(UserError, match=says):
+        own.kernel(k)
+
+
+def test_a_module_beside_the_package_is_found_from_a_notebook(modules, monkeypatch):
+    """Notebooks work in a folder of their own. A run whose module is gone is still a row of the table."""
+    beside, elsewhere = modules / "repository", modules / "notebooks"
+    for folder in (beside, elsewhere):
+        folder.mkdir()
+    for name in ("mynet.py", "mykernels.py"):
+        (modules / name).rename(beside / name)
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(own, "ROOT", beside)
+    identity = launch.execute(OWN.replace(epochs=1, minima_every=1)).id
+    for name in ("mynet", "mykernels"):
+        sys.modules.pop(name, None)
+    sys.path.remove(str(beside))
+    monkeypatch.setattr(own, "ROOT", elsewhere)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(beside)])
+    (row,) = listing.table().to_dict("records")
+    assert (row["id"], row["status"], row["network"]) == (identity, "finished", OWN.model)
+    with pytest.raises(UserError, match="of a text that is not there: mynet:small_cnn: no module mynet in "):
+        load_id(identity)
 
 
 def test_from_the_command_line_and_in_a_pool(modules):
@@ -163,9 +214,18 @@ def test_own_data_are_counted_and_normalised(folders, channels):
             {"x_train": np.zeros((600, 12, 10), np.float32)},
             "images must be uint8 .N, H, W. or .N, H, W, C., not",
         ),
-        ({"x_test": np.zeros((300, 9, 9), np.uint8)}, "images must be uint8"),
-        ({"y_test": np.full(300, 7)}, "labels must be from 0 to 2"),
-        ({"y_train": np.full(600, -1)}, "labels must be from 0"),
+        (
+            {"x_test": np.zeros((300, 9, 9), np.uint8)},
+            r"as large as those of x_train \[600, 12, 10\], not uint8 \[300, 9",
+        ),
+        ({"x_train": np.zeros((600, 3, 12, 10), np.uint8)}, r"have their channels in front: write \[N, H, W, C\]"),
+        ({"y_test": np.full(300, 7)}, "labels must be from 0 to 2, not 7 as in y_test"),
+        ({"y_train": np.full(600, -1)}, "labels must be from 0 to -1, not -1 as in y_train"),
+        ({"y_train": np.full(600, 4_000_000_000)}, "labels must be from 0 to 99999, not 4000000000 as in y_train"),
+        (
+            {"y_train": np.full(600, 1), "y_test": np.full(300, 1)},
+            "labels must begin with 0, those of y_train do with 1",
+        ),
         ({"y_train": np.zeros(600)}, "labels must be 600 integers, not float64"),
         ({"y_train": np.zeros(5, int)}, "labels must be 600 integers"),
     ],
@@ -216,7 +276,7 @@ def test_settings_that_do_not_fit_are_one_line():
     for name in ("seed", "seeds"):
         with pytest.raises(UserError, match=f"a: {name} is no field here: .* seeds=\\[3\\]"):
             experiments_own.rows({"a": {name: 3}}, "smoke")
-    with pytest.raises(UserError, match="parameter seeds: .*, not -1"):
+    with pytest.raises(UserError, match="^seeds: write how many, such as 3, or which, such as .3, 4., not -1"):
         experiments_own.rows({"a": {"strength": 0}}, "smoke", seeds=-1)
     (row,) = experiments_own.rows({"a": TINY}, "smoke")
     assert (row.run, row.label) == (TINY, "a")
@@ -229,6 +289,25 @@ def test_settings_that_do_not_fit_are_one_line():
     for given in ([], {}):
         with pytest.raises(UserError, match="there is no run to train"):
             experiments_own.train(given)
+    with pytest.raises(UserError, match="a: there is no field strenght: is it strength?"):
+        experiments_own.rows({"a": {"strenght": 0}}, "smoke")
+    for label in ("_mine", "", None, 3):
+        with pytest.raises(UserError, match="a label must be a text that does not begin with _, not "):
+            experiments_own.rows({label: TINY}, "smoke")
+    for scale in ("../evil", "", ".hidden", "a/b"):
+        with pytest.raises(UserError, match="the name of a scale is made of letters"):
+            experiments_own.train([TINY], scale)
+
+
+def test_a_strength_without_a_hill_is_refused():
+    """Whole runs too: the baseline would be trained again under another name. One that was not given is no mistake."""
+    late = TINY.replace(minima_every=9)
+    for given in (late.replace(strength=10), {"late": [late.replace(strength=10)]}):
+        with pytest.raises(UserError, match="so there is no hill: give a smaller minima_every"):
+            experiments_own.train(given)
+    with pytest.raises(UserError, match="no minimum comes, .*, so there is no hill: give minima_every, or strength 0"):
+        experiments_own.train(TINY.replace(strength=10, minima_every=None))
+    assert experiments_own.train(late.replace(epochs=1)).final["epoch"].tolist() == [1]
 
 
 def test_one_run_needs_no_list(tiny, finished):

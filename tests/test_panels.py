@@ -53,6 +53,22 @@ def test_provenance(results, folders):
     assert {"scale", "versions", "commit", "time"} <= provenance.keys()
 
 
+@pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "mine.pdf", 300 * "x", None])
+def test_a_name_that_leads_elsewhere_is_one_line(results, folders, name):
+    for write in (
+        lambda: save.save(curves.curves(results), name, results),
+        lambda: save.table(results.final, name, results),
+    ):
+        with pytest.raises(UserError, match="is made of letters, digits, _, - and blanks, 100 at most, not "):
+            write()
+    assert not (folders / "figures").exists()
+
+
+def test_columns_are_a_list(results):
+    with pytest.raises(UserError, match=r"columns are a list: \['accuracy'\], not 'accuracy'"):
+        curves.curves(results, "accuracy")
+
+
 def test_a_curve_says_whether_its_hill_is_left(tiny):
     """N in the legend, in a figure and its PGF; none where there is no hill, or runs of a label differ in it."""
     runs = {

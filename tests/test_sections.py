@@ -173,7 +173,7 @@ def test_seeds_can_be_chosen():
     assert ids(sections.rows("1_baseline", "laptop", 3)) == ids(sections.rows("1_baseline", "laptop"))
     assert sections.check("2-1_width", {"seeds": 10, "smoothing": 3}) == {"seeds": 10}
     for wrong in (0, -1, [], [-3], "5", 2.0, True):
-        with pytest.raises(UserError, match="parameter seeds: "):
+        with pytest.raises(UserError, match="^seeds: write how many"):
             sections.rows("1_baseline", "laptop", wrong)
 
 
@@ -195,7 +195,7 @@ def test_parameters():
     for section in ("1_baseline", "0_explore"):
         with pytest.raises(UserError, match=f"section {section} has no parameter depth"):
             sections.rows(section, "smoke", depth=3)
-    with pytest.raises(UserError, match="--kernel: input should be .*, not 'cube'"):
+    with pytest.raises(UserError, match="^kernel: input should be .*, not 'cube'"):
         sections.rows("0_explore", "smoke", kernel="cube")
 
 

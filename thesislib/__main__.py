@@ -16,9 +16,9 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.experiments import sections
 from thesislib.runs import store
 from thesislib.runs.results import Row
@@ -121,7 +121,11 @@ _OF_HILLS = {
 def _run(options: Namespace) -> int:
     """Train one run, or say what came out if it was trained before."""
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
-    run = make_run(**given)
+    try:
+        run = Run(**given)
+    except UserError as error:
+        field, colon, reason = str(error).partition(": ")
+        raise UserError(f"--{field.replace('_', '-')}{colon}{reason}" if field in given else error) from None
     if given.keys() & _OF_HILLS:
         sections.check_hill(Row(run, "run"))
     # Imported here: the other commands need not wait for it.
@@ -153,13 +157,14 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
 def parameters(text: str) -> dict[str, Any]:
     """Names and values of a notebook's parameters, "name=value name=value"; raises UserError for anything else.
 
-    A value is JSON, which may have blanks in it, or else text up to the next blank.
+    A value is JSON, which may have blanks in it, or a word of Python's, or else text up to the next blank.
     """
+    words = {"None": None, "True": True, "False": False}
     found, rest = {}, text.strip()
     while rest or not found:
         name, rest = _pair("-p", rest)
         value = re.match(r"\S*", rest)[0]
-        end = len(value)
+        end, value = len(value), words.get(value, value)
         with contextlib.suppress(ValueError, RecursionError):
             known, last = json.JSONDecoder().raw_decode(rest)
             if not rest[last : last + 1].strip():
@@ -184,6 +189,8 @@ def _figures(options: Namespace) -> int:
     language.language_of()  # says so if that is none
     given = {name: value for text in options.parameters for name, value in parameters(text).items()}
     if options.seeds is not None:
+        if "seeds" in given:
+            raise UserError("seeds are given twice, by --seeds and by -p")
         given["seeds"] = options.seeds
     return 0 if notebooks.execute(options.scale, options.section, given, options.force) else 1
 
@@ -228,12 +235,15 @@ def _launch(options: Namespace) -> int:
     for name, least in (("tasks", 1), ("cpus", 1), ("gpus", 0)):
         if (value := getattr(options, name)) is not None and value < least:
             raise UserError(f"--{name}: must be {least} or more, not {value}")
-    if not 1 / 60 <= options.hours < 10_000:
-        raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {options.hours:g}")
+    if not 1 / 60 <= (hours := 24.0 if options.hours is None else options.hours) < 10_000:
+        raise UserError(f"--hours: must be between a minute (0.017) and 10000, not {hours:g}")
     further = dict(_pair("--sbatch", text) for text in options.sbatch)
     if taken := sorted(name for name in further if name.replace("-", "_") in slurm.OURS):
         raise UserError(f"--sbatch {taken[0]}=...: this one is set by launch itself")
-    resources = slurm.Resources(options.tasks, options.cpus, options.gpus, options.hours, options.partition, further)
+    of_slurm = [name for name in ("gpus", "hours", "partition", "sbatch") if getattr(options, name)]
+    if of_slurm and options.cluster == "local":  # on a login node they would take every core
+        raise UserError(f"--{of_slurm[0]} is Slurm's: add --cluster slurm, or the runs are trained here")
+    resources = slurm.Resources(options.tasks, options.cpus, options.gpus or 0, hours, options.partition, further)
     runs = _runs(options)
     sent = slurm.submit(runs, options.cluster, resources)
     waiting = slurm.on_their_way(runs)
@@ -371,7 +381,8 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--seeds", type=int, help="so many, from 0 on (the scale's own)", metavar="N")
     add(_list, grid)("--runs", action="store_true", help="every run on disk, of all scales")
     flag = add(_figures, grid)
-    flag("-p", dest="parameters", action="append", default=[], help="a notebook's parameter", metavar="NAME=VALUE")
+    about = "a notebook's parameter; V is JSON or text"
+    flag("-p", dest="parameters", action="append", default=[], help=about, metavar="NAME=V")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
     flag("--force", action="store_true", help="execute notebooks whose figures are current, too")
     flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
@@ -385,8 +396,8 @@ def _parser() -> argparse.ArgumentParser:
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")
     flag("--tasks", type=int, help="Slurm: size of the array (up to 64); local: processes (one a core)", metavar="N")
     flag("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
-    flag("--gpus", type=int, default=0, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
-    flag("--hours", type=float, default=24.0, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
+    flag("--gpus", type=int, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
+    flag("--hours", type=float, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
     flag("--partition", help="Slurm's partition", metavar="X")
     flag("--sbatch", action="append", default=[], help="another option of sbatch, such as account=...", metavar="X=Y")
     flag("--stop", action="store_true", help="end the jobs that these runs were sent with, and send nothing")
@@ -397,7 +408,10 @@ def _parser() -> argparse.ArgumentParser:
     flag("--json", action="store_true", help="print the summary as one JSON object")
     for name, field in Run.model_fields.items():
         # Values stay text: pydantic reads and checks them, so there is one place that says what is allowed.
-        kind = {"action": argparse.BooleanOptionalAction} if field.annotation is bool else {"metavar": "X"}
+        words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        kind = {"metavar": "|".join(words) or "X"}
+        if field.annotation is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
         about = field.description if field.default is None else f"{field.description} ({field.default})"
         flag(f"--{name.replace('_', '-')}", default=None, help=about, **kind)
     add(_lab)

@@ -116,6 +116,13 @@ class Run(BaseModel):
     width: Positive = Field(1e-3, description="w, an inverse squared length: larger is narrower")
     share: bool = Field(True, description="divide the strength by the number of hills")
 
+    def __init__(self, **fields: Any) -> None:
+        """Raises UserError, one line, for the first field that does not fit."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UserError(first_mistake(error, type(self).model_fields)) from None
+
     @model_validator(mode="after")
     def _fits(self) -> Run:
         if (self.augment or self.augmented_test) and self.data in ("mnist", "mnist5k", "fashion"):
@@ -151,7 +158,7 @@ class Run(BaseModel):
 
     def replace(self, **changes: Any) -> Run:
         """This run with some fields changed, validated anew. Raises UserError."""
-        return make_run(**(self.model_dump() | changes))
+        return Run(**(self.model_dump() | changes))
 
     @property
     def convolutional(self) -> bool:
@@ -176,11 +183,3 @@ class Run(BaseModel):
     def member_ends(self) -> range:
         """Epochs after which the mean of a cycle's last weights is stored; none without member_epochs."""
         return range(self.offset + self.cycle, self.epochs + 1, self.cycle) if self.member_epochs else range(0)
-
-
-def make_run(**fields: Any) -> Run:
-    """Build a Run; raises UserError with one line for the first field that does not fit."""
-    try:
-        return Run(**fields)
-    except ValidationError as error:
-        raise UserError(first_mistake(error)) from None

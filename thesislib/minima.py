@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thesislib import kernels
-from thesislib.config import make_run
+from thesislib.config import Run
 from thesislib.flat import FlatParameters
 from thesislib.system.errors import UserError
 from thesislib.system.filters import UnitFilters
@@ -142,7 +142,7 @@ class DistanceTerm:
         share: bool = True,
         distance: Literal["weights", "filters"] = "weights",
     ) -> None:
-        run = make_run(strength=strength, width=width, minima=minima, merge=merge, share=share)
+        run = Run(strength=strength, width=width, minima=minima, merge=merge, share=share)
         self.flat, self.strength = FlatParameters(model), run.strength
         if distance not in ("weights", "filters"):
             raise UserError(f"distance must be weights or filters, not {distance!r}")

@@ -69,6 +69,7 @@ def in_notebook(section: str) -> dict[str, Any]:
         cells = json.loads(path.read_text())["cells"]
         tagged = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
         lines = ast.parse(next(tagged, "")).body
+        code = "".join("".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code")
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it draws section {section}") from None
     except SyntaxError as error:
@@ -76,6 +77,8 @@ def in_notebook(section: str) -> dict[str, Any]:
         raise UserError(f"{path}: line {error.lineno} of the parameters cell is no Python: {text}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None
+    if section in sections.SECTIONS and f'"{section}"' not in code:  # it would draw, and overwrite, another one
+        raise UserError(f'{path}: no cell asks for its section: write tl.section("{section}", ...)')
     found: dict[str, Any] = {}
     for line in lines:
         match line:

@@ -10,6 +10,7 @@ from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import launch, listing
 from thesislib.runs.results import Results, Row, rows_of
+from thesislib.system import files
 from thesislib.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,13 +40,17 @@ def train(
     >>> [(row.label, row.seed) for row in runs]
     [('no term', 0), ('no term', 1), ('s = 10', 0), ('s = 10', 1)]
     """
+    files.check_name("scale", scale)
     if hasattr(runs, "columns"):  # a table, without importing pandas to ask
-        runs = listing.runs_of(runs)
+        return launch.results(listing.runs_of(runs), scale=scale)
     if seeds is not None and not (isinstance(runs, Mapping) and any(isinstance(s, Mapping) for s in runs.values())):
         raise UserError("seeds are for labels that have fields: a run has its own, tl.Run(..., seed=3)")
     found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(_runs(runs))
     if not found:
         raise UserError("there is no run to train")
+    for row in found:
+        if row.run.strength not in (0, Run.model_fields["strength"].default):  # which was given, so a hill is wanted
+            sections.check_hill(row)
     return launch.results(found, scale=scale)
 
 
@@ -53,6 +58,8 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
     """The labelled runs that `train` trains. Raises UserError for a value that does not fit."""
     found: list[Row] = []
     for label, setting in settings.items():
+        if not isinstance(label, str) or not label.strip() or label.startswith("_"):
+            raise UserError(f"a label must be a text that does not begin with _, not {label!r}")
         if isinstance(setting, Mapping):
             found += _of_scale(label, setting, scale, seeds)
         else:
@@ -76,7 +83,10 @@ def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Se
     sections.check_seeds(seeds)
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
     own = SCALES[scale].with_seeds(seeds)
-    rows = [Row(run, label) for run in own.runs(**every_cycle | dict(fields))]
+    try:
+        rows = [Row(run, label) for run in own.runs(**every_cycle | dict(fields))]
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from None
     for row in rows:
         sections.check_hill(row)
     return rows

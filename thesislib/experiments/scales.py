@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 
 #: Section 10 tests what was chosen on seeds from this one on.
 FRESH = 10
@@ -85,7 +85,7 @@ class Scale:
         """One setting for every network and seed (the scale's own seeds if none are given)."""
         lengths = {"epochs": self.of(cycles), "cycle": self.cycle, "lr_step": self.lr_step or -(-self.cycle // 3)}
         return [
-            make_run(**({"width": self.width} | network | lengths | fields), seed=seed)
+            Run(**({"width": self.width} | network | lengths | fields), seed=seed)
             for network in self.networks
             for seed in seeds or self.seeds
         ]

@@ -64,7 +64,9 @@ class Seeds(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    seeds: Size | Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)] | None = None
+    seeds: Annotated[Size, Field(le=10_000)] | Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)] | None = (
+        None
+    )
 
 
 def section(name: str) -> Callable[[Section], Section]:
@@ -551,7 +553,10 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_seeds(seeds: int | Sequence[int] | None) -> None:
     """Raise UserError if these are no seeds: how many, from 0 on, or which; None are the scale's own."""
-    _checked(Seeds, seeds=seeds)
+    try:
+        Seeds(seeds=seeds)
+    except ValidationError:
+        raise UserError(f"seeds: write how many, such as 3, or which, such as [3, 4], not {seeds!r}") from None
 
 
 def _signature(section: str) -> dict[str, inspect.Parameter]:
@@ -581,9 +586,14 @@ def check_hill(row: Row) -> None:
     """Raise UserError if a run has a distance term but no hill within its epochs: it would be the baseline again."""
     run = row.run
     if run.strength and not any(epoch < run.epochs for epoch in run.minimum_epochs):
-        first = f"the first minimum comes after epoch {run.minima_every}" if run.minima_every else "no minimum comes"
-        more = "give a smaller minima_every, more epochs, or strength 0"
-        raise UserError(f"{row.label}: {first}, the run ends after {run.epochs}, so there is no hill: {more}")
+        first, more = "no minimum comes", "minima_every"
+        if run.minima_every:
+            first, more = (
+                f"the first minimum comes after epoch {run.minima_every}",
+                "a smaller minima_every, more epochs",
+            )
+        why = f"{first}, the run ends after {run.epochs}, so there is no hill"
+        raise UserError(f"{row.label}: {why}: give {more}, or strength 0")
 
 
 def in_order(rows: Iterable[Row]) -> list[Run]:

@@ -121,6 +121,8 @@ def save(
     >>> tl.save(tl.plot.curves(runs), "mine", runs)
     >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column", language="de")
     """
+    files.check_name("figure", name)
+    files.check_name("scale", runs.scale)
     if isinstance(figure, Animation):
         folder = make_folder(runs.scale)
         write(folder, f"{name}.gif", figure.gif)
@@ -170,6 +172,8 @@ def table(
     >>> list(tl.table(runs.table("accuracy", "d_0"), "mine", runs))
     ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
+    files.check_name("table", name)
+    files.check_name("scale", runs.scale)
     if name in OURS:
         raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
     if any(frame.index.names):

@@ -6,6 +6,7 @@ predictions (`cache`). data.json names the exact datasets, without which a run's
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zlib
@@ -44,6 +45,8 @@ def pack(runs: Iterable[Run], path: Path) -> int:
         raise UserError(f"none of these runs is finished in {store.runs_folder()}: nothing to pack")
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the file's name, such as {path / 'runs.zip'}")
+    if path.is_file() and not _is_archive(path):
+        raise UserError(f"{path} is there, and no archive of runs: it stays; give another name, such as runs.zip")
     files.make_writable(path.parent, "archived runs", "--file or THESIS_FIGURES")
     folders = [load(done[identity]).folder for identity in sorted(done)]
     if problems := _problems(folders):
@@ -56,6 +59,13 @@ def pack(runs: Iterable[Run], path: Path) -> int:
                 if re.fullmatch(_FILES, part.name):
                     _add(file, f"{folder.name}/{part.name}", part.read_bytes())
     return len(done)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is one that `pack` wrote, as far as its names say."""
+    with contextlib.suppress(BadZipFile), ZipFile(path) as file:
+        return "data.json" in file.namelist()
+    return False
 
 
 def _add(file: ZipFile, name: str, content: bytes) -> None:
@@ -109,7 +119,7 @@ def unpack(path: Path) -> Unpacked:
         except (files.Broken, RuntimeError, BadZipFile, zlib.error, EOFError, ValueError) as error:
             inside = isinstance(error, files.Broken)
             reason = f"{error.path.name}: {error.why}" if inside else str(error) or type(error).__name__
-            raise UserError(f"{path} holds no archived runs ({reason})") from None
+            raise UserError(f"{path} holds no archived runs that can be used here ({reason})") from None
         _agree_on_data(fingerprints)
         files.make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
         placed = [_place(folder) for folder in folders]

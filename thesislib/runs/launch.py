@@ -22,7 +22,7 @@ from thesislib.config import Run
 from thesislib.datasets import facts
 from thesislib.runs import progress, shared_prefix, store
 from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
-from thesislib.system import machine
+from thesislib.system import machine, own
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable
 
@@ -76,7 +76,8 @@ def _train(run: Run) -> None:
         saved = monotonic()
         while trainer.finished_epochs < run.epochs and not trainer.diverged:
             before = len(trainer.minima.visited)
-            row = trainer.epoch()
+            with own.blamed(run.model, run.kernel):
+                row = trainer.epoch()
             if writer is None:
                 continue
             writer.row(row)

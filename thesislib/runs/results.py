@@ -179,7 +179,9 @@ def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) ->
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Raise UserError for a column that a table does not have."""
+    """Raise UserError for a column that a table does not have, or where none is given."""
+    if isinstance(columns, str):
+        raise UserError(f"columns are a list: [{columns!r}], not {columns!r}")
     if unknown := [name for name in columns if name not in table]:
         raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(table.columns)}")
 

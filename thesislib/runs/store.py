@@ -41,6 +41,7 @@ from thesislib.runs import identity
 from thesislib.runs.events import Events
 from thesislib.runs.identity import REVISION
 from thesislib.system import files, own
+from thesislib.system.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,8 +103,12 @@ class Config(BaseModel):
         """In which way a run of that kind would be another one today; empty if it would not."""
         if self.network != NETWORK_VERSIONS.get(self.run.model, 1):
             return f"of an earlier version of {self.run.model}, with other initial weights"
-        if changed := [name for f, text in self.sources.items() if own.digest(name := getattr(self.run, f)) != text]:
-            return f"of another text: {changed[0]} has changed since"
+        for field, text in self.sources.items():
+            try:
+                if own.digest(name := getattr(self.run, field)) != text:
+                    return f"of another text: {name} has changed since"
+            except UserError as error:  # it is not there any more
+                return f"of a text that is not there: {error}"
         return "" if self.revision == REVISION else f"of revision {self.revision}; this is revision {REVISION}"
 
 

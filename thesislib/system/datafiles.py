@@ -26,6 +26,10 @@ MNIST5K = "1b845fda528288bf79346626fdf2fff6549f0170890dc9174bc1ef609807bbfa"
 DOWNLOADED = {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
+#: More classes than these are none: a network has an output for each.
+_MOST_CLASSES = 100_000
+
+
 class Arrays(NamedTuple):
     """A dataset in memory: images uint8 [N, H, W] or [N, H, W, C], labels uint8 [N], int64 beyond 256 classes."""
 
@@ -102,13 +106,19 @@ def checked(
     for x in arrays[::2]:
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != wanted or x.size == 0:
             form = ["N", *wanted] if shape else "[N, H, W] or [N, H, W, C]"
-            raise UserError(f"{path}: images must be uint8 {form}, not {x.dtype} {list(x.shape)}")
+            alike = "" if x is arrays.x_train else f", as large as those of x_train {list(arrays.x_train.shape)}"
+            raise UserError(f"{path}: images must be uint8 {form}{alike}, not {x.dtype} {list(x.shape)}")
+        if x.ndim == 4 and x.shape[3] > 4 >= x.shape[1]:
+            raise UserError(f"{path}: images {list(x.shape)} have their channels in front: write [N, H, W, C]")
     for x, y in (arrays[:2], arrays[2:]):
         if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
             raise UserError(f"{path}: labels must be {len(x)} integers, not {y.dtype} {list(y.shape)}")
-    classes = classes or int(arrays.y_train.max()) + 1
-    if any(y.min() < 0 or y.max() >= classes for y in (arrays.y_train, arrays.y_test)):
-        raise UserError(f"{path}: labels must be from 0 to {classes - 1}")
+    classes = classes or min(int(arrays.y_train.max()) + 1, _MOST_CLASSES)
+    for name, y in (("y_train", arrays.y_train), ("y_test", arrays.y_test)):
+        if wrong := [label for label in (y.min(), y.max()) if not 0 <= label < classes]:
+            raise UserError(f"{path}: labels must be from 0 to {classes - 1}, not {wrong[0]} as in {name}")
+    if arrays.y_train.min() > 0:
+        raise UserError(f"{path}: labels must begin with 0, those of y_train do with {arrays.y_train.min()}")
     dtype = np.uint8 if classes <= 256 else np.int64
     return arrays._replace(y_train=arrays.y_train.astype(dtype), y_test=arrays.y_test.astype(dtype))
 

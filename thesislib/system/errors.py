@@ -17,3 +17,7 @@ class UserError(Exception):
 
     def __init__(self, text: object) -> None:
         super().__init__(printable(text))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]

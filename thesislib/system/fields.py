@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -40,10 +42,12 @@ Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
 
 
-def first_mistake(error: ValidationError) -> str:
-    """One line for the first field of a description that does not fit, named as the command line's flag."""
+def first_mistake(error: ValidationError, known: Iterable[str]) -> str:
+    """One line for the first of the `known` fields of a description that does not fit, or for one that is unknown."""
     first = error.errors()[0]
-    name = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
-    reason = first["msg"].removeprefix("Value error, ")
-    got = "" if not first["loc"] or first["type"] == "extra_forbidden" else f", not {first['input']!r}"
-    return f"{name}{reason[0].lower()}{reason[1:]}{got}"
+    name, reason = str(*first["loc"][:1]), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"there is no field {name}: " + (f"is it {near[0]}?" if near else f"choose from {', '.join(known)}")
+    got = f", not {first['input']!r}" if name else ""
+    return f"{name}{': ' * bool(name)}{reason[0].lower()}{reason[1:]}{got}"

@@ -206,17 +206,26 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
 
 
+def check_name(kind: str, name: str) -> None:
+    """Raise UserError if this cannot name a file or folder of ours: it would be in another folder, or out of sight."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w -]{0,99}", name):
+        raise UserError(f"the name of a {kind} is made of letters, digits, _, - and blanks, 100 at most, not {name!r}")
+
+
 def read_json(path: Path, schema: type[Schema]) -> Schema:
     """A JSON object of that form. Raises Broken if it is another, or not what was written, else as `reading` does."""
     try:
         content = json.loads(read(path))
         if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
             raise Broken(path, _OTHER)
+    except (ValueError, RecursionError) as error:
+        raise Broken(path, error) from None
+    try:
         return schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise Broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
-    except (ValueError, RecursionError) as error:
+    except UserError as error:  # a run's
         raise Broken(path, error) from None
 
 

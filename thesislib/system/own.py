@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import tokenize
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thesislib.system.errors import UserError
+from thesislib.system.files import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,12 +38,14 @@ def is_own(name: str) -> bool:
 def source(name: str) -> str:
     """The text of the module in "module:name". Raises UserError if there is no such module.
 
-    It is looked for in the working folder, then on Python's path. Processes that are started later find it as well.
+    It is looked for in the working folder, on Python's path, then beside this package, where notebooks do not work.
+    Processes that are started later find it as well.
     """
-    module = name.partition(":")[0]
+    module, beside = name.partition(":")[0], str(ROOT)
     here, paths = str(Path.cwd()), [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     # A task of a cluster has its launcher's PYTHONPATH only once it has begun.
     sys.path[:0] = [folder for folder in (here, *paths) if folder not in sys.path]
+    sys.path += [beside] * (beside not in sys.path)
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):  # a package in front of the dot that is not there
@@ -48,7 +54,7 @@ def source(name: str) -> str:
         call(name, importlib.import_module, module.rpartition(".")[0])
         raise
     if found is None or not found.origin or not found.origin.endswith(".py"):
-        raise UserError(f"{name}: no module {module} in {here} or on Python's path (PYTHONPATH)")
+        raise UserError(f"{name}: no module {module} in {here}, in {beside} or on Python's path (PYTHONPATH)")
     path = Path(found.origin)
     folder = str(path.parents[module.count(".") + (path.name == "__init__.py")])
     if folder not in paths:
@@ -83,17 +89,59 @@ def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call somebody's own code. Raises UserError, with the place, for whatever goes wrong in it."""
     try:
         return function(*arguments)
+    except UserError:
+        raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}, line {place.lineno}"
-        raise UserError(f"{name}: {type(error).__name__}: {error} ({where})") from error
+        raise _mistake(name, error) from error
+
+
+@contextmanager
+def blamed(*names: str) -> Iterator[None]:
+    """Raise UserError, with the place, for what goes wrong in one of these modules, "module:name", or below it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for name in filter(is_own, names):
+            if _lines(name, error):
+                raise _mistake(name, error) from error
+        raise
+
+
+def _mistake(name: str, error: Exception) -> UserError:
+    """What went wrong, and the last line of the module where it did, else the last line of all."""
+    text = str(error).partition(" (")[0] if isinstance(error, SyntaxError) else error
+    if isinstance(error, SyntaxError) and error.filename:
+        place = error
+    else:
+        place = (_lines(name, error) or traceback.extract_tb(error.__traceback__))[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return UserError(f"{name}: {type(error).__name__}: {text} ({where})")
+
+
+def _lines(name: str, error: Exception) -> list[traceback.FrameSummary]:
+    """The lines of that module that an error went through."""
+    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+    return [place for place in traceback.extract_tb(error.__traceback__) if file and place.filename == file]
+
+
+def _takes(name: str, function: Callable[..., Any], *words: str) -> None:
+    """Raise UserError if a function cannot be called with so many arguments."""
+    with contextlib.suppress(ValueError):  # of some builtins nothing is known
+        try:
+            inspect.signature(function).bind(*words)
+        except TypeError as error:
+            raise UserError(f"{name}: it is called with ({', '.join(words)}): {error}") from None
 
 
 def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """What "module:name"(shape, classes) makes. Raises UserError if it is no network for images of [C, H, W]."""
     import torch  # here, and below: what only reads runs must not pay for it
 
-    model = call(name, load(name), shape, classes)
+    make = load(name)
+    _takes(name, make, "shape", "classes")
+    model = call(name, make, shape, classes)
     if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise UserError(f"{name}: {name.partition(':')[2]}(shape, classes) must return an nn.Module, not {kind}")
@@ -112,15 +160,20 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
     import torch
 
     name, k = (function, load(function)) if isinstance(function, str) else (_named(function), function)
+    if not callable(k):
+        raise UserError(f"a kernel must be a function k(d, w), or a name such as rbf, not {k!r}")
+    _takes(name, k, "d", "w")
 
     def with_slope(d: Tensor, width: float) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             d = d.detach().requires_grad_()
             value = call(name, k, d, width)
-            if (got := _form(value)) != list(d.shape) or not value.requires_grad:
-                raise UserError(
-                    f"{name}: k(d, w) must give a value for each d and depend on it: {list(d.shape)}, not {got}"
-                )
+            if (got := _form(value)) != list(d.shape):
+                raise UserError(f"{name}: k(d, w) must give a value for each d: {list(d.shape)}, not {got}")
+            if not value.requires_grad:
+                raise UserError(f"{name}: k(d, w) must depend on d: it has no slope")
+            if (wrong := ~value.isfinite() & d.isfinite()).any():
+                raise UserError(f"{name}: k(d, w) must be a number, also at d = {d[wrong][0]:g}")
             (slope,) = torch.autograd.grad(value.sum(), d)
             if not slope.isfinite().all() and d.isfinite().all():
                 raise UserError(
