@@ -163,10 +163,13 @@ def ours(chosen: list[str]) -> str:
             outcome = f"n = {found['n'].max()}, {better.verdict(found)}"
             tested.append(f"{beaten.sum()} of {len(beaten)} at `{scale}` ({outcome})")
     says = [f"Opponents that lose by NLL: {', '.join(tested)}."] if tested else []
-    for scale in chosen:
-        if (found := _csv(scale, "10-3_rates_compared")) is not None:
-            verb = VERBS[better.verdict(found)]
-            says.append(f"N2, hills beat means each at its own rate, {verb} at `{scale}`{BUT.get(scale, '')}.")
+    at_own = {scale: _csv(scale, "10-3_rates_compared") for scale in chosen}
+    outcomes = [
+        f"{VERBS[better.verdict(found)]} at `{scale}`{BUT.get(scale, '')}"
+        for scale, found in at_own.items()
+        if found is not None
+    ]
+    says += [f"N2, hills beat means each at its own rate, {', '.join(outcomes)}."] if outcomes else []
     return f"{N1} ([section 10](docs/RESULTS.md#10-better-ensembles)).\n{' '.join(says)}"
 
 
@@ -345,7 +348,7 @@ N1 = (
     "means of weights, make an ensemble of lower NLL than any other that takes as many gradients"
 )
 #: What the verdict of N2 hangs on.
-BUT = {"laptop": ", but by a rate for means that proves too high on test images"}
+BUT = {"laptop": ", but by a rate that proves too high for means"}
 VERBS = {"holds": "holds", "does not hold": "does not hold", "undecided": "is undecided"}
 
 
