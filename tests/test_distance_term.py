@@ -79,6 +79,12 @@ def test_the_strength_may_change_and_0_adds_nothing():
     assert torch.allclose(push, -2 * 0.1 * value * torch.full((2, 3), 0.1)), "downhill is away from it"
 
 
+@pytest.mark.parametrize("model", ["mlp", None, list(nn.Linear(2, 1).parameters())])
+def test_what_is_no_network_is_one_line(model):
+    with pytest.raises(UserError, match="an nn.Module is needed, not (str|NoneType|list)"):
+        DistanceTerm(model)
+
+
 def test_frozen_parameters_are_left_out():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     model[0].requires_grad_(False)
@@ -129,8 +135,10 @@ def test_mixed_devices_and_types_are_one_line():
         ("cone", "choose from rbf, tanh, or module:name"),
         (lambda d, w: 1.0, "must give a value for each d"),
         (lambda d, w: d.sum(), "must give a value for each d"),
-        (lambda d, w: torch.ones_like(d), "must give a value for each d"),
-        (lambda d: d, "TypeError"),
+        (lambda d, w: torch.ones_like(d), "must depend on d: it has no slope"),
+        (lambda d, w: d / d, "must be a number, also at d = 0"),
+        (lambda d: d, r"it is called with \(d, w\): too many positional arguments"),
+        (None, "a kernel must be a function"),
         (lambda d, w: torch.exp(-torch.sqrt(w * d)), "no slope at d = 0"),
     ],
 )

@@ -122,22 +122,6 @@ def test_a_module_with_an_error_is_one_line(modules):
         launch.execute(OWN)
 
 
-@pytest.mark.parametrize(
-    ("k", "says"),
-    [
-        (lambda d: d, r"it is called with \(d, w\): too many"),
-        (lambda d, w: torch.ones_like(d), "must depend on d: it has no slope"),
-        (lambda d, w: (w * d).sum(), r"must give a value for each d: \[2\], not \[\]"),
-        (lambda d, w: d / d, "must be a number, also at d = 0"),
-        (lambda d, w: (w * d).sqrt(), "has no slope at d = 0: make it smooth there"),
-        (None, "a kernel must be a function"),
-    ],
-)
-def test_what_is_no_kernel_is_one_line(k, says):
-    with pytest.raises(UserError, match=says):
-        own.kernel(k)
-
-
 def test_a_module_beside_the_package_is_found_from_a_notebook(modules, monkeypatch):
     """Notebooks work in a folder of their own. A run whose module is gone is still a row of the table."""
     beside, elsewhere = modules / "repository", modules / "notebooks"

@@ -9,7 +9,7 @@ from conftest import TINY, interrupted
 from torch.nn import functional as F
 
 from thesislib import kernels
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.runs import launch, store
 from thesislib.runs.growth import growth
 from thesislib.runs.results import load
@@ -139,7 +139,7 @@ def test_old_ids_stay():
 )
 def test_what_it_does_not_go_with_is_refused(fields):
     with pytest.raises(UserError, match="distance function is for minima multiple"):
-        make_run(**Run(distance="function", minima="multiple").model_dump() | fields)
+        Run(**Run(distance="function", minima="multiple").model_dump() | fields)
 
 
 def test_several_processes_are_refused(monkeypatch):

@@ -21,6 +21,8 @@ class FlatParameters:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise UserError(f"an nn.Module is needed, not {type(model).__name__}")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("the network has no trainable parameters")

@@ -24,7 +24,7 @@ from measure import interleaved, with_threads
 
 from thesislib import datasets, models
 from thesislib.batches import Images
-from thesislib.config import Run, make_run
+from thesislib.config import Run
 from thesislib.runs import launch, store
 from thesislib.runs.results import Results
 from thesislib.system import fast, machine
@@ -38,7 +38,7 @@ SETTINGS = {"lr": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "strength": S
 
 def engine(hills: int, **fields: object) -> Trainer:
     """A trainer whose loss has that many hills from the first step on."""
-    trainer = Trainer(make_run(**(SETTINGS | {"epochs": 1000, "minima": "multiple"} | fields)))
+    trainer = Trainer(Run(**(SETTINGS | {"epochs": 1000, "minima": "multiple"} | fields)))
     for _ in range(hills):
         trainer.minima.add(trainer.flat.theta)
     return trainer
