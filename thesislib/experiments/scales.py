@@ -163,7 +163,7 @@ SCALES = {
     # Just outside a minimum log d grows by 4 s w lr / (1 - momentum) a step, N = 2,496 s w a cycle: 25 at s = 1 and
     # w = 1e-2. From 20 on a hill is left within the first cycle after it.
     "cifar": Scale(
-        "20,000 CIFAR-10 images, ResNet-20 in bf16: five seeds in a day or two on two cores",
+        "20,000 CIFAR-10 images, ResNet-20 in bf16: five seeds in three days on two cores",
         (CIFAR20,),
         cycle=8,
         seeds=(0, 1, 2, 3, 4),
