@@ -68,6 +68,13 @@ def test_rows_become_curves(finished):
     assert len(tl.plot.curves(results).axes) == 2
 
 
+def test_a_table_without_rows_and_seeds_beside_one_are_one_line(finished):
+    with pytest.raises(UserError, match="there is no run to train"):
+        tl.train(tl.runs()[:0])
+    with pytest.raises(UserError, match="seeds are for labels that have fields"):
+        tl.train(tl.runs(), seeds=3)
+
+
 def test_a_broken_row_is_one_line(finished):
     (finished.folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="is broken"):

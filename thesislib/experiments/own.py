@@ -41,14 +41,14 @@ def train(
     [('no term', 0), ('no term', 1), ('s = 10', 0), ('s = 10', 1)]
     """
     files.check_name("scale", scale)
-    if hasattr(runs, "columns"):  # a table, without importing pandas to ask
-        return launch.results(listing.runs_of(runs), scale=scale)
+    if listed := hasattr(runs, "columns"):  # a table, without importing pandas to ask
+        runs = listing.runs_of(runs)
     if seeds is not None and not (isinstance(runs, Mapping) and any(isinstance(s, Mapping) for s in runs.values())):
         raise UserError("seeds are for labels that have fields: a run has its own, tl.Run(..., seed=3)")
     found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(_runs(runs))
     if not found:
         raise UserError("there is no run to train")
-    for row in found:
+    for row in [] if listed else found:
         if row.run.strength not in (0, Run.model_fields["strength"].default):  # which was given, so a hill is wanted
             sections.check_hill(row)
     return launch.results(found, scale=scale)
