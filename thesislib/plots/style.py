@@ -237,7 +237,7 @@ def width_of(width: str | float) -> tuple[float, str, str]:
     with contextlib.suppress(ValueError, TypeError):
         if 1.5 <= (inches := float(width)) <= 20:
             return inches, f"-{inches:g}in", f"{inches:g}in"
-    raise UserError(f"width {width!r}: of a figure: write {', '.join(WIDTHS)}, or inches from 1.5 to 20")
+    raise UserError(f"width {width!r} of figures: write {', '.join(WIDTHS)}, or inches from 1.5 to 20")
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) ->
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Raise UserError for a column that a table does not have, or where none is given."""
+    """Raise UserError for a column that a table does not have, or for one in the place of a list."""
     if isinstance(columns, str):
         raise UserError(f"columns are a list: [{columns!r}], not {columns!r}")
     if unknown := [name for name in columns if name not in table]:
