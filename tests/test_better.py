@@ -288,3 +288,11 @@ def test_photographs_are_spoilt_as_they_say():
     halves = torch.cat((torch.zeros(1, 3, 32, 16), torch.full((1, 3, 32, 16), 200.0)), -1).to(torch.uint8)
     left, right = (int(shift.faded(halves, 5)[0, 0, 0, k]) for k in (0, -1))
     assert right - left == pytest.approx(20, abs=1), "a tenth"
+
+
+def test_the_best_ensemble_is_the_first_row():
+    """Rows are numbered as they stand."""
+    names = ("accuracy_ensemble", "nll_ensemble_scaled", "brier_ensemble_scaled", "accuracy_mean", "disagreement")
+    rows = [{"label": label, "network": "mlp", **dict.fromkeys(names, x)} for label, x in (("a", 0.2), ("b", 0.1))]
+    found = better.summary(pd.DataFrame(rows))
+    assert (list(found["label"]), list(found.index)) == (["b", "a"], [0, 1])

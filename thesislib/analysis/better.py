@@ -107,7 +107,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     shown |= {"accuracy_mean": "mean of the members", "disagreement": "two disagree"}
     order = scores.groupby("label")[SCORE].mean().sort_values(na_position="last").index
     found = spreads(scores, ["label", "network"], shown)
-    return found.sort_values("label", key=lambda labels: labels.map(list(order).index), kind="stable")
+    place = list(order).index
+    return found.sort_values("label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True)
 
 
 def against_hills(results: Results, scores: pd.DataFrame, average: Average = "probabilities") -> pd.DataFrame:

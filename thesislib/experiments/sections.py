@@ -59,14 +59,16 @@ class Drawing(BaseModel):
     average: Average = "probabilities"
 
 
+_Number = Annotated[Size, Field(le=10_000)]
+_Chosen = Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)]
+
+
 class Seeds(BaseModel):
     """How many seeds, from 0 on, or which; None: the scale's own."""
 
     model_config = ConfigDict(strict=True)
 
-    seeds: Annotated[Size, Field(le=10_000)] | Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)] | None = (
-        None
-    )
+    seeds: _Number | _Chosen | None = None
 
 
 def section(name: str) -> Callable[[Section], Section]:
@@ -587,11 +589,8 @@ def check_hill(row: Row) -> None:
     run = row.run
     if run.strength and not any(epoch < run.epochs for epoch in run.minimum_epochs):
         first, more = "no minimum comes", "minima_every"
-        if run.minima_every:
-            first, more = (
-                f"the first minimum comes after epoch {run.minima_every}",
-                "a smaller minima_every, more epochs",
-            )
+        if every := run.minima_every:
+            first, more = f"the first minimum comes after epoch {every}", "a smaller minima_every, more epochs"
         why = f"{first}, the run ends after {run.epochs}, so there is no hill"
         raise UserError(f"{row.label}: {why}: give {more}, or strength 0")
 
