@@ -58,14 +58,6 @@ ABOUT = {
     "One seed so far, which carries no verdict: these are pictures of single runs. A seed of all sections takes nine "
     "hours on two cores of the machine that trains them. Accuracies are with BatchNorm statistics that are estimated "
     "anew at each epoch's end.",
-    "cifar-small": "ResNet-20 in bf16 on 10,000 CIFAR-10 photographs, two seeds, 12 to 15 epochs. These runs are "
-    "earlier ones: their networks started from PyTorch's default weights, not from the thesis' He-normal ones. "
-    "The photographs have gone through JPEG. Accuracies are with running BatchNorm statistics. "
-    "Two seeds carry no verdict. The figures can be read here, not drawn again.\n\n"
-    "One observation was followed further: in section 5 the pulse ends best. Its convolutions are longer then, with "
-    "2.5 times the squared length. Their gradients are shorter, as if the learning rate were smaller. But a smaller "
-    "rate does not do it: from the same minima, rates of 0.004 and 0.0025 end at higher training losses. What is left "
-    "is that the hill pushes on a network that is far from trained. That has not been isolated.",
 }
 
 #: The figure of a section that stands for it in docs/RESULTS.md, where it is not the section's own.
@@ -74,7 +66,7 @@ MAIN = {"6_gradients_and_valleys": "6_barriers"}
 
 def scales() -> list[str]:
     """Scales with figures in figures/reference, in the order in which they are shown."""
-    known = ("mnist", "laptop", "fashion", "cifar", "cifar-small")
+    known = ("mnist", "laptop", "fashion", "cifar")
     return [name for name in known if any((REFERENCE / name).glob("*.png"))]
 
 
@@ -145,11 +137,7 @@ def table(scale: str, section: str, what: str | list[str]) -> str:
 
 def claims(chosen: list[str]) -> pd.DataFrame:
     """One line a claim, with its verdict at each of these scales."""
-    outcomes = {}
-    for scale in chosen:
-        found = _csv(scale, "9_claims")
-        name = scale if "rules" in found else f"{scale} (earlier rules)"
-        outcomes[name] = verdicts.summary(found).set_index("claim")["verdict"]
+    outcomes = {s: verdicts.summary(_csv(s, "9_claims")).set_index("claim")["verdict"] for s in chosen}
     rows = [{"": c, "claim of the thesis": says} | {s: o[c] for s, o in outcomes.items()} for c, says in CLAIMS.items()]
     return pd.DataFrame(rows)
 
@@ -184,7 +172,7 @@ def effects() -> pd.DataFrame:
 
 def published(scale: str) -> str:
     """The settings whose numbers the thesis prints, beside ours; empty at scales that have none."""
-    wanted = SCALES[scale].published if scale in SCALES else {}
+    wanted = SCALES[scale].published
     found = _csv(scale, "2-1_width")
     rows = found[found["role"] == "published"]
     shown = []
@@ -247,7 +235,7 @@ def _numbers(section: Section) -> list[str]:
         shown = [(prose.TABLES[name], s, table(s, section.name, name)) for name in named for s in conclusive()]
         return [part for text, scale, found in shown if found for part in (f"{text} ({scale}):", found)]
     lines = [side_by_side(section.name)]
-    for scale in filter(SCALES.get, judged()) if section.name == "2-1_width" else ():
+    for scale in judged() if section.name == "2-1_width" else ():
         if found := published(scale):
             lines += [f"The numbers that the thesis prints ({scale}):", found]
     return lines
@@ -312,26 +300,22 @@ INTRODUCTION = """# Results
 
 Every section of the chapter: its question, one figure, the numbers, and how they are read.
 Figures are those of the full MNIST. All others stand in the chapters of the scales:
-[mnist](../figures/reference/mnist/README.md), [laptop](../figures/reference/laptop/README.md),
-[cifar-small](../figures/reference/cifar-small/README.md); section 10 also of
-[fashion](../figures/reference/fashion/README.md), the first sections also of
-[cifar](../figures/reference/cifar/README.md).
+[mnist](../figures/reference/mnist/README.md), [laptop](../figures/reference/laptop/README.md), section 10 also of
+[fashion](../figures/reference/fashion/README.md), the first sections also of [cifar](../figures/reference/cifar/README.md).
 
 Numbers are means ± standard deviations over seeds. Effects are paired by seed, with a 95 % interval.
 It runs over seeds, and over test images where the runs have what each of them says. Distances $d$ are squared
 ([glossary](GLOSSARY.md)). How effects become verdicts stands in the [rules](RULES.md).
 
-Five things limit what these numbers say.
+Four things limit what these numbers say.
 
-- Three seeds (in section 7 five) leave many verdicts undecided at `mnist`. Two seeds, at `cifar-small`, carry none.
-  Section 10 has ten seeds, of its own.
+- Three seeds (in section 7 five) leave many verdicts undecided at `mnist`. Section 10 has ten seeds, of its own.
 - Intervals of `mnist` are over seeds alone, but in section 10: the other runs kept no predictions of single images.
   Its section 7 is judged by earlier rules. A difference that does not show "ties", and "wins" are not corrected for
   the number of comparisons. Equivalents are against networks of one cycle.
 - Another processor rounds differently, and training amplifies that. Single runs differ there, means over seeds less.
 - Seeds 5 to 9 of `laptop` were trained after the rules were frozen. Alone they turn no verdict into its opposite.
   C5, C9 and C14 are undecided by them, C12 is not reproduced. `mnist` has such seeds in section 10 only.
-- A column "earlier rules" has not been judged by today's. There "the same" was a point, or a quarter of the errors.
 
 At `laptop` a minimum is an early one: sections 1 and 2 store it at epoch 7. Part of every distance there is training
 that was not finished. The runs of `mnist` are of several sittings, on an Intel and an AMD processor."""
@@ -357,7 +341,7 @@ def readme() -> str:
     text = (ROOT / "README.md").read_text()
     start, end = "<!-- claims: written by `python docs/results.py` -->\n", "\n<!-- end of claims -->"
     before, rest = text.split(start)
-    shown = markdown(claims([scale for scale in judged() if scale != "cifar-small"]))
+    shown = markdown(claims(judged()))
     shown += "\n\n" + ours(conclusive())
     return f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}"
 
