@@ -268,6 +268,7 @@ def chapter(scale: str) -> str:
         rest -= {what for kind, what in section.parts if kind == "figure"}
         lines += [markdown(claims([scale]))] if section.name == "9_claims" else []
         lines += [cost([scale])] if section.name == "8_cost" else []
+        lines += [published(scale)] if section.name == "2-1_width" else []
         lines += [ours([scale]).replace("](docs/", "](../../../docs/")] if section.name == "10_better_ensembles" else []
         if section.bullets:
             here = {name: line for name, line in section.scales.items() if name == scale}
@@ -301,7 +302,8 @@ INTRODUCTION = """# Results
 Every section of the chapter: its question, one figure, the numbers, and how they are read.
 Figures are those of the full MNIST. All others stand in the chapters of the scales:
 [mnist](../figures/reference/mnist/README.md), [laptop](../figures/reference/laptop/README.md), section 10 also of
-[fashion](../figures/reference/fashion/README.md), the first sections also of [cifar](../figures/reference/cifar/README.md).
+[fashion](../figures/reference/fashion/README.md), the first sections also of
+[cifar](../figures/reference/cifar/README.md).
 
 Numbers are means ± standard deviations over seeds. Effects are paired by seed, with a 95 % interval.
 It runs over seeds, and over test images where the runs have what each of them says. Distances $d$ are squared

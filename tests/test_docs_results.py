@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from thesislib.runs.results import bounded
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -76,9 +78,11 @@ def test_numbers_are_shown_with_the_digits_that_they_have(docs, values, shown):
     assert docs.spread(pd.Series(values)) == shown
 
 
-def test_an_ensemble_better_than_all_independent_networks_reads_so(docs):
-    assert docs.spread(pd.Series([5.0, 5.0], name="equivalent")) == "≥ 5"
-    assert docs.spread(pd.Series([1.0, 1.0], name="equivalent")) == "≤ 1", "no better than one"
+def test_an_ensemble_better_than_all_independent_networks_reads_so():
+    assert bounded(pd.Series([5.0, 5.0])) == bounded(pd.Series([5.0])) == "≥ 5"
+    assert bounded(pd.Series([1.0, 1.0, 3.9])) == "≤ 1", "two are no better than one network; a mean would be 2"
+    assert bounded(pd.Series([2.3, 2.3])) == "2.3"
+    assert bounded(pd.Series([float("nan")])) == ""
 
 
 def test_a_heading_without_anything_below_it_is_left_out(docs):

@@ -136,7 +136,7 @@ def test_pins_stay_beside_and_the_code_makes_the_same(begun, folders, monkeypatc
     assert [(row.label, row.id) for row in made["runs"]] == [(row.label, row.id) for row in begun.runs]
     begun.name.value = "../elsewhere"
     begun.buttons["save"].click()
-    assert "save as: letters" in begun.status.value
+    assert "figure" in begun.status.value and "elsewhere" in begun.status.value
     begun.buttons["unpin"].click()
     assert begun.runs.labels == ["baseline", "yours"]
 

@@ -27,7 +27,8 @@ RUN = TINY.replace(epochs=13, minima_every=2, strength=10)  # 52 steps, hills fr
 @pytest.fixture(autouse=True)
 def exact():
     """fp32 products, not TF32, as every run has them."""
-    machine.make_repeatable()
+    with machine.repeatable():
+        yield
 
 
 def on_device(rows):

@@ -128,9 +128,21 @@ def test_a_script_needs_no_main_guard(tiny, folders):
 def test_fp32_is_fp32_on_gpus():
     """TensorFloat-32 keeps 10 bits of a convolution's inputs."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    machine.make_repeatable()
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+    with machine.repeatable():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32
+
+
+def test_what_is_computed_leaves_the_number_of_threads_alone():
+    """As of a notebook's kernel, in which a user trains something else next."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with machine.repeatable():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 def test_what_interrupts_a_pool_ends_its_processes_alone():

@@ -260,7 +260,9 @@ def test_settings_that_do_not_fit_are_one_line():
     for name in ("seed", "seeds"):
         with pytest.raises(UserError, match=f"a: {name} is no field here: .* seeds=\\[3\\]"):
             experiments_own.rows({"a": {name: 3}}, "smoke")
-    with pytest.raises(UserError, match="^seeds: write how many, such as 3, or which, such as .3, 4., not -1"):
+    with pytest.raises(
+        UserError, match="^seeds: write how many, such as 3, or which, such as .3, 4., all below 900, not -1"
+    ):
         experiments_own.rows({"a": {"strength": 0}}, "smoke", seeds=-1)
     (row,) = experiments_own.rows({"a": TINY}, "smoke")
     assert (row.run, row.label) == (TINY, "a")

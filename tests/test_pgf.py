@@ -295,6 +295,16 @@ def figures_of(section, monkeypatch):
     return found
 
 
+def assert_nothing_cut_off(figure):
+    """All that is drawn lies within the picture, as it is saved: small letters are wider on a coarse screen."""
+    with style.styled():
+        figure.set_dpi(style.STYLE["savefig.dpi"])
+        figure.draw_without_rendering()
+    drawn, size = figure.get_tightbbox(figure.canvas.get_renderer()), figure.get_size_inches()
+    slack = 0.035  # half of a small letter: matplotlib does not count on the factor above an axis
+    assert (drawn.min >= -slack).all() and (drawn.max <= size + slack).all(), (drawn, size)
+
+
 @pytest.mark.parametrize("section", ["0_own_question", *sections.SECTIONS])
 def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
     monkeypatch.setenv("THESIS_RUNS", chapter.environment["THESIS_RUNS"])
@@ -303,7 +313,9 @@ def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
     for name, figure in found.items():
         with style.styled():
             style.clip_error_bars(figure)
+            figure.draw_without_rendering()
             figure.savefig(io.BytesIO(), format="png")
+        assert_nothing_cut_off(figure)
         with style.ticks_kept(figure):  # those of the picture
             assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
         assert_told_apart_in_grey(figure)
@@ -364,7 +376,7 @@ def test_marks_without_bars_have_a_legend(tmp_path):
     """A single seed has no deviation."""
     figure, axes = panels()
     with style.styled():
-        style.error_bars(axes[0, 0], [1, 2], pd.Series([0.5, 0.7]), pd.Series([np.nan, np.nan]), fmt="o-", label="one")
+        style.error_bars(axes[0, 0], pd.Series([0.5, 0.7], index=[1, 2]), fmt="o-", label="one")
         style.legend_below(figure, axes[0, 0])
     code = code_of(figure, tmp_path)
     (panel,), legend, _ = written(code)

@@ -308,7 +308,7 @@ def _clean_figures() -> int:
     from thesislib.plots import save
 
     deleted = 0
-    for scale in (*sections.SCALES, "own"):
+    for scale in save.scales():
         for name in (f"{scale}/{report.FOLDER}", scale):
             gone, left = save.delete(name)
             deleted += len(gone)

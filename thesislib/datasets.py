@@ -21,8 +21,8 @@ class Facts(NamedTuple):
     std: tuple[float, ...]
 
 
-#: MNIST is normalised as in the thesis' SLS code base, and Fashion-MNIST (Xiao et al. 2017) like it.
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+#: MNIST is normalised as in the thesis' SLS code base, and Fashion-MNIST (Xiao et al. 2017) like it.
 KNOWN = {
     "mnist5k": Facts((1, 28, 28), 10, 4_000, 1_000, (0.5,), (0.5,)),
     "mnist": Facts((1, 28, 28), 10, 60_000, 10_000, (0.5,), (0.5,)),

@@ -13,11 +13,7 @@ from torch.nn import functional as F
 from thesislib.config import Run
 from thesislib.datasets import facts
 from thesislib.system import own
-
-try:
-    from thesislib.system import fast
-except ImportError:  # torch's own products give the same up to rounding
-    fast = None
+from thesislib.system.vectors import fast
 
 Linear = fast.Linear if fast else nn.Linear
 

@@ -64,7 +64,7 @@ def bezier_curves(
     first = {(rows[0].label, rows[0].network): rows for rows in reversed(results.ensembles)}
     chosen = [row for row in results if row in first[row.label, row.network]]
     # "bent": the name of its files, as archives have them.
-    few = Results(chosen, results.scale, results.section)
+    few = results.of(chosen)
     how = {"epochs": epochs, "points": points} | keyed(which)
     return _map(few, _bezier_curve, "bent", version=3, images=images, **how)
 
@@ -128,6 +128,7 @@ def images_of(results: Results, images: int | None) -> int | None:
     return SCALES[results.scale].landscape_images if images is None and results.scale in SCALES else images
 
 
+@machine.repeatable()
 def _of_members(
     measure: Callable[..., pd.DataFrame],
     runs: list[Result],
@@ -136,7 +137,6 @@ def _of_members(
     **parameters: object,
 ) -> Computed:
     """`measure` of one ensemble, without members that diverged; nothing if less than two are left."""
-    machine.make_repeatable()
     finished = [run for run in runs if not run.diverged]
     if len(runs) > 1 and len(finished) < 2:
         return {}

@@ -22,7 +22,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.growth import growth as growth_of
-from thesislib.runs.results import Result, Results, Row, spreads
+from thesislib.runs.results import Result, Results, spreads
 
 #: How the labels of runs without a hill begin.
 _REFERENCE = "no term"
@@ -48,8 +48,7 @@ def of_members(results: Results, measure: Callable[[Results, Which], pd.DataFram
 def at_scales_rate(results: Results) -> Results:
     """The rows at the learning rate of the scale's networks: a figure has no room for both rates."""
     own = {run.model: run.lr for run in SCALES[results.scale].runs()}
-    rows = [row for row in results if row.run.lr == own[row.network]]
-    return Results(rows, results.scale, results.section)
+    return results.of(row for row in results if row.run.lr == own[row.network])
 
 
 def growth(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
@@ -129,11 +128,8 @@ def against_plain(results: Results, members: int = 2 * MEMBERS) -> pd.DataFrame:
 
 def tried_and_tested(results: Results) -> tuple[Results, Results]:
     """The rows of section 10-3_rates by which a rate is chosen, on held-back images, and those that test it."""
-    parts: dict[bool, list[Row]] = {True: [], False: []}
-    for row in results:
-        parts[row.run.validation].append(row)
-    held_back, tested = (Results(rows, results.scale, results.section) for rows in parts.values())
-    return held_back, tested
+    held_back, tested = ([row for row in results if row.run.validation is held] for held in (True, False))
+    return results.of(held_back), results.of(tested)
 
 
 def verdict(compared: pd.DataFrame) -> Verdict:

@@ -64,7 +64,7 @@ def by_members(results: Results) -> list[tuple[Results, Which]]:
     parts: dict[Which, list[Row]] = {which: [] for which in get_args(Which)}
     for row in results:
         parts["mean" if row.role == "mean" else "live"].append(row)
-    return [(Results(rows, results.scale, results.section), which) for which, rows in parts.items() if rows]
+    return [(results.of(rows), which) for which, rows in parts.items() if rows]
 
 
 def keyed(which: Which) -> dict[str, Which]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,8 +53,16 @@ class Evaluator:
 
     def logits(self, theta: Tensor | np.ndarray) -> np.ndarray:
         """Test logits [N, C] at theta [P]."""
+        return self.logits_of(theta, [self.test.images])[0]
+
+    def logits_of(self, theta: Tensor | np.ndarray, versions: Sequence[Tensor]) -> np.ndarray:
+        """Logits [V, N, C] at theta [P] of V versions of the test images, each uint8 [N, C, H, W]."""
         self._go(theta)
-        return self._logits(self.test, len(self.test)).cpu().numpy()
+        found, usual = [], self.test.images
+        for self.test.images in versions:
+            found.append(self._logits(self.test, len(self.test)).cpu().numpy())
+        self.test.images = usual
+        return np.stack(found)
 
     def _go(self, theta: Tensor | np.ndarray) -> None:
         self.flat.theta.copy_(torch.as_tensor(theta))

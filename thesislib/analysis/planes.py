@@ -29,7 +29,7 @@ def strongest(results: Results) -> Results:
     rows = [row for row in rows if row.run.hill_at != "random" and row.run.distance == "weights"]
     if not rows:
         raise UserError("no run has three minima, which a plane takes")
-    return Results([max(rows, key=lambda row: row.run.strength)], results.scale, results.section)
+    return results.of([max(rows, key=lambda row: row.run.strength)])
 
 
 def plane(
@@ -56,8 +56,8 @@ def plane(
     return cache.arrays("plane", [row.result], compute, version=3, **how)
 
 
+@machine.repeatable()
 def _plane(result: Result, images: int | None, points: int, margin: float, which: Which) -> Arrays:
-    machine.make_repeatable()
     three = torch.from_numpy(members([result], what="theta", which=which)[:3])
     if len(three) < 3:
         raise UserError(f"run {result.id} has {len(three)} {which} members: a plane takes three")

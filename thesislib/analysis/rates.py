@@ -69,4 +69,4 @@ def at_chosen(results: Results) -> Results:
         elif row.role == "full" or factors.get(row.label, 1) == 1:
             rows.append(row)
     order = results.labels
-    return Results(sorted(rows, key=lambda row: order.index(row.label)), results.scale, results.section)
+    return results.of(sorted(rows, key=lambda row: order.index(row.label)))

@@ -79,27 +79,22 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     )
 
 
+@machine.repeatable()
 def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:
     run, thetas = runs[0].run, ensembles.members(runs, MEMBERS, "theta", which)
     evaluator = Evaluator(run, device=machine.device())
     images, labels = evaluator.test.images, evaluator.test.labels.cpu().numpy()
-
-    def predicted() -> np.ndarray:
-        return ensembles.combine(np.stack([evaluator.logits(theta) for theta in thetas]), average)
-
-    plain = predicted()
+    kinds = shifts(run.data).values()
+    # BatchNorm's statistics are of the training images: estimated once a member, whatever the test images are.
+    versions = [images, *(shift(images, severity) for severity in SEVERITIES for shift in kinds)]
+    logits = np.stack([evaluator.logits_of(theta, versions) for theta in thetas], axis=1)  # [V, M, N, C]
+    plain, *shifted = (ensembles.combine(of_members, average) for of_members in logits)
     temperature = scores.temperature(plain, labels)
 
     def scored(log_probabilities: np.ndarray) -> tuple[float, float]:
         scaled = scores.log_softmax(log_probabilities / temperature)
         return scores.accuracy(scaled, labels), scores.nll(scaled, labels)
 
-    rows = [scored(plain)]
-    for severity in SEVERITIES:
-        of_kinds = []
-        for shift in shifts(run.data).values():
-            evaluator.test.images = shift(images, severity)
-            of_kinds.append(scored(predicted()))
-        rows.append(tuple(np.mean(of_kinds, axis=0)))
-    accuracy, nll = np.array(rows).T
+    of_kinds = np.array([scored(found) for found in shifted]).reshape(len(SEVERITIES), len(kinds), 2)
+    accuracy, nll = np.vstack([scored(plain), of_kinds.mean(1)]).T
     return {"severity": np.array([0, *SEVERITIES]), "accuracy_ensemble": accuracy, rates.SCORE: nll}

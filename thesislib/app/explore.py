@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import html
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -78,6 +77,7 @@ class Explorer:
             raise UserError("the explorer's seeds are the scale's, a slider says how many: leave seeds out")
         self.scale, self.smoothing, self._given = scale, smoothing, setting
         self._rows = sections.rows("0_explore", scale, **setting)  # says what is wrong
+        self._start = next(row.run for row in self._rows if row.label == "yours").model_dump()
         self.pins: dict[str, dict[str, Any]] = {}
         self._stop, self._thread, self._error, self._begun = Event(), None, "", (0.0, 0)
         self._todo: list[Run] = []
@@ -134,7 +134,7 @@ class Explorer:
         """A widget for each field of a run that can be set."""
         import ipywidgets as w
 
-        run = next(row.run for row in self._rows if row.label == "yours")
+        run = Run(**self._start)
         wide = {"description_width": "11em"}
 
         def choice(kind: Any, name: str, options: Any, text: str, **further: Any) -> Any:
@@ -336,12 +336,6 @@ class Explorer:
         self.pins["; ".join(other) or "as it began"] = fields
         self.show()
 
-    @cached_property
-    def _start(self) -> dict[str, Any]:
-        """What the widgets began with."""
-        run = next(row.run for row in sections.rows("0_explore", self.scale, **self._given) if row.label == "yours")
-        return run.model_dump()
-
     def unpin(self) -> None:
         """Drop what is pinned."""
         self.pins.clear()
@@ -350,8 +344,6 @@ class Explorer:
     def save(self) -> None:
         """Save the figure of what is shown with all its companions (`tl.save`)."""
         name = self.name.value.strip()
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise UserError(f"save as: letters, digits, dots and dashes, not {name!r}")
         self._choose()
         if launch.missing(row.run for row in self._rows):
             raise UserError("not all of it is trained yet: press Train first")

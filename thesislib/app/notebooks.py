@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from thesislib.app import chapter, current, numbers, prose
 from thesislib.experiments import own, sections
@@ -279,7 +281,8 @@ class _Drawing:
 def _say(section: str, drawn: Drawn) -> None:
     if drawn.executed:
         ended = drawn.error or f"{drawn.seconds:5.1f} s"
-        progress.say(f"{'FAILED' if drawn.error else 'ok    '} {section:<24} {ended}")
+        tqdm.write(f"{'FAILED' if drawn.error else 'ok    '} {section:<24} {ended}")  # above the bar, if there is one
+        sys.stdout.flush()
 
 
 def _draw(task: Task, folder: Path, private: Path, force: bool, processes: int) -> Drawn:

@@ -59,8 +59,10 @@ class Drawing(BaseModel):
     average: Average = "probabilities"
 
 
-_Number = Annotated[Size, Field(le=10_000)]
-_Chosen = Annotated[list[Seed] | tuple[Seed, ...], Field(min_length=1)]
+#: Members of ensembles have the seeds s, s + 1000, s + 2000, ..., and fresh ones are a few more.
+_Seed = Annotated[Seed, Field(lt=900)]
+_Number = Annotated[Size, Field(le=900)]
+_Chosen = Annotated[list[_Seed] | tuple[_Seed, ...], Field(min_length=1)]
 
 
 class Seeds(BaseModel):
@@ -179,7 +181,7 @@ def learning_rate(scale: Scale, rates: Rates = None) -> Iterable[Row]:
         for s, term in ((0, ""), (1, ", term")):
             runs = _every_cycle(scale, strength=s, lr=rate, lr_schedule="cosine")
             yield from labelled(f"lr = {digits(rate)}{term}", runs)
-        if rate == scale.rates[scale.rate_factors.index(10)] and scale.settled != 1:
+        if 10 in scale.rate_factors and rate == scale.rates[scale.rate_factors.index(10)] and scale.settled != 1:
             runs = _every_cycle(scale, strength=scale.settled, lr=rate, lr_schedule="cosine")
             yield from labelled(f"lr = {digits(rate)}, term, {_name(scale.settled)}", runs)
 
@@ -290,8 +292,11 @@ def ensembles(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
         if (factor := scale.opponent_rates.get(row.label, 1)) != 1:
             run = row.run.replace(lr=factor * row.run.lr)
             yield replace(row, run=run, label=f"{row.label}, rate chosen", role="chosen")
-    for row in _full(scale, scale.ensemble_seeds):  # each is one more network like "one cosine"
-        yield replace(row, run=row.run.replace(lr=scale.opponent_rates.get("one cosine", 1) * row.run.lr))
+    cosine = {"lr_schedule": "cosine", "cycle": scale.of(5)}
+    full = scale.runs(cycles=5, seeds=scale.ensemble_seeds, strength=0, **cosine)
+    for row in independent("five full", full, 5):  # each is one more network like "one cosine"
+        run = row.run.replace(lr=scale.opponent_rates.get("one cosine", 1) * row.run.lr)
+        yield replace(row, run=run, role="full")
     for row in rows:
         if row.label in AVERAGED:
             yield replace(row, run=row.run.replace(member_epochs=scale.of(0.5)), role="means")
@@ -318,12 +323,6 @@ def _equal_budget(scale: Scale, seeds: tuple[int, ...] | None, strengths: Streng
     yield from independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
     for s in strengths or scale.many_strengths:
         yield from labelled(f"s = {digits(s)}", _every_cycle(scale, **runs | {"strength": s}))
-
-
-def _full(scale: Scale, seeds: tuple[int, ...] | None) -> list[Row]:
-    """Beyond that budget: a deep ensemble of five networks, each with all of it."""
-    runs = scale.runs(cycles=5, seeds=seeds, strength=0, lr_schedule="cosine", cycle=scale.of(5))
-    return [replace(row, role="full") for row in independent("five full", runs, 5)]
 
 
 def independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
@@ -558,7 +557,8 @@ def check_seeds(seeds: int | Sequence[int] | None) -> None:
     try:
         Seeds(seeds=seeds)
     except ValidationError:
-        raise UserError(f"seeds: write how many, such as 3, or which, such as [3, 4], not {seeds!r}") from None
+        why = "write how many, such as 3, or which, such as [3, 4], all below 900"
+        raise UserError(f"seeds: {why}, not {seeds!r}") from None
 
 
 def _signature(section: str) -> dict[str, inspect.Parameter]:

@@ -254,6 +254,8 @@ class _Statements:
         yield from self._settled(costs("cosine, multiple"), [costs(label, f", {settled}")])
 
         section, factors = "3-1_learning_rate", self.scale.rate_factors
+        if 10 not in factors:
+            return
         usual, high = (digits(self.scale.rates[factors.index(factor)]) for factor in (1, 10))
         good, wrong, kept = (Side(section, f"lr = {label}") for label in (usual, high, f"{high}, term"))
         says = f"lr = {high} loses accuracy against {usual}"

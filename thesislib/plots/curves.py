@@ -24,6 +24,8 @@ from thesislib.plots.style import (
     grid,
     legend_below,
     line_styles,
+    log_ticks,
+    note_seeds,
     styled,
 )
 from thesislib.runs.growth import LEFT, growth, left_after
@@ -48,14 +50,15 @@ def curves(
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
     The columns are by default `accuracy`, and `d_0` where there are minima.
-    `smoothing` averages over so many epochs; dotted lines mark the epochs of minima; one row a network. On a
-    logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose network explodes
-    ends there. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules do,
-    all show. Raises UserError for a smoothing below 1, and a column that is not there.
+    `smoothing` averages over so many epochs; dotted lines mark where hills appear, or minima where there are none; one
+    row a network. On a logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose
+    network explodes ends there. A network that never learns has no distances. With `stripes` each line is thinner than
+    the one before, so that lines that coincide, as schedules do, all show. Raises UserError for a smoothing below 1,
+    and a column that is not there.
     """
     columns = columns or [name for name in ("accuracy", "d_0") if name in results.history]
     need(results.history, columns)
-    history = _smooth(results.history, list(columns), smoothing)
+    history = _smooth(_without_dead(results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
@@ -126,7 +129,16 @@ def _against(
             best = 1 - means.max() if is_accuracy else means.min()
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
+        _finish(axis, name)
+    note_seeds(figure, table, "bands: ± 1 SD")
     return figure
+
+
+def _finish(axis: Axes, column: str) -> None:
+    """Ticks that can be read, and a line at 0 where that is "no better"."""
+    log_ticks(axis)
+    if column.endswith("_gain"):
+        axis.axhline(0, color="0.6", linewidth=0.6, zorder=0)
 
 
 def _name_lines(figure: Figure, names: Mapping[str, str]) -> None:
@@ -172,9 +184,10 @@ def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iter
 
 @styled()
 def steps(results: Results, columns: Sequence[str], points: int = 60, height: float = 2.3) -> Figure:
-    """Gradients step by step after a minimum, on a logarithmic axis: each point the mean of as many steps as it spans.
+    """Gradients step by step after a minimum: each point the mean of as many steps as it spans, steps logarithmic.
 
-    `columns` are of store.STEPS; one row a network. The legend says after which step a hill is left (`growth`).
+    `columns` are of store.STEPS, losses and norms on logarithmic axes; one row a network. The legend says after which
+    step a hill is left (`growth`).
     """
     if results.steps.empty:
         raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
@@ -185,7 +198,8 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     table = table.groupby(["label", "network", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
     left = {row.label: left_after(row.run) for row in results if np.isfinite(left_after(row.run))}
     names = {label: f"{label} ($N = {LEFT:.0f}$ at step {step:.0f})" for label, step in left.items()}
-    return against(table, "step", columns, log=["step"], height=height, names=names)
+    log = ["step", *(name for name in columns if not name.endswith("cosine"))]
+    return against(table, "step", columns, log, height=height, names=names)
 
 
 def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.DataFrame:
@@ -216,6 +230,13 @@ def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFr
     return history.assign(**smooth)
 
 
+def _without_dead(history: pd.DataFrame) -> pd.DataFrame:
+    """Distances only of runs that ever learn: half the accuracy of the best."""
+    best = history.groupby(["network", "id"])["accuracy"].transform("max")
+    learns = best > history.groupby("network")["accuracy"].transform("max") / 2
+    return history.assign(**{name: history[name].where(learns) for name in history if name.startswith("d_")})
+
+
 def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
     """Let the first tenth of the epochs, and who never learns, leave the panel at the bottom: what matters is above."""
     late = history[history["epoch"] > history["epoch"].max() / 10]
@@ -227,7 +248,8 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
 
 
 def _mark_minima(axis: Axes, results: Results) -> None:
-    for epoch in sorted({epoch for row in results for epoch in row.run.minimum_epochs}):
+    hills = [row for row in results if row.run.strength] or results
+    for epoch in sorted({epoch for row in hills for epoch in row.run.minimum_epochs}):
         axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xlim(0, 1.02 * max(row.run.epochs for row in results))
 
@@ -248,6 +270,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
         axis.set(title=f"{label}, {network}" if several else label, xlabel="epoch", ylabel="squared distance")
     for axis in axes.flat[len(panels) :]:
         axis.remove()
+    note_seeds(figure, history, "bands: ± 1 SD")
     legend_below(figure, axes[0, 0])
     return figure
 
@@ -263,7 +286,7 @@ def lengths(
     cycle: int | None = None,
     height: float = 2.3,
 ) -> Figure:
-    """Values at the end of each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
+    """Values after each cycle of so many epochs: the same runs read at several lengths; distances logarithmic.
 
     The cycle is the first run's if none is given. Settings stand side by side, or their error bars would hide each
     other. Raises UserError if no run is as long as a cycle.
@@ -274,7 +297,8 @@ def lengths(
         raise UserError(
             f"no run is as long as a cycle: {longest:.0f} epochs of {cycle}; give cycle={longest:.0f} or less"
         )
-    return _error_lines(table[table["epoch"] % cycle == 0], "epoch", columns, height, log, apart=0.04 * cycle)
+    table = table.assign(cycles=table["epoch"] // cycle)[table["epoch"] % cycle == 0]
+    return _error_lines(table, "cycles", columns, height, log, apart=0.04)
 
 
 @styled()
@@ -292,10 +316,11 @@ def _error_lines(
     for axis, shown, name in _panels(table, columns, figure):
         axis.set_yscale("log" if name in log else "linear")
         for k, (label, rows) in enumerate(shown.groupby("label", sort=False)):
-            at = _drawable(rows, x, name, log).groupby(x)[name].agg(["mean", "std"])
-            where = at.index + apart * (k - (len(styles) - 1) / 2)
-            line = error_bars(axis, where, at["mean"], at["std"], label=label, **styles[label]._asdict())
+            values = _drawable(rows, x, name, log).set_index(x)[name].dropna()
+            line = error_bars(axis, values, apart * (k - (len(styles) - 1) / 2), label=label, **styles[label]._asdict())
             line.set(markersize=5, markeredgewidth=0)  # an edge would make all shapes round
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
+        _finish(axis, name)
+    note_seeds(figure, table, "bars: ± 1 SD")
     legend_below(figure, figure.axes[0])
     return figure

@@ -4,42 +4,62 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from thesislib.config import Run
 from thesislib.experiments.sections import digits
-from thesislib.plots.style import FARTHEST, LABELS, curve_style, error_bars, grid, legend_below, line_styles, styled
+from thesislib.plots.style import (
+    FARTHEST,
+    LABELS,
+    curve_style,
+    error_bars,
+    grid,
+    legend_below,
+    line_styles,
+    log_ticks,
+    note_seeds,
+    styled,
+)
 from thesislib.runs.results import Results, need
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
+
+#: Distances of which one is so many times another have a logarithmic axis.
+_FAR = 3
 
 
 @styled()
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
     """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0.
 
+    Distances that differ much have a logarithmic axis, and mean and deviation of their logarithm.
     Raises UserError for a field or a column that is not there.
     """
     final = _final(results, x)
     need(final, columns)
     figure, axes = grid(1, len(columns), height)
     at = final.loc[final["strength"] > 0, x]  # without a hill there is a dashed line, wherever that is
+    several = final["network"].nunique() > 1
     for axis, name in zip(axes.flat, columns, strict=True):
-        looks = zip(sns.color_palette("colorblind"), "os^D", ("--", ":", "-.", (0, (1, 3))), strict=False)
-        for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
-            term = rows[rows["strength"] > 0].groupby(x)[name].agg(["mean", "std"])
-            error_bars(axis, term.index, term["mean"], term["std"], fmt=f"{marker}-", color=colour, label=network)
-            base = rows[rows["strength"] == 0][name].mean()
-            axis.axhline(base, color=colour, linestyle=dashes, label=f"{network}, no term", linewidth=1)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log" if (at > 0).all() else "linear")
-        if name.startswith("d_"):
+        values = final.loc[final[name] > 0, name]
+        if name.startswith("d_") and values.max() > _FAR * values.min():
             axis.set_yscale("log")
+        looks = zip(cycle(sns.color_palette("colorblind")), cycle("os^D"), cycle(("--", ":", "-.", (0, (1, 3)))))
+        for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
+            term = rows[rows["strength"] > 0].set_index(x)[name]
+            error_bars(axis, term, fmt=f"{marker}-", color=colour, label=network if several else "term")
+            base = rows[rows["strength"] == 0][name].mean()
+            label, colour = (f"{network}, no term", colour) if several else ("no term", "0.35")
+            axis.axhline(base, color=colour, linestyle=dashes, label=label, linewidth=1)
+        log_ticks(axis)
+    note_seeds(figure, final, "bars: ± 1 SD")
     legend_below(figure, axes[0, 0])
     return figure
 
@@ -63,7 +83,7 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
     figure, axes = grid(len(networks), len(columns), height)
     for axis, (network, name) in zip(axes.flat, itertools.product(networks, columns), strict=True):
         shown = final[final["network"] == network]
-        table = shown.pivot_table(index="strength", columns="width", values=name, sort=True)
+        table = shown.pivot_table(index="strength", columns="width", values=name, sort=True)[::-1]  # the tallest above
         colour, written = table, table.map("{:.3f}".format)
         if name.startswith("d_"):  # a network that exploded is as bright as FARTHEST, or all others would be alike
             colour = np.log10(table.clip(upper=FARTHEST))
@@ -73,6 +93,7 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
         title = LABELS[name] if len(networks) == 1 else f"{LABELS[name]}, {network}"
         axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
         axis.tick_params("both", rotation=0)
+    note_seeds(figure, final)
     return figure
 
 
@@ -119,6 +140,7 @@ def points(
         low, high = ends[:, 0].min(), ends[:, 1].max()
         for name in some:  # with room for half a dot: the range of another panel may end where this one's last dot is
             panels[name].set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+    note_seeds(figure, table)
     return figure
 
 
@@ -135,6 +157,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
             hollow = {} if style.linestyle == "-" else {"markerfacecolor": "white"}  # there are no dashes to tell by
             axis.plot(rows[x], rows[y], style.marker, color=style.color, label=label, alpha=0.7, **hollow)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
+    note_seeds(figure, table)
     legend_below(figure, axes[0, 0])
     return figure
 
@@ -199,11 +222,12 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     # Always the same ticks: labels that get wider after the layout was found push the axis label out of the figure.
     own.yaxis.set_major_locator(MaxNLocator(integer=True))
     own.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))  # no half minima
-    for name, colour, marker, kind in (("by hand, autograd", "C3", "v", "a"), ("thesislib", "C0", "s", "b")):
+    for name, colour, marker, kind in (("by hand, autograd", "0.5", "v", "a"), ("thesislib", "0.1", "D", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], f"{marker}-", color=colour, label=name)
     measured.set(xlabel="minima", ylabel="seconds an epoch")
     measured.set_ylim(bottom=0)
+    note_seeds(figure, history, "left: medians of epochs, bands: their middle half")
     legend_below(figure, own, measured)
     return figure
 
@@ -243,13 +267,15 @@ def forest(statements: pd.DataFrame) -> Figure:
             error = np.where(np.isinf(error).any(axis=0), 0, error)  # of one seed: a factor's interval is (0, inf) then
             face = "white" if outcome == "not tested" else colour
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
-        end = max(1, len(listed[unit])) - 0.5
+        end, nothing = max(1, len(listed[unit])) - 0.5, 1 if unit == "factor" else 0
+        axis.plot([nothing] * 2, [-0.5, end], color="0.6", linewidth=0.6, zorder=0.5)
         # A band of its own a statement, in data coordinates: matplot2tikz misplaces what axvspan draws.
         band = rows.groupby("place")["margin"].max().repeat(2)
         edges = band.index + np.tile([-0.5, 0.5], len(band) // 2)
         axis.fill_betweenx(edges, 1 / band if unit == "factor" else -band, band, color="0.9", linewidth=0, zorder=0)
         axis.set(xlabel=units[unit], ylim=(end, -0.5), xscale="log" if unit == "factor" else "linear")
-        _few_ticks(axis)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        log_ticks(axis)
         first = network == networks[0]
         axis.set_yticks(range(len(listed[unit])), listed[unit] if first else [" "] * len(listed[unit]))
         axis.tick_params(axis="y", labelsize=7)
@@ -257,14 +283,3 @@ def forest(statements: pd.DataFrame) -> Figure:
             axis.set_title(network)
     legend_below(figure, axes[0, 0])
     return figure
-
-
-def _few_ticks(axis: Axes) -> None:
-    """So few numbers along x that they have room beside long labels, on a narrow page as well."""
-    if axis.get_xscale() == "linear":
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-        return
-    low, high = axis.get_xlim()
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 20 * low else (1,)))
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())

@@ -22,7 +22,7 @@ from thesislib import datasets
 from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
-from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, styled, ticks_kept, variant, width_of
+from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, note, styled, ticks_kept, variant, width_of
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results, need
 from thesislib.system import files
@@ -40,6 +40,12 @@ OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 def figures_folder(scale: str) -> Path:
     """Where the figures of a scale go: $THESIS_FIGURES, else figures/ beside the package, and the scale."""
     return files.folder("THESIS_FIGURES") / scale
+
+
+def scales() -> list[str]:
+    """Of which scales there are figures, or were."""
+    folder = figures_folder("")
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def make_folder(scale: str) -> Path:
@@ -138,11 +144,9 @@ def save(
 def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
-    noted = {text.get_text() for text in figure.texts}  # a figure that is saved a second time
-    for note in sorted({variant(row.run.data) for row in runs} - {"", *noted}):
-        if (layout := figure.get_layout_engine()) is not None:
-            layout.set(rect=(0, 0.04, 1, 0.96))  # a line below everything else
-        figure.text(1, 0, note, ha="right", va="bottom", fontsize=6, color="0.4")
+    if of := sorted({variant(row.run.data) for row in runs} - {""}):
+        note(figure, *of)
+    figure.draw_without_rendering()  # how wide ticks' texts are is known once the panels are: lay it out twice
     drawn = {"png": io.BytesIO(), "pdf": io.BytesIO()}
     figure.savefig(drawn["png"], format="png")
     with ticks_kept(figure):

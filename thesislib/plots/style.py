@@ -17,7 +17,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
 from thesislib import datasets
 from thesislib.system.errors import UserError
@@ -102,21 +102,21 @@ LABELS = _Labels({
     "d_init": "squared distance to start",
     "lr": "learning rate",
     "strength": "strength $s$",
-    "width": "width $w$",
+    "width": "width $w$ (larger: narrower)",
     "grad_norm": "CE gradient norm",
     "term_norm": "term gradient norm",
-    "grad_cosine": "cosine to last gradient",
+    "grad_cosine": "cosine to previous step",
     "train_seconds": "seconds of training an epoch",
     "members": "members",
     "nll": "NLL, not scaled",
     "nll_ensemble_scaled": "NLL, scaled",
     "accuracy_ensemble": "accuracy",
     "severity": "severity of the shift",
-    "accuracy_gain": "accuracy gained, points",
-    "nll_gain": "NLL gained [nats]",
+    "accuracy_gain": "accuracy, points better",
+    "nll_gain": "NLL, nats better",
     "factor": "learning rate, times the scale's",
     "accuracy_mean": "mean accuracy of the members",
-    "disagreement": "disagreement of two members",
+    "disagreement": "two members disagree",
     "t": "position $t$ between minima",
     "test_accuracy": "test accuracy",
     "line": "training loss, line",
@@ -137,9 +137,66 @@ def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure
     return figure, axes
 
 
-def error_bars(axis: Axes, x: Any, mean: pd.Series, std: pd.Series, **style: Any) -> Line2D:
-    """Means with one standard deviation to either side, if there is any: a single seed has none. Returns their line."""
-    return axis.errorbar(x, mean, std if std.notna().any() else None, capsize=2, **style).lines[0]
+def error_bars(axis: Axes, values: pd.Series, apart: float = 0.0, **style: Any) -> Line2D:
+    """Means of `values` [their index is x] with one standard deviation to either side, `apart` from their x.
+
+    On a logarithmic axis both are those of the logarithm. A single seed has no deviation. Returns the line of means.
+    """
+    is_log = axis.get_yscale() == "log"
+    groups = (np.log(values[values > 0]) if is_log else values).groupby(level=0)
+    mean, deviation = groups.mean(), groups.std()
+    middle, low, high = map(np.exp if is_log else np.asarray, (mean, mean - deviation, mean + deviation))
+    bars = [middle - low, high - middle] if deviation.notna().any() else None
+    return axis.errorbar(mean.index + apart, middle, bars, capsize=2, **style).lines[0]
+
+
+def log_ticks(axis: Axes) -> None:
+    """Numbers that are read at once on logarithmic axes: 20, 50, 100 where they span few decades, else powers of ten.
+
+    Call it when the limits are what they will be. Ticks that were given one by one stay.
+    """
+    for side in (axis.xaxis, axis.yaxis):
+        if side.get_scale() != "log" or isinstance(side.get_major_locator(), FixedLocator):
+            continue
+        low, high = sorted(side.get_view_interval())
+        span = high / low
+        subs = next((subs for most, subs in _SUBS.items() if span <= most), (1,))
+        side.set_major_locator(LogLocator(subs=subs))
+        if low >= 1e-3 and high <= 2e4:
+            side.set_major_formatter(StrMethodFormatter("{x:g}"))
+        side.set_minor_formatter(NullFormatter())
+
+
+#: Up to such a ratio of its ends a logarithmic axis has these digits at its ticks.
+_SUBS: dict[float, tuple[int, ...]] = {3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 20: (1, 2, 5), 200: (1, 3)}
+
+#: Small print below everything else, at the right.
+_NOTE = "note"
+
+
+def note(figure: Figure, *texts: str) -> None:
+    """Add to the small print of a figure, at its lower right. What stands there stays, and nothing stands twice."""
+    there = next((text for text in figure.texts if text.get_gid() == _NOTE), None)
+    if there is None:
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.set(rect=(0, 0.055, 1, 0.945))
+        there = figure.text(0.995, 0, "", ha="right", va="bottom", fontsize=6, color="0.4", gid=_NOTE)
+    said = there.get_text().split("; ") if there.get_text() else []
+    there.set_text("; ".join(dict.fromkeys([*said, *texts])))
+
+
+def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
+    """Say of how many seeds a figure is, and what shows how they differ, if there are several.
+
+    `table` has columns label, network and seed.
+    """
+    n = table.groupby(["label", "network"])["seed"].nunique()
+    if n.empty:
+        return
+    logs = any(axis.get_yscale() == "log" for axis in figure.axes)
+    spread += " of the logarithm where the axis is logarithmic" if logs and "SD" in spread else ""
+    of = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
+    note(figure, f"n = {of}", *([spread] if spread and n.max() > 1 else []))
 
 
 class LineStyle(NamedTuple):
@@ -151,22 +208,24 @@ class LineStyle(NamedTuple):
 
 
 _COLOURS = sns.color_palette("colorblind", 10)
+_OLIVE, _PURPLE, _BROWN = "#6b6b00", "#56307d", "#7f2704"
 #: A setting keeps its colour in all figures; s = 1 is "term".
 _FIXED = {
     **dict.fromkeys(("no term", "constant", "baseline", "plain snapshots"), "0.35"),
-    "independent": "0.65", "plain means": "0.05",
+    "independent": "0.55", "plain means": "0.05",
     **dict.fromkeys(("s = 1", "term", "w = 0.001", "cosine, multiple"), _COLOURS[0]),
-    **dict.fromkeys(("s = 10", "multiple", "strength on cosine"), _COLOURS[1]),
-    **dict.fromkeys(("cosine", "cosine snapshots"), _COLOURS[2]),
-    **dict.fromkeys(("s = 100", "yours", "term as restart", "MultiSWA"), _COLOURS[3]), "FGE": _COLOURS[4],
-    **dict.fromkeys(("step", "two of half"), _COLOURS[5]), "one cosine": _COLOURS[6],
-    **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]),
+    **dict.fromkeys(("s = 10", "multiple", "strength on cosine", "w = 100"), _COLOURS[1]),
+    **dict.fromkeys(("cosine", "cosine snapshots", "w = 0.1"), _COLOURS[2]),
+    **dict.fromkeys(("s = 100", "yours", "term as restart", "MultiSWA", "w = 0.01"), _COLOURS[3]),
+    **dict.fromkeys(("FGE", "w = 0.0001"), _COLOURS[4]),
+    **dict.fromkeys(("step", "two of half", "w = 0.03"), _COLOURS[5]), "one cosine": _OLIVE,
+    **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]), "s = 3": _PURPLE, "s = 30": _BROWN,
 }  # fmt: skip
 #: For what is not fixed, in this order; the palette's yellow and grey are left out.
-_FURTHER = [_COLOURS[place] for place in (0, 1, 2, 3, 4, 5, 9, 6)]
+_FURTHER = [*(_COLOURS[place] for place in (0, 1, 2, 3, 4, 5, 9)), _OLIVE, _PURPLE, _BROWN]
 _DASHES = ("-", "--", ":", "-.")
 #: Each colour has a marker, for those who print in grey.
-_MARKERS = dict(zip(("0.35", "0.65", "0.05", *_FURTHER), "o*ds^DvpXPh", strict=True))
+_MARKERS = dict(zip(("0.35", "0.55", "0.05", *_FURTHER), "o*ds^DvpXPh<>", strict=True))
 #: Markers that a curve has: few enough to see the curve.
 _MARKED = 5
 

@@ -58,16 +58,16 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["role"].isin(hidden)] if "role" in table else table
 
 
-def means(table: pd.DataFrame, titles: Mapping[str, str], by: Sequence[str] = ()) -> pd.DataFrame:
+def means(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """`spreads` of the columns that there are, a row a setting.
 
-    Settings are told apart by the columns `by`: by default label, and network and member where there are several. What
-    has another role than "curve" says it before its label.
+    Settings are told apart by label, and by network and member where there are several. What has another role than
+    "curve" says it before its label.
     """
     if "role" in table:
         label = table["label"].where(table["role"] == "curve", table["role"] + ": " + table["label"])
         table = table.assign(label=label)
-    by = list(by) or [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
+    by = [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
     there = {column: title for column, title in titles.items() if column in table}
     return spreads(table, by, there).rename(columns=TITLES)
 

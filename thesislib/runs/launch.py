@@ -44,8 +44,7 @@ def execute(run: Run) -> Result:
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib.system import parallel
 
-    machine.make_repeatable()
-    with machine.without_denormals(), parallel.together(machine.device()):
+    with machine.repeatable(), machine.without_denormals(), parallel.together(machine.device()):
         _train(run)
         parallel.from_first(None)  # wait until it is written
     return load(run)

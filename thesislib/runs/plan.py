@@ -51,14 +51,12 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@machine.repeatable()
 def measure(run: Run) -> Cost:
     """Take a few real steps of the run's network on its data. Raises UserError if the data are missing."""
-    import torch
-
     from thesislib.trainer import Trainer
 
-    torch.set_num_threads(1)
-    train, test = run.train_size or len(datasets.load(run.data).x_train), datasets.test_images(run)
+    train, test = run.train_size or datasets.facts(run.data).train, datasets.test_images(run)
     few_test = min(test, run.batch_size)
     fewer = {"train_size": STEPS * run.batch_size, "test_size": few_test, "start": None}
     if run.statistics_images:  # so that evaluating one image takes as long as in the run itself

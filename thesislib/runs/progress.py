@@ -22,12 +22,6 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def say(line: str) -> None:
-    """Print a line, above the bar if there is one."""
-    tqdm.write(line)
-    sys.stdout.flush()
-
-
 class Bar:
     """Epochs done of those of some runs, the time left, how many runs are done and which are under way.
 

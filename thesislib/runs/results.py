@@ -133,11 +133,10 @@ def load(run: Run) -> Result:
 def load_id(identity: str) -> Result:
     """A finished run by its id. Raises UserError if it is not there, or would be another one today."""
     folder = runs_folder() / identity
+    if folder.is_dir() and (config := read_config(folder)).earlier:
+        raise UserError(f"run {identity} is {config.earlier}")
     if not (folder / "done.json").is_file():
         raise UserError(f"no finished run {identity} in {runs_folder()}")
-    config = read_config(folder)
-    if config.earlier:
-        raise UserError(f"run {identity} is {config.earlier}")
     return Result(config.run, folder)
 
 
@@ -159,22 +158,35 @@ def spread(values: pd.Series) -> str:
         return f"{numbers.mean():g}"
     mean, deviation = numbers.mean(), numbers.std(ddof=1)
     if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
-        return f"{'≥' if mean > 1 else '≤'} {mean:g}" if values.name == "equivalent" else f"{mean:.4g} ± 0"
+        return f"{mean:.4g} ± 0"
     if abs(mean) >= 1e6:  # of a network that explodes
         return f"{mean:.1e} ± {deviation:.1e}"
     decimals = max(0, 1 - math.floor(math.log10(deviation)))
     return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
+def bounded(values: pd.Series) -> str:
+    """The median of numbers of networks: a whole one is a bound, 1 the lower, any other the upper (`equivalents`).
+
+    A mean would take bounds for numbers.
+    """
+    numbers = values.dropna()
+    if numbers.empty:
+        return ""
+    median = numbers.quantile(interpolation="nearest")
+    return f"{median:.2g}" if median % 1 else f"{'≤' if median == 1 else '≥'} {median:g}"
+
+
 def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) -> pd.DataFrame:
     """The `spread` of some columns under headings, one row for all rows of equal keys, with their number n.
 
-    If the table has N of any setting (`growth`), the least of each comes first.
+    Of deep-ensemble equivalents it is the median (`bounded`). If the table has N of any setting (`growth`), the least
+    of each comes first.
     """
     groups, shown = table.groupby(keys, sort=False), {}
     if "N" in table and table["N"].notna().any():
         shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
-    shown |= {heading: groups[c].agg(spread) for c, heading in columns.items()}
+    shown |= {heading: groups[c].agg(bounded if c == "equivalent" else spread) for c, heading in columns.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 
@@ -264,16 +276,19 @@ class Results(Sequence[Row]):
 
     def where(self, **wanted: Any) -> Results:
         """The rows whose columns have these values, or one of several: `where(role="curve", seed=[0, 1])`."""
+        if unknown := [name for name in wanted if name not in FRONT]:
+            raise UserError(f"rows have no column {unknown[0]}: choose from {', '.join(FRONT)}")
         values = {name: value if isinstance(value, list | tuple) else [value] for name, value in wanted.items()}
-        return self._of(row for row in self if all(getattr(row, name) in some for name, some in values.items()))
+        return self.of(row for row in self if all(getattr(row, name) in some for name, some in values.items()))
 
     def only(self, *labels: str) -> Results:
         """The rows under these labels, in the order of the labels. Raises UserError if there are none under one."""
         if unknown := [label for label in labels if label not in self.labels]:
             raise UserError(f"no runs are labelled {', '.join(unknown)}: choose from {', '.join(self.labels)}")
-        return self._of(row for label in labels for row in self if row.label == label)
+        return self.of(row for label in labels for row in self if row.label == label)
 
-    def _of(self, rows: Iterable[Row]) -> Results:
+    def of(self, rows: Iterable[Row]) -> Results:
+        """These rows, as of the same scale and section."""
         return Results(rows, self.scale, self.section)
 
     @property
@@ -303,7 +318,7 @@ class Results(Sequence[Row]):
             raise UserError("there are no runs to read: none has the label, role or seed that was asked for")
         return pd.concat([read(row.result).assign(**front(row)) for row in self], ignore_index=True)
 
-    @property
+    @cached_property
     def final(self) -> pd.DataFrame:
         """The last row of each run."""
         return self.history.groupby(["section", "role", "label", "id"], sort=False).tail(1).reset_index(drop=True)

@@ -102,19 +102,31 @@ def kind() -> str:
     return " ".join(["cpu", maker or platform.machine(), torch.backends.cpu.get_cpu_capability(), extra]).strip()
 
 
-def make_repeatable() -> None:
-    """Let torch compute the same bits every time, on one thread.
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Within, torch computes the same bits every time, on one thread; a decorator, too.
 
     Two runs side by side use two cores better than one run does, and a sum's order, so its last bit, depends on the
     number of threads.
     """
     import torch
 
+    # Convolutions on a GPU else round their inputs to 10 bits, and fp32 is not fp32.
+    wanted = [
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cuda.matmul, "allow_tf32", False),
+    ]
+    threads, before = torch.get_num_threads(), [getattr(where, name) for where, name, _ in wanted]
     torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
-    # Else convolutions on a GPU round their inputs to 10 bits, and fp32 is not fp32.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    for where, name, value in wanted:
+        setattr(where, name, value)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for (where, name, _), value in zip(wanted, before, strict=True):
+            setattr(where, name, value)
 
 
 @contextmanager

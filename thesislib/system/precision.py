@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-try:
-    from thesislib.system import fast
-except ImportError:  # torch's own autocast gives the same up to rounding
-    fast = None
+from thesislib.system.vectors import fast
 
 
 def _products(device: str, precision: Literal["fp32", "bf16"]) -> AbstractContextManager:
