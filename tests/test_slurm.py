@@ -109,9 +109,9 @@ def test_an_array_trains_what_is_missing_and_only_that(on_slurm):
 def test_what_waits_or_works_is_not_sent_twice(on_slurm):
     assert slurm.submit([LONG], "slurm", Resources()) == [LONG]
     assert slurm.submit([LONG], "slurm", Resources()) == []
-    assert slurm.on_their_way([LONG]) == [LONG]
+    assert list(slurm.on_their_way([LONG])) == [LONG]
     assert slurm.stop([LONG]) == 1
-    assert slurm.on_their_way([LONG]) == []
+    assert slurm.on_their_way([LONG]) == {}
 
 
 @pytest.mark.parametrize("how", ["requeued", "preempted", "timed-out"])
@@ -308,12 +308,12 @@ def test_a_local_task_whose_controller_was_killed_is_known_and_can_be_stopped():
     task = worker.parent()
     controller.kill()
     until("end of it", lambda: not controller.is_running() or controller.status() == psutil.STATUS_ZOMBIE)
-    assert slurm.on_their_way(long) == launch.missing(long) != []
+    assert list(slurm.on_their_way(long)) == launch.missing(long) != []
     assert slurm.submit(long, "local", Resources()) == []
     assert slurm.stop(long) == 1
     for process in (task, worker):
         until("end of it", lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)  # noqa: B023
-    assert slurm.on_their_way(long) == []
+    assert slurm.on_their_way(long) == {}
     assert not store.is_done(long[0])
     assert slurm.stop(long) == 0
 

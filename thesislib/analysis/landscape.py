@@ -100,11 +100,6 @@ class Plane:
         return (self.origin + x * self.u + y * self.v).float()
 
 
-def surface(evaluator: Evaluator, plane: Plane, xs: np.ndarray, ys: np.ndarray) -> pd.DataFrame:
-    """Loss and accuracy on a grid of the plane; one row a point: x, y and the fields of evaluator.Point."""
-    return pd.DataFrame([{"x": x, "y": y} | evaluator.at(plane.at(x, y))._asdict() for y in ys for x in xs])
-
-
 def hills(plane: Plane, places: Sequence[Tensor], xs: np.ndarray, ys: np.ndarray, run: Run) -> np.ndarray:
     """The distance term [Y, X] of hills at these places on a grid of the plane, exact, as the run merges them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from thesislib.analysis import landscape
@@ -74,7 +75,8 @@ def _plane(result: Result, images: int | None, points: int, margin: float, which
     if len(path) and not np.allclose(path[np.array([*passed], int) - 1, :2], [*passed.values()], atol=room / 25):
         path = path[:0]
     xs, ys = (_grid(low[k] - room, high[k] + room, points, minima[k + 1, k]) for k in (0, 1))
-    table = landscape.surface(Evaluator(result.run, images, machine.device()), through, xs, ys)
+    evaluator = Evaluator(result.run, images, machine.device())
+    table = pd.DataFrame([evaluator.at(through.at(x, y)) for y in ys for x in xs])
     grids = {name: table[name].to_numpy().reshape(len(ys), len(xs)) for name in ("train_loss", "test_loss")}
     hills = landscape.hills(through, _places(result)[:2], xs, ys, result.run)
     return {"xs": xs, "ys": ys, "minima": minima, "path": path, "hills": hills} | grids

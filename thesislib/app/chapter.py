@@ -18,7 +18,7 @@ from thesislib.plots import save
 from thesislib.plots.language import THIN, language_of, localized
 from thesislib.plots.pgf import PREAMBLE
 from thesislib.plots.tables import prose as text
-from thesislib.system.errors import UserError, printable
+from thesislib.system.errors import UserError
 
 #: Any of these makes the PDF; the first that is there is taken.
 ENGINES = ("pdflatex", "xelatex", "lualatex")
@@ -226,7 +226,7 @@ def compiled(document: Path, engine: str = "") -> Path:
             save.write(document.parent, log.name, log.read_bytes())
         if done.returncode:
             first = next((line for line in said.splitlines() if line.startswith("!")), "it failed")
-            raise UserError(printable(f"{program}: {first.lstrip('! ')} (see {document.with_suffix('.log')})"))
+            raise UserError(f"{program}: {first.lstrip('! ')} (see {document.with_suffix('.log')})")
         pdf = document.with_suffix(".pdf")
         save.write(document.parent, pdf.name, Path(work, pdf.name).read_bytes())
     return pdf

@@ -212,8 +212,8 @@ def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
         make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     with (
         _kernel_folder() as private,
-        machine.processes_apart(cores) as trainers,
-        machine.processes_apart(cores) as kernels,
+        machine.ProcessesApart(cores) as trainers,
+        machine.ProcessesApart(cores) as kernels,
         progress.Bar(runs, shown=bool(runs)) as bar,
     ):
         training, drawing = launch.Training(trainers, runs, bar), _Drawing(kernels, tasks, folder, private, force)
@@ -234,7 +234,9 @@ def _work(tasks: list[Task], folder: Path, force: bool) -> dict[str, Drawn]:
 class _Drawing:
     """Notebooks that are executed by some processes, each in a kernel of its own."""
 
-    def __init__(self, processes: machine.Apart, tasks: list[Task], folder: Path, private: Path, force: bool) -> None:
+    def __init__(
+        self, processes: machine.ProcessesApart, tasks: list[Task], folder: Path, private: Path, force: bool
+    ) -> None:
         self.waiting, self.drawn = list(tasks), dict[str, Drawn]()
         self.running: dict[Future[Drawn], tuple[Task, int]] = {}
         self._processes, self._fixed = processes, (folder, private, force)
@@ -303,7 +305,7 @@ def _draw(task: Task, folder: Path, private: Path, force: bool, processes: int) 
         try:
             _table(task)
         except UserError as failure:
-            return Drawn([], printable(str(failure)))
+            return Drawn([], str(failure))
         # What changed meanwhile may stand in the figures or not: they are then current for nobody.
         files = current.note(folder, section, made_of if made_of == task.made_of() else {}, log)
     return Drawn(files, seconds=seconds)

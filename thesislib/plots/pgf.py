@@ -377,8 +377,7 @@ class _Writer:
     def bar_sample(self, handle: ErrorbarContainer, size: float) -> str:
         """A line with its mark and, as matplotlib draws it, a bar as long as the text of this size is high."""
         line, caps, bars = handle.lines
-        # A single seed has no deviation, so no bars.
-        style = self.stroke(bars[0].get_colors()[0], bars[0].get_linewidths()[0]) if bars else ""
+        style = self.stroke(bars[0].get_colors()[0], bars[0].get_linewidths()[0])
         cap = caps[0].get_markersize() / 2 if caps else 0
         code = ""
         for there, (along, across) in ((handle.has_xerr, "xy"), (handle.has_yerr, "yx")):

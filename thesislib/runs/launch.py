@@ -184,7 +184,7 @@ def train_missing(
         return
     make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
     workers = min(workers or machine.cores(), len(todo))
-    with machine.processes_apart(workers, first_worker) as processes, progress.Bar(todo, shown=stop is None) as bar:
+    with machine.ProcessesApart(workers, first_worker) as processes, progress.Bar(todo, shown=stop is None) as bar:
         training = Training(processes, todo, bar)
         while training.begin(workers):
             ended = wait(training.running, timeout=progress.POLL_SECONDS, return_when=FIRST_COMPLETED).done
@@ -198,7 +198,7 @@ def train_missing(
 class Training:
     """Runs that are trained by some processes, in the order of the runs (see _Queue), and shown by a bar."""
 
-    def __init__(self, processes: machine.Apart, runs: Sequence[Run], bar: progress.Bar) -> None:
+    def __init__(self, processes: machine.ProcessesApart, runs: Sequence[Run], bar: progress.Bar) -> None:
         #: Runs that are not finished, or have failed; those under way.
         self.left, self.running = set(runs), dict[Future, Run]()
         self._processes, self._bar, self._queue = processes, bar, _Queue(runs)

@@ -228,12 +228,8 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
 
 
-def on_their_way(runs: Iterable[Run], there: bool = True) -> list[Run]:
-    """The runs that are not done and whose job waits or works. Raises as `_active` does."""
-    return [*_under_way(runs, there)]
-
-
-def _under_way(runs: Iterable[Run], there: bool = True) -> dict[Run, Sent]:
+def on_their_way(runs: Iterable[Run], there: bool = True) -> dict[Run, Sent]:
+    """The runs that are not done and whose job waits or works, with that job. Raises as `_active` does."""
     where = sent()
     todo = {run: where[store.run_id(run)] for run in launch.missing(runs) if store.run_id(run) in where}
     active = _active(todo.values(), there)
@@ -245,7 +241,7 @@ def stop(runs: Iterable[Run]) -> int:
 
     What they have begun resumes when it is sent again. Raises UserError if Slurm does not answer.
     """
-    jobs = set(_under_way(runs).values())
+    jobs = set(on_their_way(runs).values())
     for job in jobs:
         if job.cluster == "slurm":
             _ask_slurm("scancel", job.job)

@@ -202,18 +202,12 @@ def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor
             raise
 
 
-@contextmanager
-def processes_apart(count: int, first_worker: int = 0) -> Iterator[Apart]:
-    """So many processes as of `pool_of`, but one that dies takes no other one's work with it."""
-    with ExitStack() as stack:
-        yield Apart(stack, count, first_worker)
+class ProcessesApart(ExitStack):
+    """So many processes as of `pool_of`, but one that dies takes no other one's work with it: a new one follows."""
 
-
-class Apart:
-    """Processes that are each a pool of their own; a new one follows one that died (`processes_apart`)."""
-
-    def __init__(self, stack: ExitStack, count: int, first_worker: int) -> None:
-        self._stack, self._first = stack, first_worker
+    def __init__(self, count: int, first_worker: int = 0) -> None:
+        super().__init__()
+        self._first = first_worker
         self._pools: list[ProcessPoolExecutor | None] = [None] * count
         self._last: list[Future | None] = [None] * count
 
@@ -221,7 +215,7 @@ class Apart:
         """Call a function in one of them that is idle; there must be one. BrokenProcessPool: that process died."""
         k = next(k for k, last in enumerate(self._last) if last is None or last.done())
         if self._last[k] is None or isinstance(self._last[k].exception(), BrokenProcessPool):
-            self._pools[k] = self._stack.enter_context(pool_of(1, self._first + k))
+            self._pools[k] = self.enter_context(pool_of(1, self._first + k))
         self._last[k] = self._pools[k].submit(function, *arguments)
         return self._last[k]
 
