@@ -1,5 +1,6 @@
 """Section 10: chosen on images that were held back, tested on seeds and images that nothing was chosen by."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.runs import launch
 from thesislib.runs.growth import growth
 from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
 
 REFERENCE = Path(__file__).parents[1] / "figures" / "reference"
 
@@ -101,7 +103,7 @@ def test_all_have_the_budget_of_five_cycles(scale):
         key = row.label, row.role
         budgets[key] = budgets.get(key, 0) + row.run.epochs / size.cycle / len(size.networks)
     assert set(budgets.values()) == {5}
-    assert {role for _, role in budgets} == {"mean", "live"}
+    assert {role for _, role in budgets} == {"mean", "live"} | ({"last mean"} if scale == "cifar" else set())
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -146,8 +148,37 @@ def test_an_opponent_is_there_at_the_rate_that_was_chosen_for_it_too(monkeypatch
     ],
 )
 def test_the_claim_holds_if_every_opponent_loses(nll, accuracy, says):
-    rows = [(rates.SCORE, verdict) for verdict in nll] + [("accuracy_ensemble", verdict) for verdict in accuracy]
-    assert better.verdict(pd.DataFrame(rows, columns=["score", "verdict"])) == says
+    rows = [(rates.SCORE, "ab"[k], verdict) for k, verdict in enumerate(nll)]
+    rows += [("accuracy_ensemble", "ab"[k], verdict) for k, verdict in enumerate(accuracy)]
+    compared = pd.DataFrame(rows, columns=["score", "label", "verdict"])
+    assert better.verdict(compared) == better.verdict(compared, {"a", "b"}) == says
+    missing = "undecided" if says == "holds" else says
+    assert better.verdict(compared, {"a", "b", "c"}) == missing, "c has not been compared"
+
+
+def test_some_opponents_alone():
+    """Where all runs store means, SWA is the last of them: the same run, and one member."""
+    rows = sections.rows("10_better_ensembles", "cifar", 1, opponents=["SWA", "plain means"])
+    assert {row.label: row.role for row in rows} == {"s = 1": "mean", "plain means": "mean", "SWA": "last mean"}
+    runs = {row.label: row.run for row in rows}
+    assert runs["SWA"] == runs["plain means"]
+    assert better.opponents("cifar") > {"SWA", "plain means", "plain snapshots", "MultiSWA"}
+    with pytest.raises(UserError, match="^no opponent is 'swa': choose from plain means, .*, SWA, .*MultiSWA$"):
+        sections.rows("10_better_ensembles", "cifar", 1, opponents=["swa"])
+
+
+def test_the_last_mean_is_a_member_alone(trained, monkeypatch):
+    means = trained.only("plain means")
+    (result,) = {row.result for row in means}
+    monkeypatch.setenv("THESIS_RUNS", str(result.folder.parent))
+    last = ensembles.members([result], 5, which="last mean")
+    assert np.array_equal(last, ensembles.members([result], 5, which="mean")[-1:])
+    rows = Results([replace(row, label="SWA", role="last mean") for row in means], "smoke", "10_better_ensembles")
+    table = better.table(rows)
+    assert table["members"].tolist() == [1]
+    assert table["accuracy_ensemble"].item() == pytest.approx(
+        (last[0].argmax(-1) == ensembles.labels_of(result)).mean()
+    )
 
 
 @pytest.fixture(scope="module")

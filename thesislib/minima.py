@@ -113,9 +113,11 @@ class DistanceTerm:
 
     Make it once the network is on its device: its trainable parameters are laid into one vector (`flat`). `kernel` is
     "rbf", "tanh", a function k(d, w) of the squared distance, or "module:name" of one. `strength` s, the height of the
-    hills, may be changed at any time; with `share` they share it. `width` w is an inverse squared length (thesis, "The
-    idea"). With `distance` "filters" each filter of a convolution counts as if its length were 1, for networks with a
-    BatchNorm behind each. Raises UserError for what does not fit, parameters of several devices or types, and none.
+    hills, may be changed at any time; with `share` they share it. `minima` says which become hills: the first one,
+    "multiple", or one in place of all, made as `merge` says ("recursive", "mean", "widen": section 4.2). `width` w is
+    an inverse squared length (thesis, "The idea"). With `distance` "filters" each filter of a convolution counts as if
+    its length were 1, for networks with a BatchNorm behind each. Raises UserError for what does not fit, parameters of
+    several devices or types, and none.
 
     >>> import torch
     >>> model = torch.nn.Linear(3, 2)

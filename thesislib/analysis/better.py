@@ -8,7 +8,7 @@ docs/RULES.md has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from thesislib.analysis import comparisons, ensembles
 from thesislib.analysis import scores as metrics
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.rates import SCORE
+from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
@@ -132,12 +133,18 @@ def tried_and_tested(results: Results) -> tuple[Results, Results]:
     return results.of(held_back), results.of(tested)
 
 
-def verdict(compared: pd.DataFrame) -> Verdict:
+def opponents(scale: str) -> set[str]:
+    """Labels of all that claim N1 is about at a scale."""
+    return {row.label for row in sections.rows("10_better_ensembles", scale, 1)} - {SCALES[scale].better}
+
+
+def verdict(compared: pd.DataFrame, among: Set[str] = frozenset()) -> Verdict:
     """Claims N1 and N2, from `against_hills`: the chosen variant has a lower scaled NLL than every opponent.
 
-    "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided".
+    "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided"; so, too, as long as one
+    `among` the opponents was not compared.
     """
-    verdicts = set(compared.loc[compared["score"] == SCORE, "verdict"])
-    if verdicts & {"wins", "equivalent"}:
+    found = compared[compared["score"] == SCORE]
+    if set(found["verdict"]) & {"wins", "equivalent"}:
         return "does not hold"
-    return "holds" if verdicts == {"loses"} else "undecided"
+    return "holds" if set(found["verdict"]) == {"loses"} and among <= set(found["label"]) else "undecided"

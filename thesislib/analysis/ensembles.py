@@ -26,7 +26,8 @@ from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
 What = Literal["logits", "theta"]
-Which = Literal["live", "mean"]
+#: Live members, mean ones, or the last mean one alone, which is SWA.
+Which = Literal["live", "mean", "last mean"]
 
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
 
@@ -34,14 +35,16 @@ SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier,
 def snapshots(result: Result, what: What = "logits", which: Which = "live") -> np.ndarray:
     """Test logits [K, N, C] or weights [K, P] of a run's minima, and of its end if no minimum was stored there.
 
-    Mean ones are the mean members of its cycles. Raises UserError if it has none of these, or for another `which`.
+    Mean ones are the mean members of its cycles, "last mean" the last of these. Raises UserError if it has none of
+    them, or for another `which`.
     """
     if which not in get_args(Which):
         raise UserError(f"which must be one of {', '.join(get_args(Which))}, not {which!r}")
-    if which == "mean":
+    if which != "live":
         if not result.member_ends:
             raise UserError(f"run {result.id} has no mean members: train it with member_epochs, and a whole cycle")
-        return np.stack([result.arrays(f"member-{k}", what)[what] for k in range(len(result.member_ends))])
+        chosen = range(len(result.member_ends))[-1 if which == "last mean" else 0 :]
+        return np.stack([result.arrays(f"member-{k}", what)[what] for k in chosen])
     epochs = result.minimum_epochs
     stored = [result.arrays(k, what)[what] for k in range(len(epochs))]
     at_end = bool(epochs) and epochs[-1] == result.summary["epochs"]
@@ -60,10 +63,10 @@ def members(
 
 
 def by_members(results: Results) -> list[tuple[Results, Which]]:
-    """The rows whose members are live ones, and those whose role says "mean" (section 10), if there are such."""
+    """The rows whose members are live ones, and those whose role says another kind (section 10), if there are such."""
     parts: dict[Which, list[Row]] = {which: [] for which in get_args(Which)}
     for row in results:
-        parts["mean" if row.role == "mean" else "live"].append(row)
+        parts[row.role if row.role in parts else "live"].append(row)
     return [(results.of(rows), which) for which, rows in parts.items() if rows]
 
 
@@ -141,7 +144,7 @@ def live_and_mean(results: Results, average: Average = "probabilities", last: in
 
     What differs less between the means is SGD's noise. Raises UserError for a run without mean members.
     """
-    live, mean = (table(results, average, last, which) for which in get_args(Which))
+    live, mean = (table(results, average, last, which) for which in ("live", "mean"))
     mean["label"] += ", mean"
     both = pd.concat([live, mean], ignore_index=True)
     order = [name for label in results.labels for name in (label, f"{label}, mean")]

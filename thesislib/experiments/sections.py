@@ -46,6 +46,7 @@ SECTIONS: dict[str, Section] = {}
 Widths = Annotated[list[Positive], Field(min_length=1, strict=False)] | None
 Strengths = Annotated[list[NonNegative], Field(min_length=1, strict=False)] | None
 Rates = Widths
+Labels = Annotated[list[str], Field(min_length=1, strict=False)] | None
 Average = Literal["probabilities", "logits", "votes"]
 
 
@@ -318,11 +319,16 @@ def _equal_budget(scale: Scale, seeds: tuple[int, ...] | None, strengths: Streng
         yield from labelled("FGE", _every_cycle(scale, **cosine, **fge))
     yield from labelled("one cosine", scale.runs(**cosine, cycle=scale.of(5)))
     yield from independent("two of half", scale.runs(**cosine | {"cycles": 2.5}, cycle=scale.of(2.5)), 2)
-    if not any(network.get("member_epochs") for network in scale.networks):
+    if not _has_means(scale):
         yield from labelled("SWA", scale.runs(**runs, swa_from=scale.of(4) + 1))
     yield from independent("independent", scale.runs(**cosine | {"cycles": 1}), 5)
     for s in strengths or scale.many_strengths:
         yield from labelled(f"s = {digits(s)}", _every_cycle(scale, **runs | {"strength": s}))
+
+
+def _has_means(scale: Scale) -> bool:
+    """Whether all runs store the mean of each cycle's last weights."""
+    return any(network.get("member_epochs") for network in scale.networks)
 
 
 def independent(label: str, runs: list[Run], members: int) -> Iterable[Row]:
@@ -421,15 +427,21 @@ def _variants(
 
 
 @section("10_better_ensembles")
-def better(scale: Scale) -> Iterable[Row]:
+def better(scale: Scale, opponents: Labels = None) -> Iterable[Row]:
     """10: the variant that was chosen, on fresh seeds and test images, against all that five cycles buy without hills.
 
-    Every opponent has the scale's learning rate, and is there a second time where section 7.1 chose another one; SWA's
-    also for its relative of several runs (MultiSWA, Wilson and Izmailov 2020). The role says what a member is, as in
-    section 10.1.
+    Or against these `opponents` alone, given by their labels. Every opponent has the scale's learning rate, and is
+    there a second time where section 7.1 chose another one; SWA's also for its relative of several runs (MultiSWA,
+    Wilson and Izmailov 2020). The role says what a member is, as in section 10.1. Where all runs store means SWA is the
+    last mean of `plain means`.
     """
-    for row in _hills_and_opponents(scale, scale.fresh_seeds()):
-        yield replace(row, run=row.run.replace(**scale.better_fields))
+    rows = list(_hills_and_opponents(scale, scale.fresh_seeds()))
+    known = dict.fromkeys(row.label for row in rows if row.label != scale.better)
+    if unknown := [label for label in opponents or () if label not in known]:
+        raise UserError(f"no opponent is {unknown[0]!r}: choose from {', '.join(known)}")
+    for row in rows:
+        if row.label in (scale.better, *(opponents or known)):
+            yield replace(row, run=row.run.replace(**scale.better_fields))
 
 
 def _hills_and_opponents(scale: Scale, seeds: tuple[int, ...]) -> Iterable[Row]:
@@ -440,6 +452,8 @@ def _hills_and_opponents(scale: Scale, seeds: tuple[int, ...]) -> Iterable[Row]:
             yield replace(row, label="plain means")
             yield replace(row, label="plain means, twice the rate", run=row.run.replace(lr=2 * row.run.lr))
             yield replace(row, label="plain snapshots", role="live")
+            if _has_means(scale):
+                yield replace(row, label="SWA", role="last mean")
     opponents = [row for row in _equal_budget(scale, seeds, [AROUND]) if not row.run.strength]
     several = scale.runs(cycles=2.5, seeds=seeds, strength=0, swa_from=scale.of(1.5) + 1)
     for row in [*opponents, *independent("MultiSWA", several, 2)]:

@@ -105,7 +105,7 @@ LABELS = _Labels({
     "width": "width $w$ (larger: narrower)",
     "grad_norm": "CE gradient norm",
     "term_norm": "term gradient norm",
-    "grad_cosine": "cosine to previous step",
+    "grad_cosine": "cosine to last step",
     "train_seconds": "seconds of training an epoch",
     "members": "members",
     "nll": "NLL, not scaled",
@@ -168,18 +168,22 @@ def log_ticks(axis: Axes) -> None:
 
 
 #: Up to such a ratio of its ends a logarithmic axis has these digits at its ticks.
-_SUBS: dict[float, tuple[int, ...]] = {3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 20: (1, 2, 5), 200: (1, 3)}
+_SUBS: dict[float, tuple[int, ...]] = {
+    3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 8: (1, 2, 3, 5, 7), 30: (1, 2, 5), 200: (1, 3)
+}  # fmt: skip
 
-#: Small print below everything else, at the right.
-_NOTE = "note"
+#: Small print below everything else, at the right, and the inches that it takes.
+_NOTE, _NOTE_HIGH = "note", 0.14
 
 
 def note(figure: Figure, *texts: str) -> None:
     """Add to the small print of a figure, at its lower right. What stands there stays, and nothing stands twice."""
     there = next((text for text in figure.texts if text.get_gid() == _NOTE), None)
     if there is None:
+        figure.set_figheight(figure.get_figheight() + _NOTE_HIGH)
         if (layout := figure.get_layout_engine()) is not None:
-            layout.set(rect=(0, 0.055, 1, 0.945))
+            room = _NOTE_HIGH / figure.get_figheight()
+            layout.set(rect=(0, room, 1, 1 - room))
         there = figure.text(0.995, 0, "", ha="right", va="bottom", fontsize=6, color="0.4", gid=_NOTE)
     said = there.get_text().split("; ") if there.get_text() else []
     there.set_text("; ".join(dict.fromkeys([*said, *texts])))

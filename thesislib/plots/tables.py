@@ -25,7 +25,7 @@ SCORES = {
     "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
     "brier_ensemble_scaled": "Brier score", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
     "disagreement": "two disagree", "mutual_information": "mutual information",
-    "equivalent": "deep-ensemble equivalent",
+    "equivalent": "deep-ensemble equivalent, median",
 }  # fmt: skip
 MEANS = {
     "accuracy_mean": "mean of the members", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",

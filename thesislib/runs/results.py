@@ -47,7 +47,7 @@ class Result:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds."""
+        """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds, finished, versions."""
         return self._done.model_dump(exclude={"digests"})
 
     @cached_property
