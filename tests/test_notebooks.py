@@ -48,7 +48,7 @@ def test_notebooks_are_clean(path):
 
 @pytest.mark.parametrize("section", sections.SECTIONS)
 def test_notebooks_start_with_the_sections_defaults(section, capsys):
-    assert notebooks.parameters_of(section).keys() | {"scale"} == notebooks.in_notebook(section).keys()
+    assert notebooks.parameters_of(section).keys() | {"scale"} == notebooks.written_parameters(section).keys()
     assert capsys.readouterr().out == ""
 
 

@@ -163,7 +163,7 @@ class Run(BaseModel):
     @property
     def convolutional(self) -> bool:
         """Whether the network is known to have filters, and a BatchNorm behind each."""
-        return self.model in NETWORK_VERSIONS
+        return self.model in NETWORKS and self.model not in PLAIN
 
     def sources(self) -> dict[str, str]:
         """Short names of the source text of what is one's own, by field. Raises UserError if it is not found."""

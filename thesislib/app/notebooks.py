@@ -61,7 +61,7 @@ def chapter_sections() -> list[prose.Section]:
     return [prose.read(notebooks_folder() / f"{name}.ipynb") for name in sections.SECTIONS if name[0] != "0"]
 
 
-def in_notebook(section: str) -> dict[str, Any]:
+def written_parameters(section: str) -> dict[str, Any]:
     """Names and values in a notebook's parameters cell, as the file has it now; a value that is no plain one as code.
 
     Raises UserError if the file is missing or broken.
@@ -102,7 +102,7 @@ def parameters_of(section: str, given: Iterable[str] = ()) -> dict[str, Any]:
     """
     drawing = {name: field.default for name, field in sections.Drawing.model_fields.items()}
     defaults = {} if section in EXPLORATORY else drawing | sections.parameters(section)
-    own = in_notebook(section)
+    own = written_parameters(section)
     for name, value in own.items():
         code = ast.unparse(value) if isinstance(value, ast.expr) else repr(value)
         if name not in defaults and isinstance(value, ast.expr):

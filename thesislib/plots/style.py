@@ -221,7 +221,7 @@ _FIXED = {
     **dict.fromkeys(("s = 10", "multiple", "strength on cosine", "w = 100"), _COLOURS[1]),
     **dict.fromkeys(("cosine", "cosine snapshots", "w = 0.1"), _COLOURS[2]),
     **dict.fromkeys(("s = 100", "yours", "term as restart", "MultiSWA", "w = 0.01"), _COLOURS[3]),
-    **dict.fromkeys(("FGE", "w = 0.0001"), _COLOURS[4]),
+    **dict.fromkeys(("FGE", "w = 0.0001", "step, term"), _COLOURS[4]),
     **dict.fromkeys(("step", "two of half", "w = 0.03"), _COLOURS[5]), "one cosine": _OLIVE,
     **dict.fromkeys(("s = 0.1", "SWA"), _COLOURS[9]), "s = 3": _PURPLE, "s = 30": _BROWN,
 }  # fmt: skip

@@ -287,6 +287,10 @@ class Results(Sequence[Row]):
             raise UserError(f"no runs are labelled {', '.join(unknown)}: choose from {', '.join(self.labels)}")
         return self.of(row for label in labels for row in self if row.label == label)
 
+    def without(self, *labels: str) -> Results:
+        """The rows that are under none of these labels."""
+        return self.of(row for row in self if row.label not in labels)
+
     def of(self, rows: Iterable[Row]) -> Results:
         """These rows, as of the same scale and section."""
         return Results(rows, self.scale, self.section)
