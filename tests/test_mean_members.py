@@ -158,7 +158,7 @@ def test_what_is_not_there_is_one_line(tiny, run):
     plain = launch.execute(tiny)
     with pytest.raises(UserError, match=r"has no mean members: train it with member_epochs"):
         ensembles.snapshots(plain, which="mean")
-    with pytest.raises(UserError, match="which must be one of live, mean, not 'men'"):
+    with pytest.raises(UserError, match="which must be one of live, mean, last mean, not 'men'"):
         ensembles.snapshots(plain, which="men")
     with pytest.raises(UserError, match="has 2 mean members: a plane takes three"):
         planes.plane(trained({"a": [run.replace(epochs=5)]}), which="mean")
