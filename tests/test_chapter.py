@@ -197,7 +197,7 @@ def test_the_chapter_compiles(engine, drawn, capsys):
         assert ("Abbildung 1" if german else "Figure 1") in read
         assert "What does the distance term do to a run?" in read
         (drawn / "chapter.txt").unlink()
-    assert not save.delete("smoke")[1], "all that was written is deleted again"
+    assert not save.delete(save.figures_folder("smoke"))[1], "all that was written is deleted again"
 
 
 def test_what_is_missing_is_one_line(drawn, capsys, monkeypatch):

@@ -37,7 +37,8 @@ needs_german = pytest.mark.skipif(
 MARKS = {
     "o": "*", "s": "square*", "x": "x", "|": "|", "_": "-", "*": "matplotlib star", "None": None,
     "^": "matplotlib triangle up", "v": "matplotlib triangle down", "D": "matplotlib diamond",
-    "p": "matplotlib pentagon", "P": "matplotlib plus filled", "X": "matplotlib x filled",
+    "<": "matplotlib triangle left", ">": "matplotlib triangle right", "p": "matplotlib pentagon",
+    "P": "matplotlib plus filled", "X": "matplotlib x filled",
     "d": "matplotlib thin diamond", "h": "matplotlib hexagon1",
 }  # fmt: skip
 

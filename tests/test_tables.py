@@ -74,7 +74,7 @@ def test_both_files_are_written_and_deleted_again(folders):
     assert (folder / "mine.tex").read_text() == latex(readable(frame, "mine"))
     with pytest.raises(UserError, match="a table cannot be called numbers"):
         save.table(frame, "numbers", runs)
-    assert sorted(save.delete("smoke")[0]) == ["mine.csv", "mine.tex"]
+    assert sorted(save.delete(save.figures_folder("smoke"))[0]) == ["mine.csv", "mine.tex"]
 
 
 @needs_tex

@@ -304,18 +304,14 @@ def _tensorboard(options: Namespace) -> int:
 
 
 def _clean_figures() -> int:
-    from thesislib.app import report
     from thesislib.plots import save
 
-    deleted = 0
-    for scale in save.scales():
-        for name in (f"{scale}/{report.FOLDER}", scale):
-            gone, left = save.delete(name)
-            deleted += len(gone)
-            if gone or left:
-                rest = f"; not written here, so left: {', '.join(left)}" if left else ""
-                print(f"deleted {len(gone)} files in {save.figures_folder(name)}{rest}")
-    if not deleted:
+    folders = save.written_folders()
+    for folder in folders:
+        gone, left = save.delete(folder)
+        rest = f"; not written here, so left: {', '.join(left)}" if left else ""
+        print(f"deleted {len(gone)} files in {folder}{rest}")
+    if not folders:
         print(f"no figures in {save.figures_folder('')}")
     return 0
 

@@ -42,10 +42,10 @@ def figures_folder(scale: str) -> Path:
     return files.folder("THESIS_FIGURES") / scale
 
 
-def scales() -> list[str]:
-    """Of which scales there are figures, or were."""
-    folder = figures_folder("")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+def written_folders() -> list[Path]:
+    """The scales' folders, and the ones in them, in which there is something that `write` wrote; inner ones first."""
+    inner, outer = (sorted(figures_folder("").glob(pattern)) for pattern in (f"*/*/{WRITTEN}", f"*/{WRITTEN}"))
+    return [path.parent for path in (*inner, *outer)]
 
 
 def make_folder(scale: str) -> Path:
@@ -86,9 +86,8 @@ def written(folder: Path) -> set[str]:
     return set(path.read_text().splitlines()) if path.is_file() else set()
 
 
-def delete(scale: str) -> tuple[list[str], list[str]]:
-    """Delete what `write` wrote for a scale; names of the files that went, and of the others, which stay."""
-    folder = figures_folder(scale)
+def delete(folder: Path) -> tuple[list[str], list[str]]:
+    """Delete what `write` wrote into a folder; names of the files that went, and of the others, which stay."""
     there = sorted(path for path in folder.iterdir() if path.name != WRITTEN) if folder.is_dir() else []
     ours = written(folder)
     # What a killed process left has a dot before its name and a suffix behind.

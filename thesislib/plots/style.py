@@ -192,11 +192,11 @@ def note(figure: Figure, *texts: str) -> None:
 def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
     """Say of how many seeds a figure is, and what shows how they differ, if there are several.
 
-    `table` has columns label, network and seed.
+    `table` has columns label and network. Nothing is said of one without seeds.
     """
-    n = table.groupby(["label", "network"])["seed"].nunique()
-    if n.empty:
+    if table.empty or "seed" not in table:
         return
+    n = table.groupby(["label", "network"])["seed"].nunique()
     logs = any(axis.get_yscale() == "log" for axis in figure.axes)
     spread += " of the logarithm where the axis is logarithmic" if logs and "SD" in spread else ""
     of = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
