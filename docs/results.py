@@ -59,6 +59,9 @@ ABOUT = {
     "anew at each epoch's end.",
 }
 
+#: How the text above that table begins which only scales have whose settings the thesis prints.
+PRINTED = "The settings whose end the thesis prints"
+
 #: The figure of a section that stands for it in docs/RESULTS.md, where it is not the section's own.
 MAIN = {"6_gradients_and_valleys": "6_barriers"}
 
@@ -267,7 +270,6 @@ def chapter(scale: str) -> str:
         rest -= {what for kind, what in section.parts if kind == "figure"}
         lines += [markdown(claims([scale]))] if section.name == "9_claims" else []
         lines += [cost([scale])] if section.name == "8_cost" else []
-        lines += [published(scale)] if section.name == "2-1_width" else []
         lines += [ours([scale]).replace("](docs/", "](../../../docs/")] if section.name == "10_better_ensembles" else []
         if section.bullets:
             here = {name: line for name, line in section.scales.items() if name == scale}
@@ -288,6 +290,8 @@ def _with_something(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _shown(scale: str, section: Section, kind: str, what: str | list[str]) -> str:
     """A part of a notebook as Markdown; empty if it has nothing at this scale."""
+    if kind == "text" and what.startswith(PRINTED):
+        return f"{what}\n\n{found}" if (found := published(scale)) else ""
     if kind == "text":
         return re.sub(r"^## ", "### ", what)
     if kind == "figure":
