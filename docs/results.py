@@ -54,11 +54,13 @@ ABOUT = {
     "fashion": "Fashion-MNIST in place of MNIST, all else alike, section 10 alone. Ten seeds that nothing was chosen "
     "by. The hills are those that were chosen on MNIST. All of it was fixed before a run was looked at.",
     "cifar": "20,000 CIFAR-10 photographs that have gone through JPEG, ResNet-20 in bf16, four cycles of eight epochs. "
-    "One seed so far, which carries no verdict: these are pictures of single runs. A seed of all sections takes eleven "
-    "hours on two cores of the machine that trains them. Accuracies are with BatchNorm statistics that are estimated "
-    "anew at each epoch's end.",
+    "One seed so far, which carries no verdict: these are pictures of single runs. A seed of all sections but 10 takes "
+    "eleven hours on two cores of the machine that trains them. Accuracies are with BatchNorm statistics that are "
+    "estimated anew at each epoch's end.",
 }
 
+#: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
+EQUIVALENT = "The deep-ensemble equivalent"
 #: How the text above that table begins which only scales have whose settings the thesis prints.
 PRINTED = "The settings whose end the thesis prints"
 
@@ -140,7 +142,10 @@ def table(scale: str, section: str, what: str | list[str]) -> str:
 def claims(chosen: list[str]) -> pd.DataFrame:
     """One line a claim, with its verdict at each of these scales."""
     outcomes = {s: verdicts.summary(_csv(s, "9_claims")).set_index("claim")["verdict"] for s in chosen}
-    rows = [{"": c, "claim of the thesis": says} | {s: o[c] for s, o in outcomes.items()} for c, says in CLAIMS.items()]
+    rows = [
+        {"": c, "claim of the thesis": says} | {s: o.get(c, "") for s, o in outcomes.items()}
+        for c, says in CLAIMS.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -290,6 +295,8 @@ def _with_something(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _shown(scale: str, section: Section, kind: str, what: str | list[str]) -> str:
     """A part of a notebook as Markdown; empty if it has nothing at this scale."""
+    if kind == "text" and what.startswith(EQUIVALENT) and "equivalent" not in _csv(scale, "7_ensembles_scores"):
+        return ""
     if kind == "text" and what.startswith(PRINTED):
         return f"{what}\n\n{found}" if (found := published(scale)) else ""
     if kind == "text":
@@ -304,7 +311,7 @@ INTRODUCTION = """# Results
 
 Every section of the chapter: its question, one figure, the numbers, and how they are read.
 Figures are those of the full MNIST. All others stand in the chapters of the scales:
-[mnist](../figures/reference/mnist/README.md), [laptop](../figures/reference/laptop/README.md), section 10 also of
+[mnist](../figures/reference/mnist/README.md), [laptop](../figures/reference/laptop/README.md); section 10 also of
 [fashion](../figures/reference/fashion/README.md), the first sections also of
 [cifar](../figures/reference/cifar/README.md).
 

@@ -159,7 +159,8 @@ def test_the_claim_holds_if_every_opponent_loses(nll, accuracy, says):
 def test_some_opponents_alone():
     """Where all runs store means, SWA is the last of them: the same run, and one member."""
     rows = sections.rows("10_better_ensembles", "cifar", 1, opponents=["SWA", "plain means"])
-    assert {row.label: row.role for row in rows} == {"s = 1": "mean", "plain means": "mean", "SWA": "last mean"}
+    roles = {"s = 1": "mean", "plain means": "mean", "plain snapshots": "live", "SWA": "last mean"}
+    assert {row.label: row.role for row in rows} == roles, "plain snapshots are what shifts are measured by"
     runs = {row.label: row.run for row in rows}
     assert runs["SWA"] == runs["plain means"]
     assert better.opponents("cifar") > {"SWA", "plain means", "plain snapshots", "MultiSWA"}
@@ -176,6 +177,10 @@ def test_the_last_mean_is_a_member_alone(trained, monkeypatch):
     rows = Results([replace(row, label="SWA", role="last mean") for row in means], "smoke", "10_better_ensembles")
     table = better.table(rows)
     assert table["members"].tolist() == [1]
+    between = better.barriers_between(rows.of([*rows, *trained.only("plain snapshots")]), 100)
+    assert between["label"].tolist() == ["plain snapshots"], "one member has no barrier"
+    with pytest.raises(UserError, match="^no ensemble has two members"):
+        better.barriers_between(rows, 100)
     assert table["accuracy_ensemble"].item() == pytest.approx(
         (last[0].argmax(-1) == ensembles.labels_of(result)).mean()
     )

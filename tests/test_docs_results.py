@@ -4,8 +4,10 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from thesislib.runs.results import bounded
 
@@ -81,7 +83,7 @@ def test_numbers_are_shown_with_the_digits_that_they_have(docs, values, shown):
 def test_an_ensemble_better_than_all_independent_networks_reads_so():
     assert bounded(pd.Series([5.0, 5.0])) == bounded(pd.Series([5.0])) == "≥ 5"
     assert bounded(pd.Series([1.0, 1.0, 3.9])) == "≤ 1", "two are no better than one network; a mean would be 2"
-    assert bounded(pd.Series([2.3, 2.3])) == "2.3"
+    assert bounded(pd.Series([4.97, 2.3, 5.0, 5.0])) == "4.97"
     assert bounded(pd.Series([float("nan")])) == ""
 
 
@@ -89,3 +91,11 @@ def test_a_heading_without_anything_below_it_is_left_out(docs):
     first, empty = [("text", "first"), ("figure", "")], [("text", "### Three"), ("text", "this"), ("figure", "")]
     shown = [*first, ("text", "### Two"), ("text", "that"), ("table", ""), ("figure", "![x](x.png)"), *empty]
     assert docs._with_something(shown) == shown[:6]
+
+
+def test_no_picture_is_cut_off():
+    """At the left and at the right there is a rim of white: a label that is too long would cross it."""
+    pictures = [path for path in sorted((ROOT / "figures" / "reference").glob("*/*.png")) if path.stem[-4:-2] != "-0"]
+    assert len(pictures) > 90
+    cut = [str(path) for path in pictures if np.asarray(Image.open(path).convert("L"))[:, [0, -1]].min() < 255]
+    assert not cut

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -223,6 +224,96 @@ def test_the_legend_says_whose_curve_is_in_no_panel(results):
             figure = curves.curves(results, ["accuracy", "d_0"])
         _, label = (text.get_text() for text in figure.legends[0].get_texts())
         assert label.startswith("s = 1") and label.endswith("(not in sight)") is not seen
+
+
+def small_print(figure):
+    """What stands at the lower right."""
+    return [text.get_text() for text in figure.texts if text.get_gid() == "note"]
+
+
+def test_small_print_says_n_and_what_a_band_is(results, tiny):
+    assert small_print(curves.curves(results, ["accuracy"])) == ["n = 2; bands: ± 1 SD"]
+    assert small_print(curves.curves(results)) == ["n = 2; bands: ± 1 SD, on log axes of the log"]
+    assert small_print(curves.lengths(results, ["accuracy"], cycle=2)) == ["n = 2; bars: ± 1 SD"]
+    few = results.of([row for row in results if (row.label, row.seed) != ("s = 1", 1)])
+    assert small_print(curves.curves(few, ["accuracy"])) == ["n = 1 to 2; bands: ± 1 SD"]
+    one = results.of([row for row in results if row.seed == 0])
+    assert small_print(curves.curves(one)) == ["n = 1"], "a single seed has no band"
+
+
+@pytest.mark.parametrize("width", style.WIDTHS)
+def test_small_print_fits_below_all_else(results, width):
+    figure = curves.curves(results)
+    style.note(figure, "CIFAR-10 (JPEG)")
+    style.note(figure, "CIFAR-10 (JPEG)")
+    assert small_print(figure) == ["n = 2; bands: ± 1 SD, on log axes of the log; CIFAR-10 (JPEG)"], "said once"
+    height = figure.get_figheight()
+    with style.styled(), style.laid_out(figure, style.WIDTHS[width]):
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        (text,) = figure.texts
+        box, legend = text.get_window_extent(renderer), figure.legends[0].get_window_extent(renderer)
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+        assert box.y1 <= legend.y0 + 1
+    assert figure.get_figheight() == height
+
+
+def test_logarithmic_axes_have_numbers_that_are_read_at_once():
+    """Over a decade or two 20, 50, 100; where there are many, or far from 1, powers of ten."""
+    for ends, expected in (
+        ((15, 140), {"20", "50", "100"}),
+        ((620, 1032), {"700", "800", "900", "1000"}),
+        ((0.5, 2000), {"1", "10", "100", "1000"}),
+        ((1e-6, 1e-2), {r"$\mathdefault{10^{-6}}$", r"$\mathdefault{10^{-4}}$", r"$\mathdefault{10^{-2}}$"}),
+    ):
+        with style.styled():
+            figure, axes = style.grid(1, 1, 2.5)
+            axes[0, 0].plot([0, 1], ends)
+            axes[0, 0].set(yscale="log", ylim=ends)
+            style.log_ticks(axes[0, 0])
+            figure.draw_without_rendering()
+        low, high = ends
+        axis = axes[0, 0].yaxis
+        shown = {
+            label.get_text()
+            for place, label in zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
+            if low <= place <= high
+        }
+        assert expected <= shown and "" not in shown
+        assert not any(label.get_text() for label in axis.get_ticklabels(minor=True))
+        plt.close(figure)
+
+
+def test_error_bars_on_a_logarithmic_axis_are_of_the_logarithm():
+    """1 and 100: their mean is 10, one deviation of the logarithm is 26 times as much or as little."""
+    with style.styled():
+        _, axes = style.grid(1, 2, 2.0)
+        axes[0, 0].set_yscale("log")
+        values = pd.Series([1.0, 100.0], index=[3, 3])
+        log, plain = (style.error_bars(axis, values) for axis in axes.flat)
+    assert log.get_ydata().item() == pytest.approx(10)
+    assert plain.get_ydata().item() == pytest.approx(50.5)
+    factor = np.exp(np.std(np.log([1, 100]), ddof=1))
+    (bars,) = axes[0, 0].containers[0].lines[2]
+    assert bars.get_segments()[0][:, 1] == pytest.approx([10 / factor, 10 * factor])
+
+
+def test_dotted_lines_are_where_hills_appear(tiny):
+    """Not at minima that a run without a term records, nor at the end, where nothing follows."""
+    runs = {
+        "no term": [tiny.replace(strength=0, minima_every=1, epochs=4)],
+        "term": [tiny.replace(minima_every=2, epochs=4)],
+    }
+    both = trained(runs)
+    for results, expected in ((both, {2}), (both.only("no term"), {1, 2, 3})):
+        (axis,) = curves.curves(results, ["accuracy"]).axes
+        dotted = {line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"}
+        assert dotted == expected
+
+
+def test_a_table_without_rows_is_a_mistake(results):
+    with pytest.raises(UserError, match="^there is nothing to draw: the table has no rows"):
+        curves.against(results.final.iloc[:0], "epoch", ["accuracy"])
 
 
 def test_error_bars_have_caps(results):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import trained
+from conftest import TINY, trained
 
 from thesislib.experiments.sections import independent
 from thesislib.plots import tables
@@ -127,3 +127,12 @@ def test_runs_of_ones_own_are_named_by_what_differs(tiny):
     assert Results(runs[:2]).labels == ["run"]
     assert Results({"mine": runs}).labels == ["mine"]
     assert Results(runs).scale == "own"
+
+
+def test_rows_are_chosen_by_their_columns_and_labels():
+    runs = Results({"a": [TINY, TINY.replace(seed=1)], "b": [TINY.replace(strength=3)]})
+    assert [row.label for row in runs.where(seed=[1])] == ["a"]
+    assert [row.label for row in runs.without("a")] == ["b"]
+    assert len(runs.without("c")) == 3
+    with pytest.raises(UserError, match="^rows have no column lr: choose from section, label, role"):
+        runs.where(lr=0.1)

@@ -172,7 +172,7 @@ def test_seeds_can_be_chosen():
     assert chosen == {"default": [0, 1, 2, 3, 4], "two": [0, 1], "these": [3, 7]}
     assert ids(sections.rows("1_baseline", "laptop", 3)) == ids(sections.rows("1_baseline", "laptop"))
     assert sections.check("2-1_width", {"seeds": 10, "smoothing": 3}) == {"seeds": 10}
-    for wrong in (0, -1, [], [-3], "5", 2.0, True):
+    for wrong in (0, -1, [], [-3], "5", 2.0, True, 901, [1000]):
         with pytest.raises(UserError, match="^seeds: write how many"):
             sections.rows("1_baseline", "laptop", wrong)
 

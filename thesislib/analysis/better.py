@@ -23,7 +23,8 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.growth import growth as growth_of
-from thesislib.runs.results import Result, Results, spreads
+from thesislib.runs.results import Result, Results, Row, spreads
+from thesislib.system.errors import UserError
 
 #: How the labels of runs without a hill begin.
 _REFERENCE = "no term"
@@ -85,13 +86,25 @@ def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
 
 
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
-    """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's)."""
+    """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's).
+
+    Ensembles of one member have no rows. Raises UserError if all are such.
+    """
     from thesislib.analysis import barriers  # here: it needs torch, which takes a second
 
+    several = [row for row in results if _has_several(row)]
+    if not several:
+        raise UserError("no ensemble has two members to look between")
     return of_members(
-        results,
+        results.of(several),
         lambda some, which: barriers.barriers(some, barriers.lines(some, images, which=which, last=MEMBERS)),
     )
+
+
+def _has_several(row: Row) -> bool:
+    """Whether the row's ensemble has more than one member."""
+    of_run = {"mean": len(row.run.member_ends), "last mean": 1}
+    return row.member is not None or of_run.get(row.role, len(row.run.minimum_epochs)) > 1
 
 
 def chosen(tried: pd.DataFrame) -> str:
@@ -141,8 +154,8 @@ def opponents(scale: str) -> set[str]:
 def verdict(compared: pd.DataFrame, among: Set[str] = frozenset()) -> Verdict:
     """Claims N1 and N2, from `against_hills`: the chosen variant has a lower scaled NLL than every opponent.
 
-    "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided"; so, too, as long as one
-    `among` the opponents was not compared.
+    "holds" if every one loses, "does not hold" if one wins or is equivalent, else "undecided". It cannot hold as long
+    as one `among` the opponents was not compared.
     """
     found = compared[compared["score"] == SCORE]
     if set(found["verdict"]) & {"wins", "equivalent"}:

@@ -59,9 +59,12 @@ class Evaluator:
         """Logits [V, N, C] at theta [P] of V versions of the test images, each uint8 [N, C, H, W]."""
         self._go(theta)
         found, usual = [], self.test.images
-        for self.test.images in versions:
-            found.append(self._logits(self.test, len(self.test)).cpu().numpy())
-        self.test.images = usual
+        try:
+            for version in versions:
+                self.test.images = version
+                found.append(self._logits(self.test, len(self.test)).cpu().numpy())
+        finally:
+            self.test.images = usual
         return np.stack(found)
 
     def _go(self, theta: Tensor | np.ndarray) -> None:

@@ -21,6 +21,7 @@ from thesislib.plots import save
 from thesislib.runs import launch, listing, progress, store
 from thesislib.runs.growth import growth, says
 from thesislib.runs.results import Result, Results, Row
+from thesislib.system import files
 from thesislib.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -344,6 +345,7 @@ class Explorer:
     def save(self) -> None:
         """Save the figure of what is shown with all its companions (`tl.save`)."""
         name = self.name.value.strip()
+        files.check_name("figure", name)
         self._choose()
         if launch.missing(row.run for row in self._rows):
             raise UserError("not all of it is trained yet: press Train first")
@@ -360,7 +362,7 @@ class Explorer:
             f"import thesislib as tl\n\nsettings = {{\n{lines}}}\n"
             f"runs = tl.train(settings, scale={self.scale!r}, seeds={seeds})\n"
             f"figure = tl.plot.curves(runs, smoothing={self.smoothing})\n"
-            f"tl.save(figure, {self.name.value!r}, runs)\n"
+            f"tl.save(figure, {self.name.value.strip()!r}, runs)\n"
         )
 
 

@@ -32,7 +32,8 @@ _ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the 
 % Claims: \Claim, its number, then Verdict; or the letter of a statement (A is the first), then
 %   Effect, Low, High (the 95 % interval), Unit, N (seeds), Verdict.
 % Tables with a row a seed: the table's name, the setting, the column, as in \OneBaselineNoTermAccuracy, which is the
-%   mean over seeds; with Std behind it the standard deviation; with N instead of a column the number of runs.
+%   mean over seeds (of equivalents the median); with Std behind it the standard deviation; with N instead of a column
+%   the number of runs.
 % Macros have names of letters only: a digit is spelled out, a decimal point is Point, a minus Minus, and each word
 %   begins with a capital, so that "s = 0.1" is SZeroPointOne. Where there are several networks, theirs stands behind
 %   the claim's number or the setting.

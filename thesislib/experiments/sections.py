@@ -430,17 +430,17 @@ def _variants(
 def better(scale: Scale, opponents: Labels = None) -> Iterable[Row]:
     """10: the variant that was chosen, on fresh seeds and test images, against all that five cycles buy without hills.
 
-    Or against these `opponents` alone, given by their labels. Every opponent has the scale's learning rate, and is
-    there a second time where section 7.1 chose another one; SWA's also for its relative of several runs (MultiSWA,
-    Wilson and Izmailov 2020). The role says what a member is, as in section 10.1. Where all runs store means SWA is the
-    last mean of `plain means`.
+    Or against these `opponents` alone, given by their labels, and plain snapshots, which shifts are measured by. Every
+    opponent has the scale's learning rate, and is there a second time where section 7.1 chose another one; SWA's also
+    for its relative of several runs (MultiSWA, Wilson and Izmailov 2020). The role says what a member is, as in section
+    10.1. Where all runs store means SWA is the last mean of `plain means`.
     """
     rows = list(_hills_and_opponents(scale, scale.fresh_seeds()))
     known = dict.fromkeys(row.label for row in rows if row.label != scale.better)
     if unknown := [label for label in opponents or () if label not in known]:
         raise UserError(f"no opponent is {unknown[0]!r}: choose from {', '.join(known)}")
     for row in rows:
-        if row.label in (scale.better, *(opponents or known)):
+        if row.label in (scale.better, "plain snapshots", *(opponents or known)):
             yield replace(row, run=row.run.replace(**scale.better_fields))
 
 

@@ -168,7 +168,12 @@ def _with_growth(results: Results) -> dict[str, str]:
 
 
 def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
-    """A figure with one row of panels a network and one column of them a column, and the styles of the labels."""
+    """A figure with one row of panels a network and one column of them a column, and the styles of the labels.
+
+    Raises UserError for a table without rows.
+    """
+    if table.empty:
+        raise UserError("there is nothing to draw: the table has no rows")
     figure, _ = grid(table["network"].nunique(), len(columns), height)
     return figure, line_styles(list(table["label"].unique()))
 
@@ -248,8 +253,8 @@ def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:
 
 
 def _mark_minima(axis: Axes, results: Results) -> None:
-    hills = [row for row in results if row.run.strength] or results
-    for epoch in sorted({epoch for row in hills for epoch in row.run.minimum_epochs}):
+    runs = [row.run for row in results if row.run.strength] or [row.run for row in results]
+    for epoch in sorted({epoch for run in runs for epoch in run.minimum_epochs if epoch < run.epochs}):
         axis.axvline(epoch, color="0.6", linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xlim(0, 1.02 * max(row.run.epochs for row in results))
 

@@ -23,6 +23,7 @@ from thesislib.plots.style import (
     legend_below,
     line_styles,
     log_ticks,
+    note,
     note_seeds,
     styled,
 )
@@ -55,7 +56,8 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
         for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
             term = rows[rows["strength"] > 0].set_index(x)[name]
             error_bars(axis, term, fmt=f"{marker}-", color=colour, label=network if several else "term")
-            base = rows[rows["strength"] == 0][name].mean()
+            base = rows[rows["strength"] == 0][name]
+            base = np.exp(np.log(base).mean()) if axis.get_yscale() == "log" else base.mean()
             label, colour = (f"{network}, no term", colour) if several else ("no term", "0.35")
             axis.axhline(base, color=colour, linestyle=dashes, label=label, linewidth=1)
         log_ticks(axis)
@@ -227,7 +229,8 @@ def cost(results: Results, height: float = 2.5) -> Figure:
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], f"{marker}-", color=colour, label=name)
     measured.set(xlabel="minima", ylabel="seconds an epoch")
     measured.set_ylim(bottom=0)
-    note_seeds(figure, history, "left: medians of epochs, bands: their middle half")
+    note_seeds(figure, history)
+    note(figure, "left: medians of epochs, bands: their middle half")
     legend_below(figure, own, measured)
     return figure
 

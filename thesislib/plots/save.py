@@ -136,6 +136,8 @@ def save(
     width = width or os.environ.get(WIDTH) or None
     inches, suffix, length = width_of(width or "text")
     language = language_of(language)
+    if copies := sorted({variant(row.run.data) for row in runs} - {""}):
+        note(figure, *copies)
     with laid_out(figure, figure.get_figwidth() if width is None else inches), written_in(figure, language):
         _save(figure, f"{name}{suffix}", length, runs)
 
@@ -143,12 +145,10 @@ def save(
 def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
-    if of := sorted({variant(row.run.data) for row in runs} - {""}):
-        note(figure, *of)
-    figure.draw_without_rendering()  # how wide ticks' texts are is known once the panels are: lay it out twice
+    figure.draw_without_rendering()
     drawn = {"png": io.BytesIO(), "pdf": io.BytesIO()}
-    figure.savefig(drawn["png"], format="png")
     with ticks_kept(figure):
+        figure.savefig(drawn["png"], format="png")
         figure.savefig(drawn["pdf"], format="pdf", metadata={"CreationDate": None})
         code, images = pgf_code(figure, name, length)
     for kind, content in drawn.items():

@@ -15,8 +15,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
 from thesislib import datasets
@@ -160,9 +162,8 @@ def log_ticks(axis: Axes) -> None:
             continue
         low, high = sorted(side.get_view_interval())
         span = high / low
-        subs = next((subs for most, subs in _SUBS.items() if span <= most), (1,))
-        side.set_major_locator(LogLocator(subs=subs))
         if low >= 1e-3 and high <= 2e4:
+            side.set_major_locator(LogLocator(subs=next((subs for most, subs in _SUBS.items() if span <= most), (1,))))
             side.set_major_formatter(StrMethodFormatter("{x:g}"))
         side.set_minor_formatter(NullFormatter())
 
@@ -172,21 +173,41 @@ _SUBS: dict[float, tuple[int, ...]] = {
     3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 8: (1, 2, 3, 5, 7), 30: (1, 2, 5), 200: (1, 3)
 }  # fmt: skip
 
-#: Small print below everything else, at the right, and the inches that it takes.
-_NOTE, _NOTE_HIGH = "note", 0.14
+#: Small print below everything else, at the right, the inches that it takes, and its size in points.
+_NOTE, _NOTE_HIGH, _NOTE_SIZE = "note", 0.14, 6
 
 
 def note(figure: Figure, *texts: str) -> None:
     """Add to the small print of a figure, at its lower right. What stands there stays, and nothing stands twice."""
-    there = next((text for text in figure.texts if text.get_gid() == _NOTE), None)
+    there = _note(figure)
     if there is None:
         figure.set_figheight(figure.get_figheight() + _NOTE_HIGH)
-        if (layout := figure.get_layout_engine()) is not None:
-            room = _NOTE_HIGH / figure.get_figheight()
-            layout.set(rect=(0, room, 1, 1 - room))
-        there = figure.text(0.995, 0, "", ha="right", va="bottom", fontsize=6, color="0.4", gid=_NOTE)
+        there = figure.text(0.995, 0, "", ha="right", va="bottom", color="0.4", gid=_NOTE)
     said = there.get_text().split("; ") if there.get_text() else []
     there.set_text("; ".join(dict.fromkeys([*said, *texts])))
+    _make_room(figure)
+
+
+def _note(figure: Figure) -> Text | None:
+    return next((text for text in figure.texts if text.get_gid() == _NOTE), None)
+
+
+def _make_room(figure: Figure) -> None:
+    """Leave a line below panels and legend for the small print, if there is any; it is smaller where it would not fit.
+
+    Whoever changes the figure's size or its legend calls this.
+    """
+    if (text := _note(figure)) is None:
+        return
+    a_letter = 0.51  # of the size, on average
+    text.set_fontsize(min(_NOTE_SIZE, 72 * 0.98 * figure.get_figwidth() / (a_letter * len(text.get_text()))))
+    room = _NOTE_HIGH / figure.get_figheight()
+    above = (0, room, 1, 1 - room)
+    if isinstance(layout := figure.get_layout_engine(), ConstrainedLayoutEngine):
+        layout.set(rect=above)
+    for legend in figure.legends:
+        if legend._outside_loc:
+            legend.set_bbox_to_anchor(above, figure.transFigure)
 
 
 def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
@@ -198,7 +219,7 @@ def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
         return
     n = table.groupby(["label", "network"])["seed"].nunique()
     logs = any(axis.get_yscale() == "log" for axis in figure.axes)
-    spread += " of the logarithm where the axis is logarithmic" if logs and "SD" in spread else ""
+    spread += ", on log axes of the log" if logs and "SD" in spread else ""
     of = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
     note(figure, f"n = {of}", *([spread] if spread and n.max() > 1 else []))
 
@@ -273,6 +294,7 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     entries = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     legend = _legend(figure, list(entries), list(entries.values()))
     figure.set_figheight(figure.get_figheight() + max(0.0, _legend_height(legend) - 2 * _LEGEND_ROW))
+    _make_room(figure)
 
 
 def _legend(figure: Figure, labels: list[str], handles: list[Any]) -> Legend:
@@ -332,6 +354,7 @@ def ticks_kept(figure: Figure) -> Iterator[None]:
 
 
 def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
+    back.callback(_make_room, figure)  # last of all
     back.callback(figure.set_size_inches, *figure.get_size_inches())
     legends = [legend for legend in figure.legends if legend._outside_loc]
     height = figure.get_figheight() - sum(_legend_height(legend) for legend in legends)
@@ -350,6 +373,7 @@ def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
         rows = sum(len(axis.get_yticks()) for axis in long)
         height = min(_COLUMN_HIGHEST, max(height, _NAMED_ROW * rows + 0.5 * len(long)))
     figure.set_figheight(height + sum(map(_legend_height, figure.legends)))
+    _make_room(figure)
 
 
 def _legend_height(legend: Legend) -> float:

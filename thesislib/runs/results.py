@@ -168,13 +168,13 @@ def spread(values: pd.Series) -> str:
 def bounded(values: pd.Series) -> str:
     """The median of numbers of networks: a whole one is a bound, 1 the lower, any other the upper (`equivalents`).
 
-    A mean would take bounds for numbers.
+    A mean would take bounds for numbers. Of an even count it is the lower one of the two in the middle.
     """
     numbers = values.dropna()
     if numbers.empty:
         return ""
-    median = numbers.quantile(interpolation="nearest")
-    return f"{median:.2g}" if median % 1 else f"{'≤' if median == 1 else '≥'} {median:g}"
+    median = numbers.quantile(interpolation="lower")
+    return f"{median:.2f}" if median % 1 else f"{'≤' if median == 1 else '≥'} {median:g}"
 
 
 def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) -> pd.DataFrame:
