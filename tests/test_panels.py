@@ -255,6 +255,7 @@ def test_small_print_fits_below_all_else(results, width):
         box, legend = text.get_window_extent(renderer), figure.legends[0].get_window_extent(renderer)
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
         assert box.y1 <= legend.y0 + 1
+        assert all(legend.y1 <= axis.get_tightbbox(renderer).y0 + 1 for axis in figure.axes), "nor on a panel"
     assert figure.get_figheight() == height
 
 

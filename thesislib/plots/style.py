@@ -34,8 +34,8 @@ WIDTH = "THESIS_WIDTH"
 _NARROW, _COLUMN_HIGHEST = 2.05, 8.5
 #: Inches that a row takes whose name stands above it, and the size of that name in points.
 _NAMED_ROW, _NAMED_SIZE = 0.18, 6.5
-#: Inches that a row of a legend takes.
-_LEGEND_ROW = 0.17
+#: Inches that a row of a legend takes, and what is around all of them.
+_LEGEND_ROW, _LEGEND_RIM = 0.17, 0.1
 #: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
 NARROWEST = 345
 #: No figure is higher, in inches: with its caption it fits a page.
@@ -202,12 +202,13 @@ def _make_room(figure: Figure) -> None:
     a_letter = 0.51  # of the size, on average
     text.set_fontsize(min(_NOTE_SIZE, 72 * 0.98 * figure.get_figwidth() / (a_letter * len(text.get_text()))))
     room = _NOTE_HIGH / figure.get_figheight()
-    above = (0, room, 1, 1 - room)
+    legends = [legend for legend in figure.legends if legend._outside_loc == "lower"]
+    for legend in legends:
+        legend.set_bbox_to_anchor((0, room, 1, 1 - room), figure.transFigure)
+    # The layout leaves room for legends outside of panels, but not for those that are anchored.
+    below = room + sum(_legend_height(legend) + _LEGEND_RIM for legend in legends) / figure.get_figheight()
     if isinstance(layout := figure.get_layout_engine(), ConstrainedLayoutEngine):
-        layout.set(rect=above)
-    for legend in figure.legends:
-        if legend._outside_loc:
-            legend.set_bbox_to_anchor(above, figure.transFigure)
+        layout.set(rect=(0, below, 1, 1 - below))
 
 
 def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
