@@ -209,18 +209,24 @@ def ticks_along_y(figure):
 
 
 @pytest.mark.parametrize("height", [1.32, 1.54])
-def test_the_ticks_are_the_pngs_where_two_layouts_would_differ(height, results, folders):
+def test_the_ticks_are_the_pngs_where_two_layouts_would_differ(height, results, folders, monkeypatch):
     """At these heights a layout for LaTeX alone has fewer ticks than the picture; matplotlib's own come back."""
     with style.styled():
         figure, axes = style.grid(3, 2, height)
         for k, axis in enumerate(axes.flat):
             axis.plot([0, 80], [0, 10 ** (k % 3 + 2) * (1.3 + k)])
             axis.set(xlabel="epoch", ylabel="squared distance", title="one")
-        figure.savefig(io.BytesIO(), format="png")
-        drawn, locators = ticks_along_y(figure), [axis.yaxis.get_major_locator() for axis in figure.axes]
+    locators, savefig, drawn = [axis.yaxis.get_major_locator() for axis in figure.axes], figure.savefig, []
+
+    def noted(*arguments, **options):
+        savefig(*arguments, **options)
+        drawn.append(ticks_along_y(figure))
+
+    monkeypatch.setattr(figure, "savefig", noted)
     save.save(figure, "ticks", results)
+    assert len(drawn) == 2 and drawn[0] == drawn[1], "of .png and .pdf"
     code = (save.figures_folder("smoke") / "ticks.pgf").read_text()
-    assert [len(places.split(",")) for places in re.findall(r"(?<!minor )\bytick=\{(.*?)\}", code)] == drawn
+    assert [len(places.split(",")) for places in re.findall(r"(?<!minor )\bytick=\{(.*?)\}", code)] == drawn[0]
     assert [axis.yaxis.get_major_locator() for axis in figure.axes] == locators
     plt.close(figure)
 
