@@ -40,6 +40,27 @@ def test_figures_need_no_more_than_an_archived_run(tiny, finished, tmp_path, els
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
 
 
+def final_weights(some):
+    return {"norm": float(np.linalg.norm(some[0].arrays("final", "theta")["theta"]))}
+
+
+def test_an_archived_run_is_left_out_where_its_weights_were_needed(tiny, finished, tmp_path, elsewhere):
+    """The one whose number was packed has it, as has the one that is here; the third has none, and alone it is said."""
+    runs = [finished.run, tiny.replace(seed=1), tiny.replace(seed=2)]
+    (whole,) = results.Results(runs[:1]).map(final_weights, "norm", 1)["norm"]
+    launch.execute(runs[1])
+    archive.pack(runs[:2], tmp_path / "runs.zip")
+    elsewhere()
+    archive.unpack(tmp_path / "runs.zip")
+    launch.execute(runs[2])
+    found = results.Results(runs).map(final_weights, "norm", 1, leave_out=True)
+    assert list(found["seed"]) == [finished.run.seed, 2]
+    assert found["norm"].iloc[0] == whole
+    for some, leave_out in ((runs, False), (runs[1:2], True)):
+        with pytest.raises(results.WithoutWeights):
+            results.Results(some).map(final_weights, "norm", 1, leave_out=leave_out)
+
+
 def test_the_same_runs_are_the_same_file(tiny, finished, tmp_path):
     for name in "ab":
         archive.pack([tiny], tmp_path / name)

@@ -37,15 +37,20 @@ SMOOTHED = 20
 
 
 def lines(
-    results: Results, images: int | None = None, points: int = 11, which: Which = "live", last: int | None = None
+    results: Results,
+    images: int | None = None,
+    points: int = 11,
+    which: Which = "live",
+    last: int | None = None,
+    leave_out: bool = False,
 ) -> pd.DataFrame:
     """Loss and accuracy on the straight lines between consecutive members of every ensemble (see `ensembles`).
 
     Of a run between its `last` snapshots (None: all). One row a point: label, network, seed, pair, t, and the fields of
-    evaluator.Point.
+    evaluator.Point. `leave_out` archived runs of which this was not computed (`Results.map`).
     """
     how = keyed(which) | ({} if last is None else {"last": last})
-    return _map(results, _lines, "lines", version=2, images=images, points=points, **how)
+    return _map(results, _lines, "lines", version=2, images=images, leave_out=leave_out, points=points, **how)
 
 
 def _lines(run: Run, thetas: Tensor, images: int | None, points: int) -> pd.DataFrame:
@@ -110,6 +115,7 @@ def _map(
     name: str,
     version: int,
     images: int | None,
+    leave_out: bool = False,
     **parameters: object,
 ) -> pd.DataFrame:
     """`measure(run, thetas, images, **parameters)` of every ensemble's members [K, P], as rows behind its label.
@@ -117,7 +123,7 @@ def _map(
     Ensembles of which less than two members are left have no rows. Raises UserError if all are such.
     """
     images = images_of(results, images)
-    found = results.map(partial(_of_members, measure), name, version, images=images, **parameters)
+    found = results.map(partial(_of_members, measure), name, version, leave_out, images=images, **parameters)
     if found.empty:
         raise UserError("no run has two minima to look between")
     return found

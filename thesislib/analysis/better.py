@@ -88,7 +88,8 @@ def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's).
 
-    Ensembles of one member have no rows. Raises UserError if all are such.
+    Ensembles of one member have no rows, nor have archived runs of which this was not computed. Raises UserError if
+    all are such.
     """
     from thesislib.analysis import barriers  # here: it needs torch, which takes a second
 
@@ -97,7 +98,9 @@ def barriers_between(results: Results, images: int | None = None) -> pd.DataFram
         raise UserError("no ensemble has two members to look between")
     return of_members(
         results.of(several),
-        lambda some, which: barriers.barriers(some, barriers.lines(some, images, which=which, last=MEMBERS)),
+        lambda some, which: barriers.barriers(
+            some, barriers.lines(some, images, which=which, last=MEMBERS, leave_out=True)
+        ),
     )
 
 

@@ -72,10 +72,11 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
 
     One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity,
     accuracy_ensemble, nll_ensemble_scaled. Members are what the rows' roles say (`better.table`). The NLL is after
-    temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on.
+    temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on. Archived
+    runs of which this was not computed have no rows.
     """
     return better.of_members(
-        results, lambda some, which: some.map(_shifted, "shift", version=1, average=average, which=which)
+        results, lambda some, which: some.map(_shifted, "shift", 1, leave_out=True, average=average, which=which)
     )
 
 

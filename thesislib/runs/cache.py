@@ -46,6 +46,11 @@ def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **pa
     return computed
 
 
+def is_there(name: str, runs: Sequence[Any], **parameters: Any) -> bool:
+    """Whether `arrays` of these would come from disk."""
+    return _path(name, runs, parameters).is_file()
+
+
 def _path(name: str, runs: Sequence[Any], parameters: dict[str, Any]) -> Path:
     key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]

@@ -346,18 +346,36 @@ class Results(Sequence[Row]):
         runs = {row.id: row.run for row in self}
         return self.final["id"].map(lambda name: growth(runs[name]) if runs[name].strength else np.nan)
 
-    def map(self, function: Callable[..., cache.Computed], name: str, version: int, **parameters: Any) -> pd.DataFrame:
+    def map(
+        self,
+        function: Callable[..., cache.Computed],
+        name: str,
+        version: int,
+        leave_out: bool = False,
+        **parameters: Any,
+    ) -> pd.DataFrame:
         """`function(results, **parameters)` of each of the `ensembles`, as rows behind `keys` and seed.
 
         The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length; an
         empty one has no rows. It is kept beside the runs (`cache`) under `name`, and computed again for other
         parameters or another `version`: raise that when the function changes. What takes long is shared out among
         processes, which must be able to import the function.
+
+        Where a function needs weights, archived runs of which it was not computed raise WithoutWeights. With
+        `leave_out` they have no rows, unless that would leave none.
         """
-        groups = [[row.result for row in rows] for rows in self.ensembles]
+        ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
+        if leave_out:
+            how = parameters | {"version": version}
+            ensembles = [
+                (first, runs)
+                for first, runs in ensembles
+                if cache.is_there(name, runs, **how) or not any(run.is_archived for run in runs)
+            ] or ensembles
+        groups = [runs for _, runs in ensembles]
         found = cache.many(name, groups, function, version=version, **parameters)
         tables = []
-        for (first, *_), arrays in zip(self.ensembles, found, strict=True):
+        for (first, _), arrays in zip(ensembles, found, strict=True):
             table = pd.DataFrame(arrays)
             front = {column: getattr(first, column) for column in (*self.keys, "seed")}
             tables.append(pd.DataFrame(front, index=table.index).join(table))
