@@ -173,8 +173,16 @@ def effects() -> pd.DataFrame:
     found = {scale: statements(_csv(scale, "9_claims")).set_index(["claim", "says"]) for scale in judged()}
     rows = dict.fromkeys(index for table in found.values() for index in table.index)
     order = sorted(rows, key=lambda index: int(index[0][1:]))
-    shown = [{"": c, "part": says} | {s: t["effect"].get((c, says), "") for s, t in found.items()} for c, says in order]
+    cells = {scale: t["effect"] + ", " + t["verdict"] for scale, t in found.items()}
+    shown = [{"": c, "part": says} | {s: t.get((c, says), "") for s, t in cells.items()} for c, says in order]
     return pd.DataFrame(shown)
+
+
+def seeds_of_effects() -> str:
+    """Of how many seeds the parts of the claims are, in a sentence."""
+    of = {scale: sorted(_csv(scale, "9_claims")["n"].unique()) for scale in judged()}
+    parts = [f"{' or '.join(map(str, n))} at `{scale}`" for scale, n in of.items()]
+    return f"Seeds: {', '.join(parts)}."
 
 
 def published(scale: str) -> str:
@@ -205,10 +213,10 @@ def side_by_side(section: str) -> str:
     columns = {name: TITLES[name] for name in ("accuracy", "train_loss", "test_loss", "d_0")}
     tables, chosen = [], [scale for scale in conclusive() if _csv(scale, section) is not None]
     for scale in chosen:
-        found = means(curves(_csv(scale, section)), columns).set_index("setting").drop(columns="n")
+        found = means(curves(_csv(scale, section)), columns).set_index("setting")
         tables.append(found.add_suffix(f", {scale}"))
     wide = pd.concat(tables, axis=1)
-    order = [f"{title}, {scale}" for title in ("N", *columns.values()) for scale in chosen]
+    order = [f"{title}, {scale}" for title in ("N", *columns.values(), "n") for scale in chosen]
     order = [heading for heading in order if heading in wide]
     return markdown(wide[order].rename_axis("setting").reset_index())
 
@@ -218,7 +226,8 @@ GENERATED = "<!-- Written by `python docs/results.py`. Edit that, or the noteboo
 
 def results() -> str:
     """docs/RESULTS.md."""
-    lines = [GENERATED, INTRODUCTION, "## The claims", markdown(claims(judged())), EFFECTS, markdown(effects())]
+    lines = [GENERATED, INTRODUCTION, "## The claims", markdown(claims(judged())), f"{EFFECTS}\n{seeds_of_effects()}"]
+    lines.append(markdown(effects()))
     for section in sections():
         if section.name.startswith("0"):
             continue
@@ -327,10 +336,12 @@ Four things limit what these numbers say.
   the number of comparisons.
 - Another processor rounds differently, and training amplifies that. Single runs differ there, means over seeds less.
 - Seeds 5 to 9 of `laptop` were trained after the rules were frozen. Alone they turn no verdict into its opposite.
-  C5, C9 and C14 are undecided by them, C12 is not reproduced. `mnist` has such seeds in section 10 only.
+  C5, C9 and C14 are undecided by them, C12 is not reproduced. The rules were corrected once, on 2026-11-29.
+  `mnist` has such seeds in section 10 only.
 
-At `laptop` a minimum is an early one: sections 1 and 2 store it at epoch 7. Part of every distance there is training
-that was not finished. The runs of `mnist` are of several sittings, on an Intel and an AMD processor."""
+At `laptop` and `cifar` a minimum is an early one: sections 1 and 2 store it at epoch 7 or 8. Part of every distance
+there is training that was not finished. The runs of `mnist` are of several sittings, on an Intel and an AMD
+processor."""
 
 EFFECTS = """The parts of the claims. × is a factor of squared distances, points are of accuracy.
 A claim is reproduced if all of its parts are that can be tested, and not reproduced if one is contradicted."""

@@ -83,7 +83,9 @@ def test_numbers_are_shown_with_the_digits_that_they_have(docs, values, shown):
 def test_an_ensemble_better_than_all_independent_networks_reads_so():
     assert bounded(pd.Series([5.0, 5.0])) == bounded(pd.Series([5.0])) == "≥ 5"
     assert bounded(pd.Series([1.0, 1.0, 3.9])) == "≤ 1", "two are no better than one network; a mean would be 2"
-    assert bounded(pd.Series([4.97, 2.3, 5.0, 5.0])) == "4.97"
+    assert bounded(pd.Series([4.97, 2.3, 5.0, 5.0])) == "4.97 to ≥ 5"
+    assert bounded(pd.Series([2.5, 1.0, 3.5, 5.0])) == "3.00"
+    assert bounded(pd.Series([1.0, 5.0])) == "≤ 1 to ≥ 5"
     assert bounded(pd.Series([float("nan")])) == ""
 
 

@@ -71,7 +71,7 @@ TABLES = {
     "6_disguises": "First against last minimum, as they are and aligned",
     "6-1_controls_since": "The end of training against the first minimum",
     "6-1_controls_against": "Controls against the hill, paired by seed",
-    "7_ensembles_scores": "Scores, the last three of them after temperature scaling where it applies",
+    "7_ensembles_scores": "Scores; NLL, Brier score and ECE are after temperature scaling",
     "7_ensembles_compared": "Against plain snapshots, paired by seed",
     "7_ensembles_each": "Every member alone",
     "7_ensembles_means": "Snapshots, and the means of the weights of each cycle's last half",

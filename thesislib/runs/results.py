@@ -168,13 +168,15 @@ def spread(values: pd.Series) -> str:
 def bounded(values: pd.Series) -> str:
     """The median of numbers of networks: a whole one is a bound, 1 the lower, any other the upper (`equivalents`).
 
-    A mean would take bounds for numbers. Of an even count it is the lower one of the two in the middle.
+    A mean would take bounds for numbers. So where one of the two in the middle of an even count is a bound, both stand.
     """
     numbers = values.dropna()
     if numbers.empty:
         return ""
-    median = numbers.quantile(interpolation="lower")
-    return f"{median:.2f}" if median % 1 else f"{'≤' if median == 1 else '≥'} {median:g}"
+    middle = sorted({numbers.quantile(interpolation=side) for side in ("lower", "higher")})
+    if all(number % 1 for number in middle):
+        return f"{np.mean(middle):.2f}"
+    return " to ".join(f"{n:.2f}" if n % 1 else f"{'≤' if n == 1 else '≥'} {n:g}" for n in middle)
 
 
 def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) -> pd.DataFrame:
