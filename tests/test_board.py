@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from conftest import PATIENCE, TINY, interrupted, trained
@@ -16,6 +18,7 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from thesislib.__main__ import main
+from thesislib.app import board as board_of
 from thesislib.experiments import sections
 from thesislib.runs import launch, store
 
@@ -87,11 +90,12 @@ def test_runs_have_the_names_of_their_figures_and_their_fields(board):
     rows = trained([row for row in sections.rows("2-1_width", "smoke") if row.role == "curve" and row.run.strength])
     launch.execute(TINY)
     ask, shown = board("--scale", "smoke"), {f"2-1_width/{row.label}, seed 0" for row in rows}
-    other = f"other/run, seed 0, {store.run_id(TINY)[:4]}"
+    kind = f"other {TINY.data} {TINY.model}"
+    other = f"{kind}/run, seed 0, {store.run_id(TINY)}"
     assert names(ask, len(rows) + 1) == shown | {other}
     late = TINY.replace(strength=5)
     launch.execute(late)
-    late = f"other/strength = 5.0, seed 0, {store.run_id(late)[:4]}"
+    late = f"{kind}/strength = 5.0, seed 0, {store.run_id(late)}"
     assert names(ask, len(rows) + 2) == shown | {other, late}, "the first one keeps its name"
     asked = {
         "experimentName": "", "allowedStatuses": ["STATUS_SUCCESS"], "startIndex": 0, "sliceSize": 99,
@@ -104,6 +108,20 @@ def test_runs_have_the_names_of_their_figures_and_their_fields(board):
     metrics = {session["name"]: session["metricValues"] for group in groups for session in group["sessions"]}
     accuracy = next(m["value"] for m in metrics[other] if m["name"]["tag"] == "accuracy")
     assert accuracy == pytest.approx(launch.load(TINY).history["accuracy"].iloc[-1])
+
+
+def test_many_runs_of_no_section_have_a_name_each(tmp_path):
+    """The archived ones of all scales, whose descriptions begin alike."""
+    archives = (Path(__file__).parents[1] / "figures" / "reference").glob("*/runs.zip")
+    for path in archives:
+        with ZipFile(path) as archive:
+            named = [name for name in archive.namelist() if name.endswith("/config.json")]
+            archive.extractall(store.runs_folder(), named)
+    linked = tmp_path / "linked"
+    shown = board_of._link(linked, sections.rows("1_baseline", "smoke"), True, set())
+    assert len(shown) == len(list(store.runs_folder().iterdir())) > 1000
+    assert {path.resolve().name for path in linked.glob("*/*")} == shown
+    assert board_of._link(linked, [], True, shown) == shown
 
 
 def test_of_one_section(board, capsys):

@@ -55,6 +55,12 @@ def test_every_status_and_what_differs(finished, capsys):
     assert stopped.name in capsys.readouterr().out
 
 
+def test_what_would_be_ignored_is_refused(capsys):
+    for flag, value in (("--section", "1_baseline"), ("--seeds", "3")):
+        assert main(["list", "--runs", flag, value]) == 2
+        assert f"leave out {flag}" in capsys.readouterr().err
+
+
 def test_an_archived_run(finished):
     (finished.folder / "final.safetensors").unlink()
     assert list(tl.runs()["status"]) == ["archived"]
@@ -71,6 +77,8 @@ def test_rows_become_curves(finished):
 def test_a_table_without_rows_and_seeds_beside_one_are_one_line(finished):
     with pytest.raises(UserError, match="there is no run to train"):
         tl.train(tl.runs()[:0])
+    with pytest.raises(UserError, match="no column id"):
+        tl.train(tl.runs().drop(columns="id"))
     with pytest.raises(UserError, match="seeds are for labels that have fields"):
         tl.train(tl.runs(), seeds=3)
 

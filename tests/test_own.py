@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import TINY, thesislib
+from conftest import TINY, interrupted, thesislib
 
 from thesislib import datasets, models
+from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
@@ -19,8 +21,10 @@ from thesislib.runs.growth import growth
 from thesislib.runs.results import load_id
 from thesislib.system import own
 from thesislib.system.errors import UserError
+from thesislib.trainer import Trainer
 
 NETWORK = """
+import torch
 from torch import nn
 
 def small_cnn(shape, classes, width=4):
@@ -48,6 +52,27 @@ class Tired(nn.Linear):
     def forward(self, images):
         if self.training: raise ValueError("no more")
         return super().forward(images.flatten(1))
+
+def forgets(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, classes))
+
+def half_frozen(shape, classes):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, classes))
+    model[1].requires_grad_(False)
+    return model
+
+def quarter_frozen(shape, classes):
+    model = half_frozen(shape, classes)
+    nn.init.constant_(model[1].weight, 0.1)
+    nn.init.zeros_(model[1].bias)
+    return model
+
+class Projected(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(8, classes)
+        self.register_buffer("directions", torch.randn(784, 8))
+    def forward(self, images):
+        return super().forward(images.flatten(1) @ self.directions)
 """
 KERNEL = """
 import torch
@@ -71,6 +96,43 @@ def modules(tmp_path, monkeypatch):
 
 
 OWN = TINY.replace(model="mynet:small_cnn", kernel="mykernels:laplace", epochs=3, minima_every=1)
+
+
+def test_dropout_depends_on_nothing_but_the_run(modules, folders):
+    """Not on what the process drew or trained before, nor on where the run was interrupted; and not always the same."""
+    run = TINY.replace(model="mynet:forgets", epochs=4, minima_every=2, statistics_images=512)
+    alone = launch.execute(run).history.drop(columns=["seconds", "train_seconds"])
+    store.delete(store.runs_folder() / store.run_id(run))
+    torch.rand(7)
+    before = torch.random.get_rng_state()
+    launch.execute(run.replace(seed=1))
+    interrupted(run, after=3)
+    again = launch.execute(run).history.drop(columns=["seconds", "train_seconds"])
+    pd.testing.assert_frame_equal(again, alone, check_exact=True)
+    assert torch.random.get_rng_state().equal(before)
+    trainers = [Trainer(run), Trainer(run)]
+    trainers[1].finished_epochs = 1  # the same weights, batches and rate, but the masks of another epoch
+    first, second = (trainer.epoch()["train_loss"] for trainer in trainers)
+    assert first != second
+
+
+def test_frozen_weights_must_not_be_drawn(modules):
+    """They are stored nowhere: who builds the network anew would have another seed's."""
+    with pytest.raises(UserError, match=r"1\.weight is frozen, but drawn at random"):
+        models.build("mynet:half_frozen", 0, (1, 28, 28), 10)
+    run = TINY.replace(model="mynet:quarter_frozen")
+    parent = launch.execute(run)
+    child = Trainer(run.replace(seed=1, start=f"{parent.id}:final"), start=parent.arrays("final"))
+    assert child.evaluate()[1] == pytest.approx(parent.summary["accuracy"])
+    found = Evaluator(run.replace(seed=1)).at(parent.arrays("final", "theta")["theta"])
+    assert found.test_accuracy == pytest.approx(parent.summary["accuracy"])
+
+
+def test_weights_alone_say_nothing_where_buffers_are_drawn(modules):
+    run = TINY.replace(model="mynet:Projected", epochs=1)
+    assert launch.execute(run).summary["epochs"] == 1
+    with pytest.raises(UserError, match="its buffer directions is drawn at random"):
+        Evaluator(run)
 
 
 def test_own_network_and_kernel_train_and_resume_by_their_text(modules):
@@ -105,9 +167,9 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
         ("mynet:letter", "mynet has no function or class letter"),
         ("mynet:nothing", "must return an nn.Module, not int"),
         ("mynet:too_wide", r"output \[B, 10\] expected, but for two images it is \[2, 11\]"),
-        ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 16\)"),
+        ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 17\)"),
         ("mynet:alone", r"mynet:alone: it is called with \(shape, classes\): too many positional arguments"),
-        ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 27\)"),
+        ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 28\)"),
     ],
 )
 def test_what_is_no_network_is_one_line(modules, model, says):

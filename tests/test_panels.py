@@ -65,6 +65,18 @@ def test_a_name_that_leads_elsewhere_is_one_line(results, folders, name):
     assert not (folders / "figures").exists()
 
 
+def test_only_whole_figures_of_results_are_saved(results, folders):
+    figure = curves.curves(results)
+    for what, name, runs, says in (
+        (figure, "chapter", results, "cannot be called chapter"),
+        (figure.axes[0], "mine", results, "axis.figure"),
+        (figure, "mine", [TINY], "tl.section or tl.train"),
+    ):
+        with pytest.raises(UserError, match=says):
+            save.save(what, name, runs)
+    assert not save.figures_folder("smoke").exists()
+
+
 def test_columns_are_a_list(results):
     with pytest.raises(UserError, match=r"columns are a list: \['accuracy'\], not 'accuracy'"):
         curves.curves(results, "accuracy")
@@ -180,6 +192,11 @@ def test_lines_that_coincide_all_show(results):
     assert all((line.get_ydata() == drawn[0].get_ydata()).all() for line in drawn)
     widths = [line.get_linewidth() for line in drawn]
     assert widths == sorted(set(widths), reverse=True)
+
+
+def test_columns_may_be_a_tuple(results):
+    axes = curves.against(results.history, "epoch", ("d_0", "d_init"), ("d_0", "d_init"), same_scale=True).axes
+    assert len({axis.get_ylim() for axis in axes}) == 1
 
 
 def test_smoothing(results):
@@ -409,6 +426,14 @@ def test_columns_and_fields_that_are_not_there_are_one_line(tiny):
     assert list(axis.lines[0].get_xdata()) == [0.0, 0.9]
     with pytest.raises(UserError, match="a run has no field mu: choose from data, train_size"):
         panels.endpoints(runs, "mu")
+    with pytest.raises(UserError, match="kernel is no number"):
+        panels.endpoints(runs, "kernel")
+    with pytest.raises(UserError, match="minima_every"):
+        panels.cost(none)
+    with pytest.raises(UserError, match="there are no runs to read"):
+        curves.lengths(runs.where(seed=7))
+    with pytest.raises(UserError, match="no column lss"):
+        curves.steps(trained({"": [tiny.replace(dense_steps=8)]}), ["lss"])
     table = runs.final
     for draw in (
         lambda: panels.heatmaps(runs, ["acuracy"]),

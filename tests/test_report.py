@@ -14,6 +14,7 @@ from nbformat import v4
 from thesislib.__main__ import main
 from thesislib.app import report
 from thesislib.plots import save
+from thesislib.system.errors import UserError
 
 CLAIMS = "claim,says,expected,premise,verdict,effect,low,high,margin,unit,n,network\n"
 CLAIMS += "C1,the term ends <farther>,more,False,not reproduced,2.5,2.4,2.6,1.1,factor,3,mlp\n"
@@ -88,6 +89,19 @@ def test_formulas_are_mathml_code_is_folded_and_figures_are_vectors(site):
     assert any(address.startswith("data:image/svg+xml") for address in page.loads)
     assert "<td>0.9</td>" in text
     assert "<title>1 A &lt; B</title>" in text
+
+
+def test_a_formula_that_cannot_be_read_is_shown_as_it_is_written(folders):
+    save.write(save.make_folder("smoke"), "1_baseline.ipynb", nbformat.writes(notebook("1 A", "See $x_$.")).encode())
+    text = (report.build("smoke").parent / "1_baseline.html").read_text()
+    assert "See <code>x_</code>." in text
+
+
+@pytest.mark.parametrize("broken", [b'{"cells": 3}', b"[]", b"{"])
+def test_a_broken_notebook_is_one_line(folders, broken):
+    save.write(save.make_folder("smoke"), "1_baseline.ipynb", broken)
+    with pytest.raises(UserError, match="is no notebook"):
+        report.build("smoke")
 
 
 def test_the_start_page_has_claims_and_pictures(site):

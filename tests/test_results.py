@@ -28,6 +28,10 @@ def test_rows_are_chosen_by_their_columns(rows):
     assert [row.seed for row in results.where(label="a", seed=[1, 2])] == [1]
     assert results.where(role="steps").labels == ["b"]
     assert results.where(network="resnet20").labels == []
+    for several in (range(1, 3), {1, 2}, np.array([1, 2])):
+        assert [row.seed for row in results.where(label="a", seed=several)] == [1]
+    part = results[1:3]
+    assert ([row.label for row in part], part.scale, results[-1].label) == (["a", "b"], "smoke", "c")
     chosen = results.only("c", "a")
     assert (chosen.labels, chosen.scale, chosen.section) == (["c", "a"], "smoke", "1")
     with pytest.raises(UserError, match="no runs are labelled d: choose from a, b, c"):
@@ -113,6 +117,15 @@ def test_map_computes_once_for_each_ensemble(rows):
 
 def nothing(results):
     return {}
+
+
+def test_no_runs_and_names_that_are_no_files_are_one_line(rows):
+    results = Results(rows)
+    with pytest.raises(UserError, match="there are no runs to read"):
+        results.where(label="typo").map(count, "count", 1)
+    for name in ("my score", "a/b"):
+        with pytest.raises(UserError, match="letters, digits"):
+            results.map(count, name, 1)
 
 
 def test_what_has_no_rows_is_left_out(rows):

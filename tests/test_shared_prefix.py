@@ -3,10 +3,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import edit
+from conftest import edit, interrupted
 
 from thesislib.config import Run
-from thesislib.runs import launch, shared_prefix
+from thesislib.runs import launch, shared_prefix, store
 from thesislib.trainer import Trainer
 
 
@@ -88,6 +88,18 @@ def test_a_broken_prefix_is_not_used(tiny, finished):
     (path,) = finished.folder.glob("beginning-*")
     path.write_bytes(path.read_bytes()[:100])
     assert launch.execute(tiny.replace(strength=2)).summary["epochs"] == 6
+
+
+def test_a_run_that_was_begun_before_a_column_keeps_no_prefix(tiny, folders, monkeypatch):
+    """It goes on without the column, but nobody could go on from it; with the column there is another file."""
+    epoch = Trainer.epoch
+    with monkeypatch.context() as earlier:
+        earlier.setattr(store, "COLUMNS", tuple(name for name in store.COLUMNS if name != "d_init"))
+        earlier.setattr(Trainer, "epoch", lambda self: {k: v for k, v in epoch(self).items() if k != "d_init"})
+        folder, before = interrupted(tiny, after=1), shared_prefix.file_name(tiny, "x")
+    assert shared_prefix.file_name(tiny, "x") != before
+    assert launch.execute(tiny).history["d_init"].isna().all()
+    assert not list(folder.glob("beginning-*"))
 
 
 @pytest.mark.parametrize("other", [{"minima_every": None}, {"minimum_at_start": True}, {"minima_every": 50}])

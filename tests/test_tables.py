@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from thesislib.app import numbers
 from thesislib.plots import save, tables
 from thesislib.plots.tables import latex, readable
 from thesislib.runs.results import Results
@@ -132,6 +133,22 @@ def test_columns_that_are_not_there_are_one_line_and_an_index_is_kept(folders):
     save.table(frame.groupby("label")[["accuracy"]].mean(), "mine", Results([], "smoke"))
     written = pd.read_csv(save.figures_folder("smoke") / "mine.csv")
     assert written.to_dict("list") == {"label": ["a", "b"], "accuracy": [pytest.approx(0.15), 0.3]}
+
+
+def test_columns_under_one_heading_both_show(folders):
+    """ "accuracy" is the heading of both: the ensembles' would take the place of the networks'."""
+    columns = {"label": "a", "seed": [0, 1], "accuracy": [0.5, 0.6], "accuracy_ensemble": [0.7, 0.8]}
+    shown = save.table(pd.DataFrame(columns), "mine", Results([], "smoke"))
+    assert shown[["accuracy", "accuracy_ensemble"]].iloc[0].tolist() == ["0.550 ± 0.071", "0.750 ± 0.071"]
+    code = numbers.numbers(save.figures_folder("smoke"), {})
+    assert r"{MineAAccuracy}{\ensuremath{0.550}}" in code
+    assert r"{MineAAccuracyEnsemble}{\ensuremath{0.750}}" in code
+
+
+def test_a_table_without_columns_is_one_line_and_writes_nothing(folders):
+    with pytest.raises(UserError, match="has no columns"):
+        save.table(pd.DataFrame(), "mine", Results([], "smoke"))
+    assert not save.figures_folder("smoke").exists()
 
 
 def test_a_table_of_ones_own_may_have_any_name():

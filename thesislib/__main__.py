@@ -79,8 +79,8 @@ def _first_process() -> bool:
 
 def _list(options: Namespace) -> int:
     """Sections, with their runs done and missing; or all runs on disk."""
-    if options.runs and options.section:
-        raise UserError("--runs lists every run: leave out --section")
+    if options.runs and (unused := [name for name in ("section", "seeds") if getattr(options, name)]):
+        raise UserError(f"--runs lists every run: leave out --{unused[0]}")
     if options.runs:
         sections.usual(options.scale)  # says if there is no such scale
         # Imported here: the other commands need not wait for it.
@@ -391,7 +391,7 @@ def _parser() -> argparse.ArgumentParser:
     flag = add(_launch, grid)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")
     flag("--tasks", type=int, help="Slurm: size of the array (up to 64); local: processes (one a core)", metavar="N")
-    flag("--cpus", type=int, default=1, help="cores, so runs at a time, of a task (1)", metavar="N")
+    flag("--cpus", type=int, help="cores, so runs at a time, of a task (1)", metavar="N")
     flag("--gpus", type=int, help="GPUs of a Slurm task; local ones share the visible (0)", metavar="N")
     flag("--hours", type=float, help="Slurm's limit of a task, then it is requeued (24)", metavar="H")
     flag("--partition", help="Slurm's partition", metavar="X")

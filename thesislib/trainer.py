@@ -17,7 +17,7 @@ from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.minima import DistanceTerm
 from thesislib.models import network
-from thesislib.system import parallel, vectors
+from thesislib.system import draws, parallel, vectors
 from thesislib.system.errors import UserError
 from thesislib.system.precision import estimate_statistics, predict
 from thesislib.system.probe import Probe, mixtures
@@ -70,6 +70,7 @@ class Trainer:
             self.evaluate()
             self._add_minimum(self.flat.theta)
 
+    @draws.drawing(lambda self: ("epoch", self.run.seed, self.finished_epochs, parallel.rank()))
     def epoch(self) -> dict[str, float]:
         """Train one epoch, evaluate, store a minimum if one is due; return the row of metrics.csv (store.COLUMNS)."""
         begin = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,6 +15,8 @@ from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
 from thesislib.models import network
+from thesislib.system import own
+from thesislib.system.errors import UserError
 from thesislib.system.precision import estimate_statistics, predict
 
 
@@ -31,7 +33,8 @@ class Evaluator:
     """A run's network and data, without augmentation; weights are vectors theta [P].
 
     BatchNorm's statistics belong to the weights they were collected at: at any other weights they are collected anew,
-    over the training images, or the numbers would be wrong (Izmailov et al. 2018).
+    over the training images, or the numbers would be wrong (Izmailov et al. 2018). Raises UserError for a network with
+    other buffers that are drawn at random: they would be another seed's.
     """
 
     def __init__(self, run: Run, images: int | None = None, device: str = "cpu", batch_size: int = 500) -> None:
@@ -41,6 +44,8 @@ class Evaluator:
         self.model = network(run).to(self.device)
         self.flat = FlatParameters(self.model)
         self.has_statistics = any(isinstance(m, _BatchNorm) for m in self.model.modules())
+        if drawn := own.drawn_parts(_buffers(self.model), _buffers(network(run, run.seed + 1).to(self.device))):
+            raise UserError(f"{run.model}: at weights alone it says nothing, its buffer {drawn[0]} is drawn at random")
 
     def at(self, theta: Tensor | np.ndarray) -> Point:
         """Loss and accuracy at theta [P] on the first `images` training images and as many test images (None: all)."""
@@ -80,3 +85,7 @@ class Evaluator:
     @torch.inference_mode()
     def _logits(self, images: Images, count: int) -> Tensor:
         return torch.cat([predict(self.model, batch, self.run.precision) for batch in self._batches(images, count)])
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_buffers())

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.config import Run
 from thesislib.minima import Minima
+from thesislib.system import draws
 from thesislib.system.errors import UserError
 from thesislib.system.precision import predict
 
@@ -42,6 +43,7 @@ def barrier(along: pd.DataFrame, column: str = "train_loss") -> float:
     return float((loss - ((1 - t) * loss[0] + t * loss[-1])).max())
 
 
+@draws.drawing(lambda *_, **__: ("connect",))
 def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int = 0, lr: float = 0.05) -> Tensor:
     """The middle control point [P] of a quadratic Bezier curve of low loss from a to b (Garipov et al. 2018).
 

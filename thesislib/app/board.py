@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from thesislib.config import Run
 from thesislib.experiments import sections
 from thesislib.runs import store
 from thesislib.runs.results import Row, read_config, rows_of
@@ -24,8 +25,8 @@ def serve(scale: str, chosen: Iterable[str] = (), port: int | None = None, seeds
     """Run TensorBoard until it is told to stop, on this machine alone; its exit code.
 
     The runs of the chosen sections (all) are called `<section>/<label>, seed <n>`. If none is chosen, runs of no
-    section are shown too, as `other/<fields in which they differ>, seed <n>, <begin of the id>`. Runs begun later show
-    as well. `port` is TensorBoard's choice if None is given, `seeds` are the scale's.
+    section are shown too, as `other <data> <network>/<fields in which these differ>, seed <n>, <id>`. Runs begun later
+    show as well. `port` is TensorBoard's choice if None is given, `seeds` are the scale's.
     """
     rows = [row for name in chosen or sections.SECTIONS for row in sections.rows(name, scale, seeds)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else the folder and TensorBoard stay
@@ -54,12 +55,14 @@ def _link(folder: Path, rows: list[Row], others: bool, shown: set[str]) -> set[s
     for row in rows:
         names.setdefault(row.id, f"{row.section}/{_name(row, several)}")
     if others:
-        rest = {}
+        rest: dict[str, dict[str, Run]] = {}
         for path in [path for identity, path in there.items() if identity not in names]:
             with contextlib.suppress(UserError):  # a broken one has no name
-                rest[path.name] = read_config(path).run
-        for identity, row in zip(rest, rows_of(rest.values()), strict=True):
-            names[identity] = f"other/{_name(row)}, {identity[:4]}"
+                run = read_config(path).run
+                rest.setdefault(re.sub(r"[/\x00]", "-", f"other {run.data} {run.model}"), {})[path.name] = run
+        for kind, some in rest.items():
+            for identity, row in zip(some, rows_of(some.values()), strict=True):
+                names[identity] = f"{kind}/{_name(row)}, {identity}"
     new = names.keys() & there.keys() - shown
     for identity in new:
         link = folder / names[identity]

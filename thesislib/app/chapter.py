@@ -133,7 +133,7 @@ def _told(markdown: str) -> tuple[str, str]:
 
 def _settings(figure: Path) -> str:
     """Scale, network and number of seeds of a figure, from its .json."""
-    about = json.loads(figure.read_text())
+    about = json.loads(figure.read_bytes())
     said = [
         f"Scale {about['scale']}"
         + (f" ({SCALES[about['scale']].about.split(':')[0]})" if about["scale"] in SCALES else "")
@@ -178,7 +178,7 @@ def _table(folder: Path, name: str, caption: str) -> list[str]:
     path = folder / f"{name}.tex"
     if not path.is_file():
         return []
-    if "longtable" in path.read_text():  # no float: it breaks across pages
+    if "longtable" in path.read_text("utf-8"):  # no float: it breaks across pages
         return [f"{{\\small\\noindent {caption}\\par\\noindent\\input{{{name}.tex}}}}"]
     inside = f"\\caption{{{caption}}}\n\\smallskip\\small\\noindent\\input{{{name}.tex}}"
     return [f"\\begin{{table}}[htbp]\n{inside}\n\\end{{table}}"]

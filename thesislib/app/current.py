@@ -35,7 +35,7 @@ def ingredients(notebook: Path, parameters: dict[str, Any], rows: Iterable[Row])
 
     Raises OSError if the notebook or the package cannot be read.
     """
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = json.loads(notebook.read_bytes())["cells"]
     ours = {name: value for name, value in os.environ.items() if name.startswith("THESIS_") and value}
     runs = [[row.section, row.role, row.label, row.member, row.seed, row.id, *_finished(row.id)] for row in rows]
     return {
@@ -97,7 +97,7 @@ def note(folder: Path, section: str, made_of: dict[str, str], log: Path) -> list
     `log` is what `save.write` noted. Raises OSError if the disk is full.
     """
     executed = json.loads((folder / f"{section}.ipynb").read_bytes())
-    lines = map(json.loads, log.read_text().splitlines() if log.is_file() else ())
+    lines = map(json.loads, log.read_text("utf-8").splitlines() if log.is_file() else ())
     files = {os.path.relpath(line["path"], folder): line["digest"] for line in lines} | _cells(section, executed)
     executed["metadata"][_ENTRY] = {"made_of": made_of, "files": files}
     save.write(folder, f"{section}.ipynb", json.dumps(executed, indent=1, ensure_ascii=False).encode())

@@ -273,9 +273,11 @@ class Explorer:
 
     def train(self) -> None:
         """Train what is missing in processes of their own; the curves grow meanwhile."""
+        if self.busy:
+            return
         self._choose()
         self._todo = launch.missing(row.run for row in self._rows)
-        if self.busy or not self._todo:
+        if not self._todo:
             return
         self._stop.clear()
         self._error, self._begun, self._counted = "", (time.monotonic(), self._epochs()), -1

@@ -68,7 +68,7 @@ def written_parameters(section: str) -> dict[str, Any]:
     """
     path = notebooks_folder() / f"{section}.ipynb"
     try:
-        cells = json.loads(path.read_text())["cells"]
+        cells = json.loads(path.read_bytes())["cells"]
         tagged = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
         lines = ast.parse(next(tagged, "")).body
         code = "".join("".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code")
@@ -355,7 +355,7 @@ def _papermill(
             if os.strerror(code) in error:  # the other notebooks would only say it again
                 raise OSError(code, os.strerror(code), str(folder))
         if executed.is_file():  # and whole: papermill has ended
-            notebook = json.loads(executed.read_text())
+            notebook = json.loads(executed.read_bytes())
             notebook["metadata"]["papermill"]["output_path"] = str(folder / f"{section}.ipynb")
             save.write(folder, f"{section}.ipynb", json.dumps(notebook, indent=1, ensure_ascii=False).encode())
     return time.perf_counter() - begin, error

@@ -25,7 +25,7 @@ class Section(NamedTuple):
 def read(path: Path) -> Section:
     """What a notebook says. Raises UserError if it is missing or broken."""
     try:
-        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_bytes())["cells"]]
         first, _, question = cells[0][1].partition("\n")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None

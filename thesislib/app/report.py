@@ -90,7 +90,7 @@ def _read(path: Path) -> NotebookNode:
 
     try:
         return nbformat.read(path, as_version=4)
-    except (ValueError, nbformat.ValidationError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise UserError(f"{path} is no notebook ({error}): delete it, and make its figures again") from None
 
 
@@ -123,9 +123,15 @@ def _page(name: str, notebook: NotebookNode, titles: dict[str, str]) -> str:
 def _exporter(titles: dict[str, str]) -> Any:
     """nbconvert's exporter to HTML, with formulas as MathML and links among the report's pages."""
     # Imported here: it takes a second.
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert as to_mathml
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    def convert(formula: str, display: str = "inline") -> str:
+        try:
+            return to_mathml(formula, display=display)
+        except Exception:  # its errors have no class in common; a formula that it cannot read is shown as it is written
+            return f"<code>{html.escape(formula)}</code>"
 
     class Renderer(IPythonRenderer):
         """Markdown as nbconvert has it, but for formulas, which it leaves to MathJax, and links."""

@@ -223,8 +223,8 @@ def merged(scale: Scale, strength: NonNegative | None = None, width: Positive | 
 def warm_restarts(scale: Scale, widths: Widths = None) -> Iterable[Row]:
     """5: schedules with and without the term, and the term as a warm restart.
 
-    Every setting stores a minimum at the end of each cycle; with "single" only the first one is a hill. Where the
-    thesis' strength leaves no hill within the scale's cycles, also with one that does.
+    Every setting stores a minimum at the end of each cycle, "single" at the end of the first alone. Where the thesis'
+    strength leaves no hill within the scale's cycles, also with one that does.
     """
     cosine = {"lr_schedule": "cosine"}
     yield from labelled("constant", _every_cycle(scale, strength=0))

@@ -107,6 +107,7 @@ def _against(
 ) -> Figure:
     """`against` without its legend."""
     need(table, [x, *columns])
+    columns = list(columns)  # a tuple is one key to pandas
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
@@ -196,6 +197,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     """
     if results.steps.empty:
         raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
+    need(results.steps, columns)
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
@@ -296,8 +298,8 @@ def lengths(
     The cycle is the first run's if none is given. Settings stand side by side, or their error bars would hide each
     other. Raises UserError if no run is as long as a cycle.
     """
-    cycle = cycle or results[0].run.cycle
-    table, log = results.history, [name for name in columns if name.startswith("d_")]
+    table = results.history
+    cycle, log = cycle or results[0].run.cycle, [name for name in columns if name.startswith("d_")]
     if (longest := table["epoch"].max()) < cycle:
         raise UserError(
             f"no run is as long as a cycle: {longest:.0f} epochs of {cycle}; give cycle={longest:.0f} or less"

@@ -44,6 +44,8 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     """
     final = _final(results, x)
     need(final, columns)
+    if not pd.api.types.is_numeric_dtype(final[x]):
+        raise UserError(f"{x} is no number in all of these runs: there is no axis for it")
     figure, axes = grid(1, len(columns), height)
     at = final.loc[final["strength"] > 0, x]  # without a hill there is a dashed line, wherever that is
     several = final["network"].nunique() > 1
@@ -195,7 +197,7 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
 
     Right: seconds of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them.
-    Raises UserError if its table is missing.
+    Raises UserError if its table is missing, or for runs without minima_every.
     """
     path = ROOT / "figures" / "reference" / "bench.csv"
     if not path.is_file():
@@ -203,7 +205,9 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     bench = pd.read_csv(path)
     figure, axes = grid(1, 2, height)
     own, measured = axes[0]
-    styles, every = line_styles(results.labels), results[0].run.minima_every
+    styles, every = line_styles(results.labels), results[0].run.minima_every if len(results) else None
+    if not every:
+        raise UserError("the cost of minima is that of runs with one after every so many epochs: minima_every")
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
     base = history[history["strength"] == 0].groupby("network")["train_seconds"].median()

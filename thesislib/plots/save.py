@@ -33,7 +33,7 @@ from thesislib.system.files import ABANDONED, make_writable
 WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
-#: Names of the .tex files in such a folder that are no tables.
+#: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
 
@@ -76,14 +76,14 @@ def writing(folder: Path, section: str) -> Iterator[None]:
 def _note(folder: Path, name: str) -> None:
     """Add a name to the list of what `delete` may delete."""
     if name not in written(folder):
-        with (folder / WRITTEN).open("a") as names:
+        with (folder / WRITTEN).open("a", encoding="utf-8") as names:
             names.write(f"{name}\n")
 
 
 def written(folder: Path) -> set[str]:
     """Names of the files that `write` wrote into a folder; empty where it was copied."""
     path = folder / WRITTEN
-    return set(path.read_text().splitlines()) if path.is_file() else set()
+    return set(path.read_text("utf-8").splitlines()) if path.is_file() else set()
 
 
 def delete(folder: Path) -> tuple[list[str], list[str]]:
@@ -119,15 +119,17 @@ def save(
     With a `width` of "column" (3.3 inches), "half" (3.0) or a number of inches the figure is laid out anew, texts as
     large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or so many inches.
     $THESIS_WIDTH is the width if none is given. With `language` "de" numbers have a decimal comma, and thousands apart;
-    $THESIS_LANGUAGE is the language if none is given. Raises UserError if the folder cannot be written.
+    $THESIS_LANGUAGE is the language if none is given. Raises UserError for a name that `make figures` needs itself, and
+    if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> tl.save(tl.plot.curves(runs), "mine", runs)
     >>> tl.save(tl.plot.curves(runs), "mine", runs, width="column", language="de")
     """
-    files.check_name("figure", name)
-    files.check_name("scale", runs.scale)
+    _check("figure", name, runs)
+    if not isinstance(figure, Figure | Animation):
+        raise UserError(f"a figure is saved as a whole, not {type(figure).__name__}: that of an axis is axis.figure")
     if isinstance(figure, Animation):
         folder = make_folder(runs.scale)
         write(folder, f"{name}.gif", figure.gif)
@@ -167,27 +169,37 @@ def table(
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
     `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. An index that
-    has a name is written as columns. Raises UserError for a column that is not there, for a name that `make figures`
-    needs itself, and if the folder cannot be written.
+    has a name is written as columns. Raises UserError for a column that is not there or none at all, for a name that
+    `make figures` needs itself, and if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
     >>> list(tl.table(runs.table("accuracy", "d_0"), "mine", runs))
     ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
-    files.check_name("table", name)
-    files.check_name("scale", runs.scale)
-    if name in OURS:
-        raise UserError(f"a table cannot be called {name}: {name}.tex is one that make figures writes")
+    _check("table", name, runs)
     if any(frame.index.names):
         frame = frame.reset_index()
+    if not len(frame.columns):
+        raise UserError(f"the table {name} has no columns: there is nothing to write")
     need(frame, columns)
     language = language_of(language)
     folder = make_folder(runs.scale)
     read = readable(frame, name, columns)
+    code = latex(read, language)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
-    write(folder, f"{name}.tex", latex(read, language).encode())
+    write(folder, f"{name}.tex", code.encode())
     return read
+
+
+def _check(kind: str, name: str, runs: Results) -> None:
+    """Raise UserError for a figure or table that cannot be called so, or for what is no results."""
+    files.check_name(kind, name)
+    if name in OURS:
+        raise UserError(f"a {kind} cannot be called {name}: make figures and make chapter write files of that name")
+    if not isinstance(runs, Results):
+        raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
+    files.check_name("scale", runs.scale)
 
 
 def _provenance(runs: Results) -> dict[str, Any]:

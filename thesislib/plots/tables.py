@@ -168,7 +168,9 @@ def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -
     """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
     numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch", "N"], sort=False)
     known = {column: title for column, title in _SHOWN.get(name, {}).items() if column in frame}
-    return known or {column: heading(column) for column in columns or numbers}
+    headings = {column: heading(column) for column in columns or numbers}
+    alike = [*headings.values()]  # where two are, each has its own name: the later one would hide the other
+    return known or {column: title if alike.count(title) == 1 else column for column, title in headings.items()}
 
 
 def heading(column: str) -> str:

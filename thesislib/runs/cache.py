@@ -19,7 +19,7 @@ import numpy as np
 
 from thesislib.runs import store
 from thesislib.system import machine
-from thesislib.system.files import Broken, read_arrays, write_arrays
+from thesislib.system.files import FULL, Broken, read_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
 #: Columns, or numbers, which become columns of length one.
@@ -41,8 +41,11 @@ def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **pa
             return dict(sorted(read_arrays(path).items()))
     # In the order in which they will be read back.
     computed = {key: np.atleast_1d(value) for key, value in sorted(compute().items())}
-    with contextlib.suppress(OSError):  # a folder that may only be read costs time, not correctness
+    try:
         write_arrays(path, computed)
+    except OSError as error:  # a folder that may only be read costs time, not correctness; a full disk stops us
+        if error.errno in FULL:
+            raise
     return computed
 
 

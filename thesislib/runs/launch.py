@@ -138,7 +138,8 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
     identity, which = run.start.split(":")
     parent = load_id(identity)
     if (parent.run.model, facts(parent.run.data)[:2]) != (run.model, facts(run.data)[:2]):
-        raise UserError(f"--start: run {identity} is a {parent.run.model} on {parent.run.data}, not a {run.model}")
+        theirs, ours = (f"{one.model} on {one.data}" for one in (parent.run, run))
+        raise UserError(f"--start: run {identity} is a {theirs}, not a {ours}")
     return parent.arrays(which)
 
 
@@ -260,7 +261,8 @@ class _Queue:
         self.waiting = dict.fromkeys(runs)
         self._open = set(runs)  # waiting or running
         self._running: set[Run] = set()
-        self._prefixes = {run: shared_prefix.file_name(run, hardware()) for run in runs}
+        kind = hardware()
+        self._prefixes = {run: shared_prefix.file_name(run, kind) for run in runs}
         parents = {store.run_id(run): {run} for run in runs}
         self._after = {
             run: self._open.intersection(shared_prefix.longer(run))

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from thesislib.config import Run
 from thesislib.runs import store
-from thesislib.runs.results import load_id, read_config
+from thesislib.runs.results import load_id, need, read_config
 from thesislib.runs.store import Summary
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, parse_table, read_json
@@ -99,7 +99,11 @@ def epochs(run: Run) -> int:
 
 
 def runs_of(rows: pd.DataFrame) -> list[Run]:
-    """The runs of some rows of the table. Raises UserError for a broken one, or one that would be another today."""
+    """The runs of some rows of the table, by their ids.
+
+    Raises UserError for a table without ids, a broken run, or one that would be another today.
+    """
+    need(rows, ["id"])
     found = []
     for identity in rows["id"]:
         folder = store.runs_folder() / identity

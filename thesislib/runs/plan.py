@@ -30,9 +30,10 @@ def table(runs: Iterable[Run]) -> pd.DataFrame:
 
     Epochs are those left to train: what runs share is counted once, what others have left on disk not at all.
     """
+    runs = list(dict.fromkeys(runs))
     todo = set(launch.missing(runs))
     kinds: dict[tuple[str, str, str], list[Run]] = {}
-    for run in dict.fromkeys(runs):
+    for run in runs:
         kinds.setdefault((run.model, run.data, run.precision), []).append(run)
     rows = []
     for (model, data, precision), some in kinds.items():

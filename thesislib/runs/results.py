@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -268,8 +269,14 @@ class Results(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Row:
-        return self.rows[index]
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+
+    def __getitem__(self, index: int | slice) -> Row | Results:
+        return self.of(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     @property
     def labels(self) -> list[str]:
@@ -280,7 +287,8 @@ class Results(Sequence[Row]):
         """The rows whose columns have these values, or one of several: `where(role="curve", seed=[0, 1])`."""
         if unknown := [name for name in wanted if name not in FRONT]:
             raise UserError(f"rows have no column {unknown[0]}: choose from {', '.join(FRONT)}")
-        values = {name: value if isinstance(value, list | tuple) else [value] for name, value in wanted.items()}
+        several = {name: isinstance(value, Iterable) and not isinstance(value, str) for name, value in wanted.items()}
+        values = {name: list(value) if several[name] else [value] for name, value in wanted.items()}
         return self.of(row for row in self if all(getattr(row, name) in some for name, some in values.items()))
 
     def only(self, *labels: str) -> Results:
@@ -320,9 +328,12 @@ class Results(Sequence[Row]):
         def front(row: Row) -> dict[str, Any]:
             return {name: getattr(row, name) for name in FRONT} | ({"member": np.nan} if row.member is None else {})
 
+        self._need_rows()
+        return pd.concat([read(row.result).assign(**front(row)) for row in self], ignore_index=True)
+
+    def _need_rows(self) -> None:
         if not self.rows:
             raise UserError("there are no runs to read: none has the label, role or seed that was asked for")
-        return pd.concat([read(row.result).assign(**front(row)) for row in self], ignore_index=True)
 
     @cached_property
     def final(self) -> pd.DataFrame:
@@ -366,6 +377,9 @@ class Results(Sequence[Row]):
         Where a function needs weights, archived runs of which it was not computed raise WithoutWeights. With
         `leave_out` they have no rows, unless that would leave none.
         """
+        self._need_rows()
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(f"a name of files is made of letters, digits, _, . and -, not {name!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
         if leave_out:
             how = parameters | {"version": version}

@@ -46,6 +46,7 @@ def file_name(run: Run, device: str) -> str | None:
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     # Another torch or device, or another number of processes, rounds differently.
     key = [shared, fingerprint(run.data), REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
+    key += store.columns(run, minima=1)  # an earlier version may have logged others
     key += [text for field, text in run.sources().items() if field not in WITHOUT_EFFECT]
     return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
 
@@ -63,7 +64,10 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device:
     name = file_name(run, device)
     if name is None or find(name):
         return
-    metrics = writer.history[store.columns(run, minima=1)]
+    history, columns = writer.history, store.columns(run, minima=1)
+    if not set(columns) <= set(history):  # the run was begun before there was one of them
+        return
+    metrics = history[columns]
     parts = {"state": state, "minimum": minimum, "metrics": {"rows": metrics.to_numpy()}}
     parts |= {member: read_arrays(writer.folder / f"{member}.safetensors") for member in _members(run)}
     write_arrays(writer.folder / name, {f"{part}/{k}": array for part in parts for k, array in parts[part].items()})
@@ -95,8 +99,6 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = array
     columns = store.columns(run, minima=1)
-    if parts["metrics"]["rows"].shape[1] != len(columns):  # from before there was one of them
-        return 0, {}, []
     for values in parts["metrics"]["rows"].tolist():
         pairs = zip(columns, values, strict=True)
         row = {name: value for name, value in pairs if value == value or name in store.COLUMNS}

@@ -46,8 +46,8 @@ _FOR_EVER = 100_000.0  # hours
 class Resources:
     """What is asked for; the defaults fit small runs on a CPU."""
 
-    tasks: int | None = None  # size of the array (None: up to 64); of a local task, processes (None: one a core)
-    cpus: int = 1  # of a task, so runs at a time
+    tasks: int | None = None  # size of the array (None: up to 64); of a local task, processes (neither: one a core)
+    cpus: int | None = None  # of a task, so runs at a time (None: 1)
     gpus: int = 0  # of Slurm's; local processes take turns at those that are visible
     hours: float = 24.0  # of Slurm's; a local task works until it is done
     partition: str | None = None
@@ -159,13 +159,14 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, 
     launched = folder() / name
     families = launch.families(runs)
     if cluster == "slurm":
-        count, workers, hours = min(len(families), resources.tasks or MOST_TASKS), resources.cpus, resources.hours
+        count, workers, hours = min(len(families), resources.tasks or MOST_TASKS), resources.cpus or 1, resources.hours
     else:
         # One task, whose processes share a queue: separate ones would each train the prefix that their runs share.
         # Nobody shares this machine's queue, and submitit would start a task six times at most.
-        workers = resources.tasks * resources.cpus if resources.tasks else machine.cores()
+        given = resources.tasks or resources.cpus
+        workers = (resources.tasks or 1) * (resources.cpus or 1) if given else machine.cores()
         count, hours = 1, _FOR_EVER
-    # The longest runs come first, dealt out in turn: tasks take about the same time.
+    # Dealt out in turn: the first seeds and sections are done first, by all tasks together.
     shares = [[run for family in families[k::count] for run in family] for k in range(count)]
     files.settle_folders()
     kept = ("THESIS_RUNS", "THESIS_DATA", "PYTHONPATH", *(("CUDA_VISIBLE_DEVICES",) if cluster == "local" else ()))
@@ -177,7 +178,7 @@ def _send(runs: list[Run], cluster: Cluster, resources: Resources) -> dict[str, 
         # Time-outs are requeued as often as it takes: every one of them got some epochs done.
         executor = submitit.AutoExecutor(launched, cluster=cluster, slurm_max_num_timeout=10_000)
         executor.update_parameters(
-            name=name, timeout_min=round(60 * hours), cpus_per_task=resources.cpus,
+            name=name, timeout_min=round(60 * hours), cpus_per_task=resources.cpus or 1,
             gpus_per_node=resources.gpus, slurm_partition=resources.partition, slurm_signal_delay_s=NOTICE_SECONDS,
             slurm_additional_parameters={"requeue": True} | resources.sbatch,
         )  # fmt: skip
@@ -250,8 +251,9 @@ def stop(runs: Iterable[Run]) -> int:
             with contextlib.suppress(psutil.Error):  # it has ended
                 for one in (process, *process.children(recursive=True)):
                     one.kill()  # submitit's processes do not hear SIGTERM
+    slurms = any(job.cluster == "slurm" for job in jobs)
     while _active(jobs):
-        time.sleep(POLL_SECONDS / 10)
+        time.sleep(POLL_SECONDS / (1 if slurms else 10))  # nobody asks a cluster's controller five times a second
     return len(jobs)
 
 

@@ -294,13 +294,14 @@ class Writer:
         self._write_tables()
         history = self.history
         last = history.iloc[-1]
+        reached = sum(epoch <= last["epoch"] - (status != "finished") for epoch in self.run.minimum_epochs)
         summary = Summary(
             id=self.folder.name,
             status=status,
             epochs=int(last["epoch"]),
             accuracy=_number(last["accuracy"]),
             nll=_number(last["test_loss"]),
-            squared_distances=[_number(d) for d in last.filter(regex=r"^d_\d+$").dropna()],
+            squared_distances=[_number(last[f"d_{k}"]) for k in range(reached)],
             seconds=float(history["seconds"].sum()),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             versions=versions,

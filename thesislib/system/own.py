@@ -12,7 +12,7 @@ import os
 import sys
 import tokenize
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +149,18 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
         output = call(name, copy.deepcopy(model).eval(), torch.zeros(2, *shape))
     if (got := _form(output)) != [2, classes]:
         raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
+    frozen = {part: p for part, p in model.named_parameters() if not p.requires_grad}
+    if frozen and (drawn := drawn_parts(frozen, dict(call(name, make, shape, classes).named_parameters()))):
+        # Stored are weights that train: whoever builds the network anew, for another seed, would have others.
+        raise UserError(
+            f"{name}: {drawn[0]} is frozen, but drawn at random: give it the same weights each time, from a file say"
+        )
     return model
+
+
+def drawn_parts(parts: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors of a network that differ from those of the same network, built once more."""
+    return [part for part, tensor in parts.items() if not tensor.equal(others[part])]
 
 
 def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], tuple[Tensor, Tensor]]:

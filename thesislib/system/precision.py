@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from thesislib.system import draws
 from thesislib.system.vectors import fast
 
 
@@ -35,5 +36,5 @@ def estimate_statistics(model: nn.Module, batches: Iterable[Tensor], precision: 
 
     Running ones belong to weights of some time ago (Izmailov et al. 2018). Nothing happens without a BatchNorm.
     """
-    with _products(next(model.parameters()).device.type, precision):
+    with _products(next(model.parameters()).device.type, precision), draws.drawn_by("statistics"):
         update_bn(batches, model)

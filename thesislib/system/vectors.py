@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from thesislib.system import draws
 
 try:
     from thesislib.system import fast
@@ -79,8 +80,7 @@ class RunningMean:
 
 def turned(vector: Tensor, *key: str | int) -> Tensor:
     """A vector [P] as long as this one in a random direction, uniform on the sphere: the `key`'s, on any device."""
-    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "little")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(draws.seed_of(*key))
     other = torch.randn(vector.shape, dtype=vector.dtype, generator=generator).to(vector.device)
     length, drawn = (torch.linalg.vector_norm(x, dtype=torch.float64) for x in (vector, other))
     return other.mul_(length / drawn)
