@@ -7,10 +7,12 @@ import torch
 from conftest import term_of
 from torch import nn
 
+from thesislib import batches
 from thesislib.analysis import landscape
 from thesislib.analysis.evaluator import Evaluator, Point
 from thesislib.analysis.landscape import Plane
 from thesislib.config import Run
+from thesislib.datasets import facts
 from thesislib.minima import Minima
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -52,6 +54,25 @@ def test_statistics_are_collected_anew(photographs):
     scaled = theta.clone()
     scaled[: 16 * 3 * 9] *= 3  # the stem, whose output BatchNorm scales back
     assert np.allclose(evaluator.logits(scaled), first, atol=1e-3)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_statistics_are_of_images_as_in_training(photographs, monkeypatch, augment):
+    """Of white images whose crops let black in: 9 shifts each way leave 1 - 20 / 9 / 32 of a side on average.
+
+    For an evaluator and for averaged weights, which have them collected when training ends.
+    """
+    white = np.full((500, 32, 32, 3), 255, np.uint8)
+    found = batches.load("cifar10")._replace(x_train=white, y_train=np.arange(500) % 10)
+    monkeypatch.setattr(batches, "load", lambda _: found)
+    run = Run(data="cifar10", model="networks:standardised", augment=augment, batch_size=50, swa_from=1, epochs=1)
+    mean, std = (torch.tensor(of) for of in facts("cifar10")[4:])
+    seen = (1 - 20 / 9 / 32) ** 2 if augment else 1.0
+    evaluator, trainer = Evaluator(run), Trainer(run)
+    trainer.epoch()
+    evaluator.at(evaluator.flat.theta)
+    for model in (evaluator.model, trainer.evaluated):
+        assert torch.allclose(model[0].running_mean, (seen - mean) / std, rtol=0.02)
 
 
 def test_statistics_are_those_of_training_in_the_limit(photographs):

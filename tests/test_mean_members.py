@@ -53,13 +53,19 @@ def test_they_are_means_of_the_live_weights(run, last):
         assert np.allclose(member, evaluator.logits(theta), atol=1e-5)
 
 
-def test_of_a_batchnorm_they_have_statistics_of_their_own(photographs):
-    """Those of the training images at the mean's weights, not those that run along with the live ones."""
-    result = launch.execute(PHOTOGRAPHS)
-    thetas = weights_on_the_way(PHOTOGRAPHS).reshape(2, 12, -1)
+@pytest.mark.parametrize("images", [None, 24])
+def test_of_a_batchnorm_they_have_statistics_of_their_own(photographs, monkeypatch, images):
+    """Those of the training images, augmented, at the mean's weights, not those that run along with the live ones.
+
+    An evaluator at these weights finds the same, if it crops the images alike.
+    """
+    monkeypatch.setattr(Trainer, "_crops", lambda self: torch.Generator().manual_seed(self.run.seed))
+    run = PHOTOGRAPHS.replace(statistics_images=images)
+    result = launch.execute(run)
+    thetas = weights_on_the_way(run).reshape(2, 12, -1)
     found = ensembles.snapshots(result, "theta", "mean")
     assert np.allclose(found, thetas.mean(1), rtol=0, atol=2e-7)
-    evaluator = Evaluator(PHOTOGRAPHS, batch_size=PHOTOGRAPHS.batch_size)
+    evaluator = Evaluator(run, batch_size=run.batch_size)
     for k, logits in enumerate(ensembles.snapshots(result, which="mean")):
         assert np.allclose(logits, evaluator.logits(found[k]), atol=1e-4)
         stored = result.arrays(f"member-{k}")

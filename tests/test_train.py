@@ -400,6 +400,8 @@ from torch import nn
 
 def frozen(shape, classes):
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, classes))
+    nn.init.constant_(model[1].weight, 0.1)
+    nn.init.zeros_(model[1].bias)
     model[1].requires_grad_(False)
     return model
 """

@@ -198,9 +198,9 @@ class Trainer:
     def _estimate_statistics(self, model: torch.nn.Module, images: int | None = None) -> None:
         """Collect the BatchNorm statistics that belong to a network's weights on so many training images.
 
-        In batches as in training, augmented if the run augments. None: on all of them, as they are.
+        In batches as in training, augmented if the run augments. None: on all of them.
         """
-        crops = self._crops() if self.run.augment and images else None
+        crops = self._crops() if self.run.augment else None
         batches = self.train_images.even_batches(images or len(self.train_images), self.run.batch_size, crops)
         estimate_statistics(model, batches, self.run.precision)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from thesislib import models
 from thesislib.analysis import alignment, landscape
 from thesislib.analysis.ensembles import Which, keyed, members
-from thesislib.analysis.evaluator import Evaluator
+from thesislib.analysis.evaluator import Evaluator, statistics_version
 from thesislib.analysis.intervals import over_seeds
 from thesislib.config import Run
 from thesislib.experiments.scales import SCALES
@@ -123,7 +123,8 @@ def _map(
     Ensembles of which less than two members are left have no rows. Raises UserError if all are such.
     """
     images = images_of(results, images)
-    found = results.map(partial(_of_members, measure), name, version, leave_out, images=images, **parameters)
+    number = statistics_version(results, version)
+    found = results.map(partial(_of_members, measure), name, number, leave_out, images=images, **parameters)
     if found.empty:
         raise UserError("no run has two minima to look between")
     return found

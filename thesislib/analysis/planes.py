@@ -11,7 +11,7 @@ import torch
 from thesislib.analysis import landscape
 from thesislib.analysis.barriers import images_of
 from thesislib.analysis.ensembles import Which, keyed, members
-from thesislib.analysis.evaluator import Evaluator
+from thesislib.analysis.evaluator import Evaluator, statistics_version
 from thesislib.analysis.landscape import Plane
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import cache, trajectory
@@ -54,7 +54,7 @@ def plane(
     points = points or (SCALES[results.scale].plane_points if results.scale in SCALES else 21)
     compute = partial(_plane, row.result, images, points, margin, which)
     how = {"images": images, "points": points, "margin": margin} | keyed(which)
-    return cache.arrays("plane", [row.result], compute, version=3, **how)
+    return cache.arrays("plane", [row.result], compute, version=statistics_version(results, 3), **how)
 
 
 @machine.repeatable()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thesislib.analysis import better, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
-from thesislib.analysis.evaluator import Evaluator
+from thesislib.analysis.evaluator import Evaluator, statistics_version
 from thesislib.datasets import facts
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.runs.cache import Computed
@@ -75,8 +75,9 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on. Archived
     runs of which this was not computed have no rows.
     """
+    number = statistics_version(results, 1)
     return better.of_members(
-        results, lambda some, which: some.map(_shifted, "shift", 1, leave_out=True, average=average, which=which)
+        results, lambda some, which: some.map(_shifted, "shift", number, leave_out=True, average=average, which=which)
     )
 
 
