@@ -262,6 +262,18 @@ def test_members_are_added_one_by_one(trained):
     assert three.loc[("s = 10", 3), rates.SCORE] == pytest.approx(last.loc["s = 10", rates.SCORE]), "the last three"
 
 
+def test_each_mean_is_scored_alone(trained):
+    """As an ensemble of it alone; live members have no rows."""
+    found = better.each_mean(trained).set_index(["label", "member"])
+    assert set(found.index.get_level_values("label")) == {row.label for row in trained if row.role == "mean"}
+    last, whole = better.table(trained, members=1).set_index("label"), better.table(trained).set_index("label")
+    for label in found.index.unique("label"):
+        assert list(found.loc[label].index) == [1, 2, 3, 4, 5]
+        assert found.loc[(label, 5), "accuracy"] == last.loc[label, "accuracy_ensemble"]
+        assert found.loc[(label, 5), "nll"] == pytest.approx(last.loc[label, "nll_ensemble"], rel=1e-5)
+        assert found.loc[label, "accuracy"].mean() == pytest.approx(whole.loc[label, "accuracy_mean"])
+
+
 def test_barriers_are_between_the_members(trained):
     """Of a run with more snapshots between its last ones alone."""
     whole = barriers.lines(trained.only("plain snapshots"), 100, points=3)

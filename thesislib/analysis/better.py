@@ -72,6 +72,17 @@ def _growth(runs: list[Result], average: Average, most: int, which: Which) -> Co
     }
 
 
+def each_mean(results: Results) -> pd.DataFrame:
+    """Accuracy and NLL, not scaled, of every mean member alone, as training logged them; live ones have no rows.
+
+    One row a member: label, network, seed, member (1 is the first cycle's), accuracy, nll.
+    """
+    history = results.where(role="mean").history.dropna(subset="accuracy_mean")
+    member = history.groupby(["label", "id"]).cumcount() + 1
+    found = history.assign(member=member, accuracy=history["accuracy_mean"], nll=history["test_loss_mean"])
+    return found[["label", "network", "seed", "member", "accuracy", "nll"]].reset_index(drop=True)
+
+
 def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
     """By how much better than the `reference` label's every ensemble is, at the same seed and value of column `by`.
 

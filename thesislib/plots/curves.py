@@ -309,9 +309,17 @@ def lengths(
 
 
 @styled()
-def members(growth: pd.DataFrame, columns: Sequence[str] = ("accuracy", "nll"), height: float = 2.4) -> Figure:
-    """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12)."""
-    return _error_lines(growth, "members", columns, height)
+def members(
+    growth: pd.DataFrame,
+    columns: Sequence[str] = ("accuracy", "nll"),
+    x: str = "members",
+    height: float = 2.4,
+) -> Figure:
+    """Score of the ensemble of the first k snapshots over k (thesis, figures 4.11 and 4.12).
+
+    Or of each member alone, over its number, where `x` is "member".
+    """
+    return _error_lines(growth, x, columns, height)
 
 
 def _error_lines(
