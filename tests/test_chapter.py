@@ -10,6 +10,7 @@ import pytest
 from thesislib.__main__ import main
 from thesislib.app import chapter, notebooks, numbers
 from thesislib.plots import curves, save
+from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
 ENGINES = [
@@ -115,6 +116,18 @@ def test_columns_that_are_missing_and_tables_of_somebody_else_are_no_macros(tabl
     save.write(tables, "1_baseline.csv", (tables / "1_baseline.csv").read_bytes())
     (tables / "mine.csv").write_bytes(b"\xff\x00")
     assert all(name.startswith("OneBaseline") for name in defined(numbers.numbers(tables, {})))
+
+
+def test_two_numbers_never_share_a_macro(folders):
+    """Labels that are alike but for a sign: the second one's numbers are there as a remark."""
+    labels = ["a+b", "a b", "w = 1e-05", "w = 1e+05"]
+    frame = pd.DataFrame({"label": labels, "seed": 0, "x": [1.5, 2.5, 3.5, 4.5]})
+    save.table(frame, "mine", Results([], "smoke"))
+    code = numbers.numbers(save.figures_folder("smoke"), {})
+    assert r"\thesisdefine{MineABX}{\ensuremath{1.5}}" in code
+    assert r"% no macro, MineABX is another number's already: \ensuremath{2.5}, mine, a b: x" in code
+    assert r"{MineWOneEMinusZeroFiveX}{\ensuremath{3.5}}" in code
+    assert r"{MineWOneEZeroFiveX}{\ensuremath{4.5}}" in code
 
 
 def test_macros_are_read_in_text_and_formulas_of_two_scales(tables):

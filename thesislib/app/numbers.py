@@ -44,7 +44,7 @@ _ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the 
 def letters(text: str) -> str:
     """A name for TeX: letters only, every word with a capital, digits spelled out."""
     text = re.sub(r"(?<=\d)\.(?=\d)", " Point ", text)
-    text = re.sub(r"(?<![\w)])[-\N{MINUS SIGN}](?=\d)", " Minus ", text)
+    text = re.sub(r"(?:(?<![\w)])|(?<=\de))[-\N{MINUS SIGN}](?=\d)", " Minus ", text)
     text = re.sub(r"\d", lambda digit: f" {_DIGITS[int(digit[0])]} ", text)
     return "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z]+", text))
 
@@ -56,6 +56,7 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
     """
     language = language_of(language)
     lines: dict[str, str] = {}
+    left_out: list[str] = []
     ours = save.written(folder)  # empty where a folder of figures was copied
     for path in sorted(folder.glob("*.csv")):
         if ours and path.name not in ours:
@@ -66,8 +67,10 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
             else _settings(path, columns.get(path.stem, []), language)
         )
         for name, value, says in found:
-            lines.setdefault(name, rf"\thesisdefine{{{name}}}{{{value}}} % {says}")
-    return _ABOUT.format(scale=folder.name) + DEFINE + "\n".join(lines.values()) + "\n"
+            line = rf"\thesisdefine{{{name}}}{{{value}}} % {says}"
+            if not lines.setdefault(name, line).startswith(line.partition(" % ")[0]):
+                left_out.append(f"% no macro, {name} is another number's already: {value}, {says}")
+    return _ABOUT.format(scale=folder.name) + DEFINE + "\n".join([*lines.values(), *left_out]) + "\n"
 
 
 def _claims(path: Path, language: str) -> Iterator[tuple[str, str, str]]:
