@@ -59,7 +59,7 @@ ABOUT = {
     "and 2 have one seed so far, which carries no verdict. A seed of all sections but 10 takes eleven to thirteen "
     "hours. Accuracies are with BatchNorm statistics that are estimated anew at each epoch's end.\n\n"
     "To draw section 10 without training:\n\n    make restore scale=cifar\n    "
-    "make figures scale=cifar section=10_better_ensembles p='opponents=[\"plain means\", \"SWA\"]'",
+    'make figures scale=cifar section=10_better_ensembles p=\'opponents=["plain means", "SWA"]\'',
 }
 
 #: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
