@@ -54,6 +54,24 @@ def test_the_end_against_the_minimum(tiny):
     assert "d_0_radial" not in found, "there are no filters"
 
 
+def test_archived_runs_have_what_they_logged(tiny, folders):
+    """All but the disagreement, which needs predictions; comparisons go as far as there is something to compare."""
+    settings = {"hill": 5, "no term": 0}
+    results = trained({label: [tiny.replace(strength=s, seed=k) for k in (0, 1)] for label, s in settings.items()})
+    whole = controls.since_minimum(results)
+    compared = controls.against_hill(whole)
+    for row in results.where(label="hill"):
+        for path in (*row.result.folder.glob("derived-*"), row.result.folder / "final.safetensors"):
+            path.unlink()
+    found = controls.since_minimum(results)
+    pd.testing.assert_frame_equal(found.drop(columns="disagreement"), whole.drop(columns="disagreement"))
+    assert found["disagreement"].isna().tolist() == [True, True, False, False]
+    less = controls.against_hill(found)
+    assert less[["factor", "accuracy", "n"]].equals(compared[["factor", "accuracy", "n"]])
+    (shown,) = tables.controls(less).to_dict("records")
+    assert (shown["changed, points"], shown["n"]) == ("", 2)
+
+
 def test_filters_have_the_parts_of_their_distance(photographs):
     run = sections.SCALES["cifar"].runs(cycles=1, seeds=(0,))[0]
     small = {"train_size": 32, "test_size": 16, "batch_size": 16, "statistics_images": 16, "lr": 1e-3}

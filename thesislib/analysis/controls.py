@@ -21,10 +21,14 @@ def since_minimum(results: Results) -> pd.DataFrame:
 
     `d_0`, the squared distance between the two, of networks with filters also its PARTS; `accuracy_minimum`, `lowest`
     (of the epochs after the minimum) and `accuracy`; `disagreement`, the share of test images on which the two predict
-    different classes. The end of a run that diverged predicts nothing: NaN. Raises UserError for a run without a
-    minimum.
+    different classes. The end of a run that diverged predicts nothing: NaN. An archived run of which this was not
+    computed has what it logged, so no disagreement. Raises UserError for a run without a minimum.
     """
-    found = results.map(_since_minimum, "since-minimum", version=1)
+    keys = [*results.keys, "seed"]
+    logged = [{key: getattr(row, key) for key in keys} | _logged(row.result) for row in results]
+    index = pd.DataFrame(logged).set_index(keys)
+    whole = results.map(_since_minimum, "since-minimum", version=1, leave_out=True).set_index(keys)
+    found = whole.combine_first(index).reindex(index.index).reset_index()
     return found.drop(columns=[part for part in PARTS if found[part].isna().all()])
 
 
@@ -45,23 +49,32 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
                 found = np.array([effect.mean, *effect.interval()])
                 with np.errstate(over="ignore"):
                     found = np.exp(found) if column == "d_0" else found
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True)) | {"n": effect.n}
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+                row.setdefault("n", effect.n)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _since_minimum(runs: list[Result]) -> Computed:
     (result,) = runs
-    if not result.minimum_epochs:
-        raise UserError(f"run {result.id} has no minimum to compare its end with")
-    history, last = result.history, result.history.iloc[-1]
+    found = _logged(result)
     labels, start = labels_of(result), result.arrays(0, "logits")["logits"]
-    after = history.loc[history["epoch"] > result.minimum_epochs[0], "accuracy"]
-    found = {part: last.get(part, np.nan) for part in PARTS}
-    found |= {"d_0": last["d_0"], "accuracy_minimum": scores.accuracy(start, labels), "lowest": after.min()}
-    found |= {"accuracy": np.nan, "disagreement": np.nan}
+    found["accuracy_minimum"] = scores.accuracy(start, labels)
     if not result.diverged:
         end = result.arrays("final", "logits")["logits"]
         found["accuracy"] = scores.accuracy(end, labels)
         found["disagreement"] = scores.disagreement(np.stack((start, end)).argmax(-1))
+    return found
+
+
+def _logged(result: Result) -> dict[str, float]:
+    """What a run's metrics say of it; raises UserError if it has no minimum."""
+    if not result.minimum_epochs:
+        raise UserError(f"run {result.id} has no minimum to compare its end with")
+    history, last = result.history.set_index("epoch"), result.history.iloc[-1]
+    first = result.minimum_epochs[0]
+    found = {part: last.get(part, np.nan) for part in PARTS}
+    found |= {"d_0": last["d_0"], "accuracy_minimum": history["accuracy"].get(first, np.nan)}
+    found |= {"lowest": history.loc[history.index > first, "accuracy"].min(), "disagreement": np.nan}
+    found["accuracy"] = np.nan if result.diverged else last["accuracy"]
     return {name: float(value) for name, value in found.items()}

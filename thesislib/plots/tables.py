@@ -73,7 +73,9 @@ def means(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 
 
 def interval(effect: float, low: float, high: float, digits: str) -> str:
-    """ "effect [low, high]", the effect alone where nothing is known of its interval."""
+    """ "effect [low, high]", the effect alone where nothing is known of its interval; empty where there is none."""
+    if np.isnan(effect):
+        return ""
     if not np.isfinite([low, high]).all():  # that of a factor is [0, inf] then
         return f"{effect:{digits}}".replace("-", "−")
     return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
