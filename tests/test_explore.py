@@ -152,6 +152,22 @@ def test_without_a_live_kernel_it_is_the_sections_figure(folders):
             np.testing.assert_array_equal(line.get_xydata(), same.get_xydata())
 
 
+def test_it_is_set_and_trained_from_code_before_anybody_looks(folders):
+    """What its buttons do is there without the widgets having been shown."""
+    explorer = tl.explore("smoke", strength=3.0)
+    assert "'strength': 3.0" in explorer.as_code()
+    explorer = tl.explore("smoke", strength=3.0)
+    explorer.fields["epochs"].value = 3
+    explorer.train()
+    wait(explorer)
+    assert {row.run.epochs for row in explorer.runs if row.label == "yours"} == {3}
+    assert not launch.missing(row.run for row in explorer.runs)
+    for act in (lambda e: e.stop(), lambda e: e.pin(), lambda e: e.tick(), lambda e: e.show()):
+        act(tl.explore("smoke", strength=3.0))
+    with pytest.raises(UserError, match="press Train first"):
+        tl.explore("smoke", strength=3.0, epochs=4).save()
+
+
 def test_growth_is_what_the_steps_near_a_hill_do():
     """N of the thesis' main setting (DESIGN), and of one with schedules, summed by hand."""
     run = TINY.replace(minima_every=2, lr_schedule="cosine", cycle=3, strength_schedule="pulse", strength=10)

@@ -16,6 +16,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
+from thesislib.app import prose
 from thesislib.plots import save
 from thesislib.runs import store
 from thesislib.runs.results import Row
@@ -33,13 +34,12 @@ _WITHOUT_EFFECT = (*FOLDERS, JOBS, save.LOG)
 def ingredients(notebook: Path, parameters: dict[str, Any], rows: Iterable[Row]) -> dict[str, str]:
     """A digest of each thing that decides what a notebook draws.
 
-    Raises OSError if the notebook or the package cannot be read.
+    Raises UserError or OSError if the notebook or the package cannot be read.
     """
-    cells = json.loads(notebook.read_bytes())["cells"]
     ours = {name: value for name, value in os.environ.items() if name.startswith("THESIS_") and value}
     runs = [[row.section, row.role, row.label, row.member, row.seed, row.id, *_finished(row.id)] for row in rows]
     return {
-        "notebook": _digest([[cell["cell_type"], cell["source"], cell["metadata"].get("tags")] for cell in cells]),
+        "notebook": _digest(prose.cells(notebook)),
         "parameters": _digest(parameters),
         "settings": _digest({name: value for name, value in ours.items() if name not in _WITHOUT_EFFECT}),
         "runs": _digest(runs),

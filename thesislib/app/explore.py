@@ -119,6 +119,7 @@ class Explorer:
 
     def _choose(self) -> None:
         """Find the rows of what is set and pinned. Raises UserError."""
+        _ = self.box
         seeds = SCALES[self.scale].seeds[: self.seeds.value]
         settings = {**self.pins, "yours": self.setting}
         rows = {label: sections.rows("0_explore", self.scale, **fields) for label, fields in settings.items()}
@@ -172,7 +173,7 @@ class Explorer:
 
     @cached_property
     def box(self) -> Any:
-        """All widgets; made when they are first shown."""
+        """All widgets; made when they are first shown, or what they are set to is asked for."""
         import ipywidgets as w
 
         from thesislib.plots import hover
@@ -208,7 +209,7 @@ class Explorer:
         folded = w.Accordion([self.code], titles=["copy as code"])
         self.shown = w.VBox([self.curves])
         right = w.VBox([self.status, line, self.shown, w.HBox([self.name]), folded], layout={"flex": "1"})
-        made = w.HBox([controls, right])
+        made = self.__dict__["box"] = w.HBox([controls, right])  # there before `show` asks for it
         self._carefully(self.show)
         return made
 
@@ -220,6 +221,7 @@ class Explorer:
             self._say(str(error), "#b3261e")
 
     def _say(self, text: str, colour: str = "#444") -> None:
+        _ = self.box
         self.status.value = f'<span style="color: {colour}">{html.escape(text)}</span>'
 
     # What the widgets do.
@@ -346,9 +348,9 @@ class Explorer:
 
     def save(self) -> None:
         """Save the figure of what is shown with all its companions (`tl.save`)."""
+        self._choose()
         name = self.name.value.strip()
         files.check_name("figure", name)
-        self._choose()
         if launch.missing(row.run for row in self._rows):
             raise UserError("not all of it is trained yet: press Train first")
         save.save(self.figure, name, self.runs)
@@ -356,6 +358,7 @@ class Explorer:
 
     def as_code(self) -> str:
         """Lines of Python that make the same figure."""
+        _ = self.box
         seeds = list(SCALES[self.scale].seeds[: self.seeds.value])
         settings = {"baseline": {"strength": 0.0}, **self.pins, "yours": self.setting}
         shown = {label: {n: v for n, v in fields.items() if v is not None} for label, fields in settings.items()}

@@ -67,18 +67,17 @@ def written_parameters(section: str) -> dict[str, Any]:
     Raises UserError if the file is missing or broken.
     """
     path = notebooks_folder() / f"{section}.ipynb"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it draws section {section}")
+    cells = prose.cells(path)
     try:
-        cells = json.loads(path.read_bytes())["cells"]
-        tagged = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-        lines = ast.parse(next(tagged, "")).body
-        code = "".join("".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: it draws section {section}") from None
+        lines = ast.parse(next((cell.source for cell in cells if "parameters" in cell.tags), "")).body
     except SyntaxError as error:
         text = (error.text or "").strip()
         raise UserError(f"{path}: line {error.lineno} of the parameters cell is no Python: {text}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the parameters cell is no Python: {error}") from None
+    code = "".join(cell.source for cell in cells if cell.kind == "code")
     if section in sections.SECTIONS and f'"{section}"' not in code:  # it would draw, and overwrite, another one
         raise UserError(f'{path}: no cell asks for its section: write tl.section("{section}", ...)')
     found: dict[str, Any] = {}

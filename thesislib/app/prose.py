@@ -22,15 +22,32 @@ class Section(NamedTuple):
     scales: dict[str, str]
 
 
+class Cell(NamedTuple):
+    """A cell of a notebook: "code" or "markdown", its text and its tags."""
+
+    kind: str
+    source: str
+    tags: tuple[str, ...]
+
+
+def cells(path: Path) -> list[Cell]:
+    """The cells of a notebook's file. Raises UserError if it is missing or broken."""
+    try:
+        found = json.loads(path.read_bytes())["cells"]
+        read = [Cell(c["cell_type"], "".join(c["source"]), tuple(c["metadata"].get("tags", ()))) for c in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None
+    if not read:
+        raise UserError(f"{path} is no notebook: it has no cell, so no title")
+    return read
+
+
 def read(path: Path) -> Section:
     """What a notebook says. Raises UserError if it is missing or broken."""
-    try:
-        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_bytes())["cells"]]
-        first, _, question = cells[0][1].partition("\n")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise UserError(f"{path} is no notebook ({error}): was it left half merged?") from None
+    title, *found = cells(path)
+    first, _, question = title.source.partition("\n")
     parts, bullets, lines = [], [], {}
-    for kind, source in cells[1:]:
+    for kind, source, _ in found:
         if kind == "code":
             parts += _saved(source)
         elif source.startswith("## Reading"):
