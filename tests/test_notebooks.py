@@ -102,7 +102,9 @@ def test_a_parameters_cell_that_cannot_be_read_is_one_line(notebook, source, wor
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["<<<<<<< HEAD\n{}", "[]", "{}", '{"cells": []}', '{"cells": [1]}', 9999 * "[", None])
+@pytest.mark.parametrize(
+    "content", ["<<<<<<< HEAD\n{}", "[]", "{}", '{"cells": []}', '{"cells": [1]}', 9999 * "[", None]
+)
 def test_a_notebook_that_is_none_is_one_line(notebook, content):
     path = notebook("scale = 1")
     path.write_text(content) if content else path.unlink()

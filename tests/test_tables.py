@@ -52,7 +52,7 @@ def test_every_text_is_escaped_and_signs_are_mathematics():
     frame = pd.DataFrame({"run #3 & more": ["50 %", "a_b"], "effect": ["2.5 [2, 3] ×", "−1 points"], "x": [1e7, 2.0]})
     head, first, second = rows(latex(frame))
     assert head[0] == r"run \#3 \& more"
-    assert first == [r"50 \%", r"2.5 [2, 3] $\times$", r"$1\cdot 10^{7}$"]
+    assert first == [r"50 \%", r"2.5 [2, 3] \ensuremath{\times}", r"$1\cdot 10^{7}$"]
     assert second[:2] == [r"a\_b", "$-$1 points"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
@@ -42,11 +43,19 @@ _ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the 
 
 
 def letters(text: str) -> str:
-    """A name for TeX: letters only, every word with a capital, digits spelled out."""
+    """A name for TeX: Latin letters, every word with a capital; digits and Greek spelled out, accents dropped."""
+    text = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    text = "".join(sign for sign in text if not unicodedata.combining(sign))
+    text = "".join(f" {_spelled(sign)} " if sign.isalpha() and not sign.isascii() else sign for sign in text)
     text = re.sub(r"(?<=\d)\.(?=\d)", " Point ", text)
     text = re.sub(r"(?:(?<![\w)])|(?<=\de))[-\N{MINUS SIGN}](?=\d)", " Minus ", text)
     text = re.sub(r"\d", lambda digit: f" {_DIGITS[int(digit[0])]} ", text)
     return "".join(word[0].upper() + word[1:] for word in re.findall(r"[A-Za-z]+", text))
+
+
+def _spelled(letter: str) -> str:
+    """The last word of a letter's name, in letters: "alpha"."""
+    return re.sub("[^a-z]", "", unicodedata.name(letter, "").rpartition(" ")[2].lower())
 
 
 def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = None) -> str:
@@ -70,6 +79,10 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
             line = rf"\thesisdefine{{{name}}}{{{value}}} % {says}"
             if not lines.setdefault(name, line).startswith(line.partition(" % ")[0]):
                 left_out.append(f"% no macro, {name} is another number's already: {value}, {says}")
+    if left_out:
+        print(
+            f"numbers.tex: {len(left_out)} numbers have no macro, its name is another's; they stand at the file's end"
+        )
     return _ABOUT.format(scale=folder.name) + DEFINE + "\n".join([*lines.values(), *left_out]) + "\n"
 
 

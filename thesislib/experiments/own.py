@@ -43,11 +43,11 @@ def train(
     files.check_name("scale", scale)
     if listed := hasattr(runs, "columns"):  # a table, without importing pandas to ask
         runs = listing.runs_of(runs)
-    if seeds is not None and not (isinstance(runs, Mapping) and any(isinstance(s, Mapping) for s in runs.values())):
-        raise UserError("seeds are for labels that have fields: a run has its own, tl.Run(..., seed=3)")
     found = rows(runs, scale, seeds) if isinstance(runs, Mapping) else rows_of(_runs(runs))
     if not found:
         raise UserError("there is no run to train")
+    if seeds is not None and not (isinstance(runs, Mapping) and any(isinstance(s, Mapping) for s in runs.values())):
+        raise UserError("seeds are for labels that have fields: a run has its own, tl.Run(..., seed=3)")
     for row in [] if listed else found:
         if row.run.strength not in (0, Run.model_fields["strength"].default):  # which was given, so a hill is wanted
             sections.check_hill(row)
@@ -60,6 +60,8 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
     for label, setting in settings.items():
         if not isinstance(label, str) or not label.strip() or label.startswith("_"):
             raise UserError(f"a label must be a text that does not begin with _, not {label!r}")
+        if not label.isprintable():
+            raise UserError(f"a label must be one line of what can be printed, not {label!r}")
         if isinstance(setting, Mapping):
             found += _of_scale(label, setting, scale, seeds)
         else:
@@ -69,7 +71,7 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
 
 def _runs(given: object) -> list[Run]:
     """One run or several. Raises UserError for anything else."""
-    found = [given] if isinstance(given, Run) or not isinstance(given, Iterable) else [*given]
+    found = [given] if isinstance(given, Run | str) or not isinstance(given, Iterable) else [*given]
     if wrong := [item for item in found if not isinstance(item, Run)]:
         raise UserError(f"{wrong[0]!r} is no tl.Run: give runs, or labels with runs or fields, {{'mine': {{...}}}}")
     return found
@@ -80,7 +82,7 @@ def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Se
         raise UserError(f"the fields of {label!r} are completed by a scale's: choose from {', '.join(SCALES)}")
     if named := fields.keys() & {"seed", "seeds"}:
         raise UserError(f"{label}: {min(named)} is no field here: say which for all settings, as in seeds=[3]")
-    sections.check_seeds(seeds)
+    seeds = sections.seeds_of(seeds)
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
     own = SCALES[scale].with_seeds(seeds)
     try:

@@ -520,7 +520,7 @@ def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **p
     parameter, or a value that does not fit.
     """
     known, size = _names(section), _scale(scale)
-    check_seeds(seeds)
+    seeds = seeds_of(seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
@@ -560,16 +560,20 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     _checked(Drawing, **{name: value for name, value in values.items() if name in Drawing.model_fields})
     deciding = {name: value for name, value in values.items() if name in _names(section)}
-    check_seeds(values.get("seeds"))
+    seeds_of(values.get("seeds"))
     own = {name: value for name, value in deciding.items() if name != "seeds"}
     _checked(SECTIONS[section], next(iter(SCALES.values())), **own)
     return deciding
 
 
-def check_seeds(seeds: int | Sequence[int] | None) -> None:
-    """Raise UserError if these are no seeds: how many, from 0 on, or which; None are the scale's own."""
+def seeds_of(seeds: int | Iterable[int] | None) -> int | Sequence[int] | None:
+    """Seeds as scales take them: how many, from 0 on, or which, a range or an array too; None are the scale's own.
+
+    Raises UserError if they are none.
+    """
     try:
-        Seeds(seeds=seeds)
+        seeds = list(seeds) if isinstance(seeds, range) else seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        return Seeds(seeds=seeds).seeds
     except ValidationError:
         why = "write how many, such as 3, or which, such as [3, 4], all below 900"
         raise UserError(f"seeds: {why}, not {seeds!r}") from None

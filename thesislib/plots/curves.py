@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
@@ -29,7 +31,7 @@ from thesislib.plots.style import (
     styled,
 )
 from thesislib.runs.growth import LEFT, growth, left_after
-from thesislib.runs.results import Results, need
+from thesislib.runs.results import Results, need, need_results
 from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.
@@ -56,8 +58,9 @@ def curves(
     the one before, so that lines that coincide, as schedules do, all show. Raises UserError for a smoothing below 1,
     and a column that is not there.
     """
+    need_results(results)
     columns = columns or [name for name in ("accuracy", "d_0") if name in results.history]
-    need(results.history, columns)
+    _need_numbers(results.history, columns)
     history = _smooth(_without_dead(results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
     for axis in figure.axes if stripes else []:
@@ -106,8 +109,12 @@ def _against(
     height: float = 2.5,
 ) -> Figure:
     """`against` without its legend."""
+    _need_numbers(table, columns)
     need(table, [x, *columns])
     columns = list(columns)  # a tuple is one key to pandas
+    if isinstance(log, str) or (unknown := [name for name in log if name not in table and name not in LABELS]):
+        wrong = log if isinstance(log, str) else unknown[0]
+        raise UserError(f"log is a list of columns, of which {wrong!r} is none: such as log=[{columns[0]!r}]")
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
@@ -133,6 +140,13 @@ def _against(
         _finish(axis, name)
     note_seeds(figure, table, "bands: ± 1 SD")
     return figure
+
+
+def _need_numbers(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """`need`, and UserError for a column of texts."""
+    need(table, columns)
+    if texts := [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise UserError(f"the column {texts[0]} has no numbers to draw")
 
 
 def _finish(axis: Axes, column: str) -> None:
@@ -165,7 +179,9 @@ def _with_growth(results: Results) -> dict[str, str]:
         n = growth(row.run) if row.run.strength else 0.0
         said = f"= {n:.{1 if n < 10 else 0}f}" if n < 1e4 else "> 9999"
         found.setdefault(row.label, set()).add(f" ($N {said}$)" if n > 0 else "")
-    return {label: label + min(texts) for label, texts in found.items() if len(texts) == 1}
+    # A single dollar would be a formula's beginning then.
+    plain = {label: label if is_math_text(label) else re.sub(r"(?<!\\)\$", r"\\$", label) for label in found}
+    return {label: plain[label] + min(texts) for label, texts in found.items() if len(texts) == 1 and min(texts)}
 
 
 def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
@@ -195,6 +211,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     `columns` are of store.STEPS, losses and norms on logarithmic axes; one row a network. The legend says after which
     step a hill is left (`growth`).
     """
+    need_results(results)
     if results.steps.empty:
         raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
     need(results.steps, columns)
@@ -229,8 +246,8 @@ def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str
 
 
 def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFrame:
-    if epochs < 1:
-        raise UserError(f"smoothing must be 1 epoch (none) or more, not {epochs}")
+    if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1:
+        raise UserError(f"smoothing must be 1 epoch (none) or more, not {epochs!r}")
     smooth = history.groupby(["label", "id"], sort=False)[columns].transform(
         lambda values: values.rolling(epochs, min_periods=1).mean().where(values.notna())
     )
@@ -264,6 +281,7 @@ def _mark_minima(axis: Axes, results: Results) -> None:
 @styled()
 def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
     """Squared distance to every minimum over epochs, mean over seeds, one panel a label and network."""
+    need_results(results)
     history = results.history
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
@@ -298,6 +316,7 @@ def lengths(
     The cycle is the first run's if none is given. Settings stand side by side, or their error bars would hide each
     other. Raises UserError if no run is as long as a cycle.
     """
+    need_results(results)
     table = results.history
     cycle, log = cycle or results[0].run.cycle, [name for name in columns if name.startswith("d_")]
     if (longest := table["epoch"].max()) < cycle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -104,18 +104,19 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
 @styled()
 def points(
     table: pd.DataFrame,
-    columns: dict[str, str],
+    columns: Mapping[str, str] | Sequence[str],
     alike: Sequence[Sequence[str]] = (),
     limits: dict[str, float] | None = None,
     reference: str = "",
     height: float = 2.3,
 ) -> Figure:
-    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels and their titles.
+    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels, or their titles.
 
     Panels that are `alike` have the same axis; `limits` are drawn as dashed lines. The label `reference` has no dots:
     its mean is a dotted line behind the others of its network.
     """
     need(table, columns)
+    columns = columns if isinstance(columns, Mapping) else {name: LABELS[name] for name in columns}
     several = table["network"].nunique() > 1
     lines = table[table["label"] == reference].groupby("network")[list(columns)].mean()
     table = table[table["label"] != reference]
@@ -246,6 +247,7 @@ def forest(statements: pd.DataFrame) -> Figure:
     Open circles: the hills of that statement are not left, or its networks do not learn, so that it is not tested.
     Premises are left out: theirs are effects of another size.
     """
+    need(statements, ["claim", "says", "verdict", "premise", "effect", "low", "high", "margin", "unit", "network"])
     statements = statements[~statements["premise"]]
     shown = {
         "reproduced": ("C0", "o"),

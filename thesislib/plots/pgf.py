@@ -3,12 +3,14 @@ r"""A matplotlib figure as pgfplots code for LaTeX, equal to its PNG.
 matplot2tikz writes what is inside the panels: data, bands, error bars, images. Panels, ticks, legends and texts are
 written here, as matplotlib drew them, and so are the styles of lines: matplot2tikz makes them thinner, knows neither
 the layout nor the legend of a figure, leaves tick labels to pgfplots, and does not escape all of TeX's characters.
+A figure with anything that neither of the two can write is shown as its PDF.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,16 +23,25 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cbook import is_math_text
-from matplotlib.collections import Collection, PolyCollection
+from matplotlib.collections import (
+    Collection,
+    FillBetweenPolyCollection,
+    LineCollection,
+    PathCollection,
+    PolyCollection,
+    QuadMesh,
+)
 from matplotlib.colors import to_rgba
-from matplotlib.container import ErrorbarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.path import Path as Outline
-from matplotlib.text import Text
+from matplotlib.spines import Spine
+from matplotlib.text import Annotation, Text
 
 #: What a LaTeX document needs to \input the .pgf files.
 PREAMBLE = (
@@ -45,6 +56,14 @@ _ESCAPED = {
     ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
     "\N{NARROW NO-BREAK SPACE}": r"\,",
 }  # fmt: skip
+#: Characters that only TeX's mathematics has, beside the Greek ones.
+_MATHEMATICAL = {
+    "±": "pm", "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≈": "approx", "≠": "neq", "≡": "equiv", "∼": "sim",
+    "∝": "propto", "∞": "infty", "∂": "partial", "∇": "nabla", "√": "surd", "∑": "sum", "∏": "prod", "∫": "int",
+    "∈": "in", "∥": "parallel", "‖": "|", "→": "to", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
+    "↑": "uparrow", "↓": "downarrow", "⟨": "langle", "⟩": "rangle", "ℓ": "ell", "µ": "mu",
+    "ε": "varepsilon", "φ": "varphi",
+}  # fmt: skip
 #: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
 #: More points than these are more than the eye sees of a curve in half a page, and TeX takes half a millisecond each.
@@ -57,15 +76,36 @@ _STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-pos
 _LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
 #: A closed polygon of matplot2tikz's. As a plot TeX takes half the time.
 _POLYGON = re.compile(r"\\path \[(.*?)\]\n((?:-*\(axis cs:[^)]*\)\n?)+)--cycle;")
+#: What matplot2tikz says of a legend, which is written here.
+_OTHERS_LEGEND = re.compile(r"\\addlegend(?:image|entry)\{.*\}\n")
 _COLOUR = re.compile(r"\\definecolor.*\n")
+
+
+def _mathematical() -> dict[str, str]:
+    r"""Each such character as TeX's mathematics has it; \ensuremath does in a text and in a formula."""
+    names = {sign: f"\\{name}" for sign, name in _MATHEMATICAL.items()}
+    alike = "ΑΒΕΖΗΙΚΜΝΟΡΤΧο"  # Greek letters that TeX has no names for: they look like these Latin ones
+    names |= dict(zip(alike, "ABEZHIKMNOPTXo", strict=True))
+    for letter in map(chr, (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA))):
+        if letter not in names and unicodedata.name(letter, ""):
+            case, word = ("FINAL " in unicodedata.name(letter), unicodedata.name(letter).split()[-1].lower())
+            word = word.replace("lamda", "lambda")
+            names[letter] = r"\varsigma" if case else f"\\{word if letter.islower() else word.capitalize()}"
+    return {sign: rf"\ensuremath{{{name}}}" for sign, name in names.items()}
+
+
+_SIGNS = _mathematical()
+_ESCAPED |= _SIGNS
 
 
 def escape(text: str) -> str:
     r"""A text of matplotlib's for LaTeX, $...$ as it is, but for what only matplotlib knows or only TeX does."""
+    text = unicodedata.normalize("NFC", text)  # LaTeX knows no accents that follow their letter
     parts = re.split(r"(?<!\\)\$", text) if is_math_text(text) else [text]
     for k, part in enumerate(parts):
         if k % 2:  # between two dollars
             math = part.replace(r"\mathdefault", "").replace("\N{MINUS SIGN}", "-")
+            math = "".join(_ESCAPED[sign] if sign in _SIGNS else sign for sign in math)
             parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
         else:
             parts[k] = "".join(_ESCAPED.get(character, character) for character in part.replace(r"\$", "$"))
@@ -77,10 +117,62 @@ def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str
 
     Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are named
     after the figure, without a folder: LaTeX finds them through \graphicspath wherever they are dropped.
+
+    With something that pgfplots code cannot show (`beyond`) it is the figure's PDF, `name`.pdf, at that width.
     """
     figure.canvas.draw()
+    if beyond(figure):
+        return f"\\includegraphics[width={width}]{{{name}.pdf}}\n", {}
     writer = _Writer(figure, name, width)
     return writer.code(), writer.images
+
+
+def beyond(figure: Figure) -> str:
+    """What pgfplots code cannot show of a figure, the first such thing in words; empty if it can show all."""
+    ours = {figure.patch, *figure.axes, *figure.texts, *figure.legends}
+    found: list[Artist] = [child for child in figure.get_children() if child not in ours]
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    if len({tuple(axis.get_position().bounds) for axis in panels}) < len(panels):
+        return "two axes in one place"
+    for axis in panels:
+        if axis.name != "rectilinear":
+            return f"{axis.name} axes"
+        if other := {axis.get_xscale(), axis.get_yscale()} - {"linear", "log"}:
+            return f"a {min(other)} axis"
+        found += [child for child in axis.get_children() if not _is_known(child, axis)]
+    for legend in [*figure.legends, *(axis.get_legend() for axis in figure.axes)]:
+        if legend is not None and legend.get_visible():
+            if legend.get_title().get_text():
+                return "a title in a legend"
+            found += [handle for handle in _handles(legend) if not isinstance(handle, _SAMPLES)]
+    seen = [artist for artist in found if not isinstance(artist, Artist) or artist.get_visible()]
+    return f"{type(seen[0]).__name__}: {seen[0]}" if seen else ""
+
+
+_SAMPLES = (Line2D, Patch, Collection, ErrorbarContainer, BarContainer)
+
+
+def _is_known(child: Artist, axis: Axes) -> bool:
+    """Whether a panel's artist is written as it is drawn."""
+    if child is axis.patch or isinstance(child, Line2D | QuadMesh | AxesImage | Spine | Axis | Legend):
+        return True
+    if isinstance(child, Annotation) and child.arrow_patch is not None:
+        return False
+    if isinstance(child, Text):
+        return child.get_bbox_patch() is None
+    if not isinstance(child, Collection | Patch) or child.get_hatch():
+        return False
+    if isinstance(child, Patch):
+        return type(child) in (Rectangle, Polygon) and child.get_fill()
+    if type(child) in (PolyCollection, FillBetweenPolyCollection):
+        return not np.any(child.get_offsets())  # else one shape at many places
+    return type(child) is LineCollection or (type(child) is PathCollection and _is_uniform(child))
+
+
+def _is_uniform(dots: PathCollection) -> bool:
+    """Whether all of a scatter's dots look alike: then it is a line of marks."""
+    several = (dots.get_paths(), dots.get_sizes(), dots.get_facecolor(), dots.get_edgecolor(), dots.get_linewidth())
+    return dots.get_array() is None and all(len(some) <= 1 for some in several) and np.ndim(dots.get_alpha()) == 0
 
 
 def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
@@ -274,6 +366,9 @@ class _Writer:
     def content(self, axis: Axes) -> str:
         """What is inside a panel, by matplot2tikz."""
         with TemporaryDirectory(prefix="pgf-") as folder, _as_matplot2tikz_wants(axis):
+            # In the order in which matplot2tikz writes them.
+            lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
+            lines.sort(key=lambda line: line.get_zorder())
             code = matplot2tikz.get_tikz_code(
                 self.figure,
                 filepath=Path(folder) / "panel.pgf",
@@ -290,11 +385,10 @@ class _Writer:
                 code = code.replace(f"{{{image.name}}}", f"{{{name}}}")
         for unwanted in ("includegraphics cmd=\\pgfimage,", r"\end{groupplot}"):
             code = code.replace(unwanted, "")
+        code = _OTHERS_LEGEND.sub("", code)
         self.colours |= {line.strip(): None for line in _COLOUR.findall(code)}
         code = _COLOUR.sub("", code).strip()
-        # In the order in which matplot2tikz writes them.
-        lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
-        lines = iter(sorted(lines, key=lambda line: line.get_zorder()))
+        lines = iter(lines)
         code = _LINE.sub(lambda _: f"\\addplot [{self.line(next(lines))}]\n", code)
         code = _POLYGON.sub(lambda found: _closed_plot(found[1], found[2]), code)
         return code + "\n" if code else ""
@@ -366,6 +460,10 @@ class _Writer:
             if handle.lines[2]:
                 return self.bar_sample(handle, size)
             handle = handle.lines[0]  # of a single seed, without bars
+        if isinstance(handle, BarContainer):
+            handle = handle.patches[0]
+        if isinstance(handle, PathCollection):
+            handle = _as_marks(handle)
         if isinstance(handle, Line2D):
             return self.line(handle, is_sample=True)
         options = ["area legend"]
@@ -409,6 +507,39 @@ def _handles(legend: Legend) -> list[Any]:
     drawn = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     texts = [text.get_text() for text in legend.get_texts()]
     return [drawn.get(text, handle) for text, handle in zip(texts, legend.legend_handles, strict=True)]
+
+
+def _as_marks(dots: PathCollection) -> Line2D:
+    """A scatter whose dots look alike as a line of marks."""
+    colours = dots.get_facecolor(), dots.get_edgecolor()
+    face, edge = (tuple(some[0]) if len(some) else "none" for some in colours)
+    path, size = dots.get_paths()[0], np.sqrt(dots.get_sizes()[0])
+    return Line2D(
+        *np.reshape(np.ma.filled(dots.get_offsets(), np.nan), (-1, 2)).T, linestyle="none", marker=path,
+        markersize=2 * np.abs(path.vertices).max() * size,  # of a mark the largest extent is 1 wide
+        markerfacecolor=face, markeredgecolor=edge, color=face if edge == "none" else edge,
+        markeredgewidth=(*dots.get_linewidth(), 0)[0], alpha=dots.get_alpha(), zorder=dots.get_zorder(),
+    )  # fmt: skip
+
+
+def _simpler(child: Artist, axis: Axes) -> Artist:
+    """A scatter as a line of marks; a rectangle that is given in parts of its panel, as axvspan's, where it lies."""
+    if isinstance(child, PathCollection):
+        line = _as_marks(child)
+        line.set(visible=child.get_visible(), transform=axis.transData)
+        line.axes, line.figure = axis, axis.figure
+        return line
+    if not isinstance(child, Rectangle) or child.get_data_transform() == axis.transData:
+        return child
+    return _in_data(child, axis)
+
+
+def _in_data(patch: Rectangle, axis: Axes) -> Polygon:
+    path = patch.get_path().transformed(patch.get_transform() - axis.transData)
+    return Polygon(
+        path.vertices[:4], closed=True, facecolor=patch.get_facecolor(), edgecolor=patch.get_edgecolor(),
+        linewidth=patch.get_linewidth(), zorder=patch.get_zorder(), transform=axis.transData,
+    )  # fmt: skip
 
 
 def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
@@ -484,7 +615,11 @@ def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
         for sign in vars(axis).keys() & {"_colorbar", "_colorbar_info"}:  # a colour bar is a panel like any other
             back.callback(setattr, axis, sign, getattr(axis, sign))
             delattr(axis, sign)
+        back.callback(setattr, axis, "_children", axis._children)
+        axis._children = [_simpler(child, axis) for child in axis._children]
         for line in axis.lines:
+            if line.get_marker() not in _NO_MARKER:  # it knows few, and what it says of them is not used
+                put(line, "marker", "o")
             if len(there := _written(line)[0]) < len(points := np.asarray(line.get_xydata(), dtype=float)):
                 back.callback(line.set_data, *line.get_data())
                 line.set_data(*points[there].T)

@@ -19,14 +19,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from thesislib import datasets
+from thesislib.experiments import sections
 from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
-from thesislib.plots.pgf import PREAMBLE, escape, pgf_code
-from thesislib.plots.style import WIDTH, WIDTHS, clip_error_bars, laid_out, note, styled, ticks_kept, variant, width_of
+from thesislib.plots.pgf import PREAMBLE, beyond, escape, pgf_code
+from thesislib.plots.style import (
+    NARROWEST,
+    POINTS_PER_INCH,
+    WIDTH,
+    WIDTHS,
+    clip_error_bars,
+    laid_out,
+    note,
+    styled,
+    ticks_kept,
+    variant,
+    width_of,
+)
 from thesislib.plots.tables import latex, readable
-from thesislib.runs.results import Results, need
+from thesislib.runs.results import Results, need, need_results
 from thesislib.system import files
-from thesislib.system.errors import UserError
+from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, make_writable
 
 #: In each folder of figures, the names of the files that were written there.
@@ -34,6 +47,8 @@ WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
 #: Names of the .tex and .pdf files in such a folder that are no figures or tables.
+#: How figures of another width than the text's end.
+_VARIANT = re.compile(r"-(column|half|[\d.]+in)$")
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
 
@@ -135,8 +150,8 @@ def save(
         write(folder, f"{name}.gif", figure.gif)
         write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
         return
-    width = width or os.environ.get(WIDTH) or None
-    inches, suffix, length = width_of(width or "text")
+    width = (os.environ.get(WIDTH) or None) if width is None else width
+    inches, suffix, length = width_of("text" if width is None else width)
     language = language_of(language)
     if copies := sorted({variant(row.run.data) for row in runs} - {""}):
         note(figure, *copies)
@@ -153,6 +168,8 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
         figure.savefig(drawn["png"], format="png")
         figure.savefig(drawn["pdf"], format="pdf", metadata={"CreationDate": None})
         code, images = pgf_code(figure, name, length)
+        if why := beyond(figure):
+            print(printable(f"{name}.pgf shows {name}.pdf, with its own font: pgfplots cannot draw {why}"))
     for kind, content in drawn.items():
         write(folder, f"{name}.{kind}", content.getvalue())
     for image, content in images.items():
@@ -162,15 +179,21 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
 
 
 def table(
-    frame: pd.DataFrame, name: str, runs: Results, columns: Sequence[str] = (), language: str | None = None
+    frame: pd.DataFrame,
+    name: str,
+    runs: Results,
+    columns: Sequence[str] = (),
+    language: str | None = None,
+    width: str | float | None = None,
 ) -> pd.DataFrame:
     r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale; as it is read.
 
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
-    `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. An index that
-    has a name is written as columns. Raises UserError for a column that is not there or none at all, for a name that
-    `make figures` needs itself, and if the folder cannot be written.
+    `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. What is wider
+    than the `width`, again as `save` has it, stands in several tables below each other. An index that has a name is
+    written as columns. Raises UserError for a column that is not there or none at all, for a name that `make figures`
+    needs itself, for a table of every epoch, and if the folder cannot be written.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-3_interaction", scale="smoke", widths=[0.1], strengths=[10])
@@ -178,15 +201,19 @@ def table(
     ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
     _check("table", name, runs)
+    need(frame, columns)
     if any(frame.index.names):
         frame = frame.reset_index()
     if not len(frame.columns):
         raise UserError(f"the table {name} has no columns: there is nothing to write")
-    need(frame, columns)
+    if "epoch" in frame and "id" in frame and frame["id"].duplicated().any():
+        raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
+    width = (os.environ.get(WIDTH) or None) if width is None else width
+    points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
     language = language_of(language)
     folder = make_folder(runs.scale)
     read = readable(frame, name, columns)
-    code = latex(read, language)
+    code = latex(read, language, points)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
     write(folder, f"{name}.tex", code.encode())
     return read
@@ -197,8 +224,11 @@ def _check(kind: str, name: str, runs: Results) -> None:
     files.check_name(kind, name)
     if name in OURS:
         raise UserError(f"a {kind} cannot be called {name}: make figures and make chapter write files of that name")
-    if not isinstance(runs, Results):
-        raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
+    need_results(runs)
+    if name in sections.SECTIONS and name != runs.section:
+        raise UserError(f"a {kind} cannot be called {name}: that of section {name} would be lost")
+    if _VARIANT.search(name):
+        raise UserError(f"a {kind} cannot be called {name}: figures of other widths end so")
     files.check_name("scale", runs.scale)
 
 

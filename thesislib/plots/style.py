@@ -38,6 +38,8 @@ _NAMED_ROW, _NAMED_SIZE = 0.18, 6.5
 _LEGEND_ROW, _LEGEND_RIM = 0.17, 0.1
 #: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
 NARROWEST = 345
+#: TeX's points.
+POINTS_PER_INCH = 72.27
 #: No figure is higher, in inches: with its caption it fits a page.
 HIGHEST = 7.0
 
@@ -131,7 +133,12 @@ LABELS = _Labels({
 
 @styled()
 def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure as wide as the text with panels [rows, columns], each row `height` inches if that fits a page."""
+    """A figure as wide as the text with panels [rows, columns], each row `height` inches if that fits a page.
+
+    Raises UserError for a height that is none.
+    """
+    if isinstance(height, bool) or not isinstance(height, int | float) or not height > 0:
+        raise UserError(f"the height of a row must be inches, more than 0, not {height!r}")
     size = (TEXTWIDTH, min(height * rows, HIGHEST))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     for axis in axes.flat:  # else matplotlib asks when it draws, outside of the style, how many labels have room

@@ -187,14 +187,13 @@ _LINES = 40
 _LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
 _PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
 _NUMBER = re.compile(rf"([≥≤] )?({_PLAIN})(?: ± ({_PLAIN}))?")
-_SIGNS = {"±": r"$\pm$", "×": r"$\times$", "≥": r"$\geq$", "≤": r"$\leq$"}
 
 
-def latex(frame: pd.DataFrame, language: str = "en") -> str:
+def latex(frame: pd.DataFrame, language: str = "en", points: float = NARROWEST) -> str:
     r"""A table for LaTeX's \input, in the style of booktabs; texts are escaped, $...$ in them stays a formula.
 
     Numbers stand with their decimal points below each other, those with a deviation as $a \pm b$. Laid out for small
-    print and a page of 345 pt: a long text is broken, and what is wider still stands in several tables below each
+    print and so many `points`: a long text is broken, and what is wider still stands in several tables below each
     other, each with the first columns. What is longer than a page is a longtable, which LaTeX breaks across pages.
     Numbers are written in the `language`.
     """
@@ -204,7 +203,7 @@ def latex(frame: pd.DataFrame, language: str = "en") -> str:
     first, rest = columns[:keys], columns[keys:]
     for count in range(1, len(rest) + 1):
         blocks = [[*first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
-        if max(sum(column.narrow for column in block) for block in blocks) <= NARROWEST + _GAP:
+        if max(sum(column.narrow for column in block) for block in blocks) <= points + _GAP:
             break
     blocks = blocks if rest else [first]
     lines = sum(max(column.lines(k) for column in block) for block in blocks for k in range(len(frame)))
@@ -270,8 +269,8 @@ def _text(value: object) -> str:
 
 
 def prose(text: str) -> str:
-    """A text for LaTeX, its signs of arithmetic too."""
-    return "".join(_SIGNS.get(character, character) for character in escape(text))
+    """A text for LaTeX, in a table's cell: of one line."""
+    return escape(" ".join(text.split("\n")))
 
 
 def math_number(text: str, language: str) -> str:

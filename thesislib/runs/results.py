@@ -194,11 +194,22 @@ def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) ->
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Raise UserError for a column that a table does not have, or for one in the place of a list."""
+    """Raise UserError for what is no table, and for columns that it lacks, that are named twice, or are no list."""
+    if not hasattr(table, "columns"):
+        raise UserError(f"a table is what runs.final, runs.history or runs.table(...) is, not {type(table).__name__}")
     if isinstance(columns, str):
         raise UserError(f"columns are a list: [{columns!r}], not {columns!r}")
+    columns = list(columns)
+    if twice := [name for k, name in enumerate(columns) if name in columns[:k]]:
+        raise UserError(f"the column {twice[0]} is named twice")
     if unknown := [name for name in columns if name not in table]:
         raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(table.columns)}")
+
+
+def need_results(runs: object) -> None:
+    """Raise UserError for anything but results."""
+    if not isinstance(runs, Results):
+        raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
 
 
 #: The columns that say which run a line of a table is of.
@@ -351,6 +362,8 @@ class Results(Sequence[Row]):
 
         Where settings have hills, N says whether they have been left (`growth`). Raises UserError for another column.
         """
+        if len(columns) == 1 and not isinstance(columns[0], str):  # a list, as figures take them
+            columns = tuple(columns[0])
         need(self.final, columns)
         return spreads(self.final.assign(N=self._growths()), self.keys, dict(zip(columns, columns, strict=True)))
 

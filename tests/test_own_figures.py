@@ -1,0 +1,240 @@
+"""Figures, tables and labels of an author's own: on paper as on the screen, or one line that says why not."""
+
+import subprocess
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import TINY, trained
+from PIL import Image
+from test_pgf import needs_tex, tex
+
+import thesislib as tl
+from thesislib.app.numbers import letters
+from thesislib.plots import save, style, tables
+from thesislib.plots.pgf import beyond, escape, pgf_code
+from thesislib.system.errors import UserError
+
+X = np.linspace(0, 6, 40)
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def bars(axis):
+    axis.bar(["a", "b"], [1, 2], color="red", label="q")
+    axis.bar(["a", "b"], [1, 1], bottom=[1, 2], color="blue", label="r")
+    axis.legend()
+
+
+def spans(axis):
+    axis.plot(X, np.exp(X), color="0.5")
+    axis.set_yscale("log")
+    axis.axvspan(1, 2, color="red")
+    axis.axhspan(5, 20, xmin=0.5, color="blue")
+
+
+def scatters(axis):
+    axis.scatter(X, np.sin(X), s=30, color="red", label="dots")
+    axis.scatter(X[::4], np.cos(X[::4]), s=120, marker="^", facecolors="none", edgecolors="blue", linewidth=2)
+    axis.legend()
+
+
+def histograms(axis):
+    axis.hist(np.random.default_rng(0).normal(size=99), color="red", label="x")
+    axis.hist(3 + np.random.default_rng(1).normal(size=99), color="blue", label="y")
+    axis.legend()
+
+
+def marks(axis):
+    axis.plot(X, X, linestyle="none", marker=(5, 1), markersize=12, color="red")
+    axis.plot(X, -X, linestyle="none", marker="$\\clubsuit$", markersize=9, color="blue")
+
+
+def arrow(axis):
+    axis.fill_between(X, 0, 1, color="red")
+    axis.annotate("peak", (1.5, 0.2), (3, 0.7), arrowprops={"color": "blue", "width": 12})
+
+
+def inset(axis):
+    axis.fill_between(X, 0, 1, color="red")
+    axis.inset_axes([0.6, 0.6, 0.4, 0.4]).fill_between(X, 0, 1, color="blue")
+
+
+def hatched(axis):
+    axis.bar(["a", "b"], [1, 2], color="red", hatch="/", edgecolor="black")
+
+
+def hexagons(axis):
+    axis.hexbin(X, X, gridsize=5, mincnt=1, cmap="bwr")
+
+
+def arrows(axis):
+    axis.quiver([0, 1], [0, 1], [1, 0], [0, 1], color=["red", "blue"], width=0.05)
+
+
+def boxed(axis):
+    axis.fill_between(X, 0, 1, color="red")
+    axis.text(1, 0.5, "note", bbox={"facecolor": "blue", "pad": 15})
+
+
+def pie(axis):
+    axis.pie([1, 2], colors=["red", "blue"])
+
+
+def symmetrical_log(axis):
+    axis.fill_between(X, -X, X, color="red")
+    axis.set_yscale("symlog")
+
+
+def titled_legend(axis):
+    axis.fill_between(X, 0, 1, color="red", label="x")
+    axis.legend(title="kernel")
+
+
+def twins(axis):
+    axis.fill_between(X, 0, 1, color="red")
+    axis.twinx().fill_between(X, 5, 6, color="blue")
+
+
+def coloured_dots(axis):
+    axis.scatter(X, X, s=60, c=X > 3, cmap="bwr")
+
+
+def steps(axis):
+    axis.hist(X, histtype="step", color="red", linewidth=4)
+
+
+WRITTEN = (bars, spans, scatters, histograms, marks)
+SHOWN = {
+    arrow: "Annotation", inset: "Axes", hatched: "Rectangle", hexagons: "PolyCollection", arrows: "Quiver",
+    boxed: "Text", pie: "Wedge", symmetrical_log: "a symlog axis", titled_legend: "a title in a legend",
+    twins: "two axes in one place", coloured_dots: "PathCollection", steps: "Polygon",
+}  # fmt: skip
+
+
+def figure_of(draw):
+    with style.styled():
+        figure, axes = style.grid(1, 1, 2.5)
+        draw(axes[0, 0])
+    return figure
+
+
+def share(picture, colour):
+    """How much of a picture has a colour."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    return (np.abs(pixels - colour).max(-1) < 60).mean()
+
+
+@pytest.fixture
+def runs(folders):
+    return trained({"mine": [TINY]})
+
+
+@needs_tex
+@pytest.mark.parametrize("draw", [*WRITTEN, *SHOWN])
+def test_a_page_has_the_colours_of_the_picture(draw, runs, tmp_path, capsys):
+    """As much of each, through pdflatex and back; what pgfplots cannot draw is the .pdf, and save says so."""
+    figure = figure_of(draw)
+    why = SHOWN.get(draw, "")
+    assert beyond(figure).startswith(why) and bool(beyond(figure)) == bool(why)
+    tl.save(figure, "mine", runs)
+    assert ("mine.pgf shows mine.pdf" in capsys.readouterr().out) == bool(why)
+    folder = save.figures_folder("smoke")
+    tex(folder, r"\noindent\input{mine.pgf}", options="11pt,a4paper", packages=[r"\usepackage[margin=2.5cm]{geometry}"])
+    command = ["pdftoppm", "-r", "200", "-singlefile", "-png", "thesis.pdf", "page"]
+    subprocess.run(command, cwd=folder, check=True)
+    page, picture = Image.open(folder / "page.png"), Image.open(folder / "mine.png")
+    whole = np.prod(page.size) / np.prod(picture.size)
+    for colour in (RED, BLUE):
+        # A sample in a legend is no longer than TeX's.
+        assert whole * share(page, colour) == pytest.approx(share(picture, colour), rel=0.06, abs=0.002), colour
+    plt.close(figure)
+
+
+def test_what_matplot2tikz_says_of_legends_is_left_out(runs):
+    code, _ = pgf_code(figure_of(bars), "mine")
+    assert code.count(r"\addlegendentry") == 2
+
+
+@needs_tex
+def test_greek_and_signs_are_set_in_texts_and_formulas(tmp_path):
+    texts = ["α-Stärke ≤ ∞", "$λ_μ ≥ ±1$", "Ωmax → ς × ο", "\u0061\u0308 (decomposed)"]
+    tex(tmp_path, *(escape(text) + r"\par" for text in texts))
+    assert escape("α, β") == r"\ensuremath{\alpha}, \ensuremath{\beta}"
+    assert escape("$λ$") == r"$\ensuremath{\lambda}$"
+
+
+def test_numbers_of_two_labels_have_two_names():
+    assert [letters(x) for x in ("α = 1", "β = 1", "Stärke", "Straße", "Ωmax", "s = 0.1")] == [
+        "AlphaOne", "BetaOne", "Starke", "Strasse", "OmegaMax", "SZeroPointOne"
+    ]  # fmt: skip
+
+
+def test_a_label_with_a_dollar_keeps_it_beside_n(folders):
+    runs = trained({"cost $5": [TINY.replace(strength=10)]})
+    figure = tl.plot.curves(runs)
+    (label,) = {line.get_label() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+    assert label.startswith(r"cost \$5 ($N = ")
+    assert escape(label).startswith(r"cost \$5 ($N = ")
+    plt.close(figure)
+
+
+def test_a_label_is_one_line():
+    with pytest.raises(UserError, match="a label must be one line"):
+        tl.train({"two\nlines": {"strength": 0}}, "smoke")
+
+
+def test_a_table_for_a_column_is_no_wider(runs, monkeypatch):
+    """More tables below each other; each text in them is there as often as in the wide one."""
+    wide = runs.final
+    columns = ["accuracy", "test_loss", "train_loss", "d_0", "d_init", "lr"]
+    read = tables.readable(wide, "mine", columns)
+    parts = [tables.latex(read, points=points).count(r"\begin{tabular}") for points in (style.NARROWEST, 240)]
+    assert parts[0] < parts[1]
+    tl.table(wide, "mine", runs, columns, width="column")
+    code = (save.figures_folder("smoke") / "mine.tex").read_text()
+    assert code.count(r"\begin{tabular}") == parts[1]
+    monkeypatch.setenv("THESIS_WIDTH", "column")
+    tl.table(wide, "mine", runs, columns)
+    assert (save.figures_folder("smoke") / "mine.tex").read_text() == code
+
+
+MISTAKES = {
+    "the column accuracy is named twice": lambda r: tl.plot.curves(r, ["accuracy", "accuracy"]),
+    "the column label has no numbers to draw": lambda r: tl.plot.curves(r, ["label"]),
+    "smoothing must be 1 epoch .none. or more, not '5'": lambda r: tl.plot.curves(r, smoothing="5"),
+    "smoothing must be .* not 2.5": lambda r: tl.plot.curves(r, smoothing=2.5),
+    "not DataFrame": lambda r: tl.plot.curves(r.history),
+    "not Results": lambda r: tl.plot.against(r, "epoch", ["accuracy"]),
+    "a table is .* not Results$": lambda r: tl.plot.scatter(r, "accuracy", "d_0"),
+    "there is no column claim": lambda r: tl.plot.forest(r.final),
+    "a table is .* not Results": lambda r: tl.table(r, "mine", r),
+    "not Series": lambda r: tl.table(r.final["accuracy"], "mine", r),
+    "means over epochs say nothing": lambda r: tl.table(r.history, "mine", r),
+    "height of a row must be inches, more than 0, not -1": lambda r: tl.plot.curves(r, height=-1),
+    "height of a row must be inches, more than 0, not '3'": lambda r: tl.plot.curves(r, height="3"),
+    "log is a list of columns, of which 'd0' is none": lambda r: tl.plot.curves(r, log=["d0"]),
+    "log is a list of columns, of which 'd_0' is none": lambda r: tl.plot.curves(r, log="d_0"),
+    "figures of other widths end so": lambda r: tl.save(tl.plot.curves(r), "mine-column", r),
+    "that of section 2-1_width would be lost": lambda r: tl.save(tl.plot.curves(r), "2-1_width", r),
+    "width 0 of figures": lambda r: tl.save(tl.plot.curves(r), "mine", r, width=0),
+    "'strength=10' is no tl.Run": lambda r: tl.train({"x": "strength=10"}, "smoke", seeds=[0]),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(words, runs):
+    with pytest.raises(UserError, match=words) as error:
+        MISTAKES[words](runs)
+    assert "\n" not in str(error.value)
+    plt.close("all")
+
+
+def test_lists_are_taken_where_figures_take_them(runs):
+    assert list(runs.table(["accuracy", "d_0"])) == list(runs.table("accuracy", "d_0"))
+    plt.close(tl.plot.points(runs.final, ["accuracy"]))
+
+
+@pytest.mark.parametrize("seeds", [range(2), np.arange(2), [0, 1], 2, np.int64(2)])
+def test_seeds_are_any_numbers(seeds, folders):
+    rows = tl.experiments.own.rows({"x": {"strength": 0}}, "smoke", seeds)
+    assert [row.seed for row in rows] == [0, 1]
