@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from thesislib.analysis.alignment import align, hidden_units, permuted
 from thesislib.flat import FlatParameters
@@ -136,6 +137,54 @@ def test_a_layer_that_is_used_twice_is_named():
 
     with pytest.raises(UserError, match="again.weight is used more than once"):
         hidden_units(Twice())
+
+
+class Net(nn.Module):
+    """With tied or frozen layers, functions or methods between them."""
+
+    def __init__(self, tied=False, frozen=None, shift=None):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        if tied:
+            self.b.weight = self.a.weight
+        if frozen:
+            getattr(self, frozen).requires_grad_(False)
+        self.shift = shift
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.shift is not None:
+            x = x + self.shift if self.shift != "length" else x * len(x)
+        return self.c(torch.relu(self.b(self.a(x)).relu()))
+
+
+def test_tied_weights_are_named():
+    """Their units would have to keep the order of two places at once."""
+    with pytest.raises(UserError, match="b.weight is used more than once"):
+        hidden_units(Net(tied=True))
+
+
+@pytest.mark.parametrize(("frozen", "free"), [(None, [8, 8]), ("a", [8]), ("b", []), ("c", [8])])
+def test_units_of_frozen_weights_stay(frozen, free):
+    """And the network computes the same, from what is trained of it."""
+    torch.manual_seed(0)
+    model = Net(frozen=frozen)
+    assert [len(units) for units in hidden_units(model)] == free
+    trained = [p for p in model.parameters() if p.requires_grad]
+    theta = parameters_to_vector(trained).detach().numpy()
+    images = torch.randn(5, 8)
+    before = model(images)
+    moved = permuted(theta, model, [np.random.default_rng(0).permutation(8) for _ in free])
+    assert bool(free) == (moved != theta).any()
+    vector_to_parameters(torch.from_numpy(moved), trained)
+    torch.testing.assert_close(model(images), before)
+    np.testing.assert_allclose(align(moved, theta, model), theta)
+
+
+@pytest.mark.parametrize("shift", [1.0, "length"])
+def test_what_no_graph_can_follow_is_one_line(shift):
+    with pytest.raises(UserError, match="cannot tell which units may change places"):
+        hidden_units(Net(shift=shift))
 
 
 def test_pooling_keeps_channels_in_their_places():

@@ -1,5 +1,9 @@
 """The distance term in a loop that is not ours."""
 
+import pickle
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -105,8 +109,10 @@ def test_frozen_parameters_are_left_out():
         lambda model: setattr(model.weight, "data", model.weight.data.clone()),
         lambda model: model.requires_grad_(False),
         lambda model: model.to_empty(device="cpu"),
+        lambda model: setattr(model, "weight", nn.Parameter(model.weight.data.clone())),
+        lambda model: model.register_parameter("more", nn.Parameter(torch.zeros(2))),
     ],
-    ids=["cast", "other tensors", "frozen", "emptied"],
+    ids=["cast", "other tensors", "frozen", "emptied", "another parameter", "one more"],
 )
 def test_weights_that_are_other_tensors_are_noticed(change):
     model = nn.Linear(3, 2)
@@ -116,6 +122,74 @@ def test_weights_that_are_other_tensors_are_noticed(change):
     for use in (term.add_gradient, term.visit, term.distances):
         with pytest.raises(UserError, match="make it anew"):
             use()
+
+
+def test_one_that_thaws_is_noticed():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    term = DistanceTerm(model)
+    model[0].requires_grad_(True)
+    with pytest.raises(UserError, match="unfrozen"):
+        term.distances()
+
+
+@pytest.mark.parametrize("settings", [{}, {"minima": "merge", "merge": "widen"}, {"minima": "merge"}, {"share": False}])
+def test_hills_go_on_from_a_stored_state(settings, tmp_path):
+    """Through torch.save, in another network: the same value and gradient to the bit."""
+
+    def made():
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        return model, DistanceTerm(model, strength=3.0, width=0.1, **settings)
+
+    model, term = made()
+    for _ in range(3):
+        term.visit()
+        with torch.no_grad():
+            model.weight.add_(torch.randn(2, 3))
+    term.strength = 5.0
+    torch.save({"network": model.state_dict(), "term": term.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt")
+    other, again = made()
+    other.load_state_dict(state["network"])
+    again.load_state_dict(state["term"])
+    assert again.add_gradient() == term.add_gradient() > 0
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert one.grad.equal(two.grad)
+    assert again.distances() == term.distances()
+    with pytest.raises(UserError, match="another network: this one has 20 weights"):
+        DistanceTerm(nn.Linear(4, 4)).load_state_dict(state["term"])
+
+
+@pytest.mark.parametrize("copy", [pickle.dumps, deepcopy])
+def test_a_copy_is_refused(copy):
+    with pytest.raises(UserError, match="store its state_dict"):
+        copy(DistanceTerm(nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize("strength", [float("nan"), -1.0, float("inf")])
+def test_a_strength_set_later_is_a_number(strength):
+    term = DistanceTerm(nn.Linear(3, 2))
+    term.visit()
+    term.strength = strength
+    with pytest.raises(UserError, match="strength must be 0 or more"):
+        term.add_gradient()
+
+
+def test_sparse_gradients_get_the_term_too():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 3, sparse=True), nn.Linear(3, 2))
+    term = DistanceTerm(model, strength=10, width=0.1)
+    term.visit()
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    model(torch.tensor([1, 2])).sum().backward()
+    before = model[0].weight.grad.to_dense().clone()
+    value = term.add_gradient()
+    # d = 27: all of the 9 x 3 weights moved by 1
+    assert value.item() == pytest.approx(10 * np.exp(-0.1 * 27))
+    expected = before - 2 * 0.1 * value  # times theta - theta_c, which is 1
+    torch.testing.assert_close(model[0].weight.grad, expected)
 
 
 def test_mixed_devices_and_types_are_one_line():
@@ -139,11 +213,22 @@ def test_mixed_devices_and_types_are_one_line():
         (lambda d, w: d / d, "must be a number, also at d = 0"),
         (lambda d: d, r"it is called with \(d, w\): too many positional arguments"),
         (None, "a kernel must be a function"),
+        (lambda d, w: torch.exp(1j * w * d), "real numbers"),
+        (lambda d, w: torch.softmax(-w * d, 0), "must take each d on its own"),
+        (lambda d, w: torch.round(torch.exp(-w * d)) + 0 * d, "slope 0 at d = 0, 1 and 10"),
         (lambda d, w: torch.exp(-torch.sqrt(w * d)), "no slope at d = 0"),
     ],
 )
 def test_what_is_no_kernel_is_one_line(kernel, says):
     with pytest.raises(UserError, match=says):
+        DistanceTerm(nn.Linear(3, 2), kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    "kernel", [lambda d, w: -torch.exp(-w * d), lambda d, w: w * d, lambda d, w: 5 * torch.exp(-w * d)]
+)
+def test_a_kernel_that_is_no_hill_warns(kernel):
+    with pytest.warns(UserWarning, match="no hill of height 1: at d = 0, 1 and 10, w = 1 it is"):
         DistanceTerm(nn.Linear(3, 2), kernel=kernel)
 
 

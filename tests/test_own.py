@@ -24,6 +24,9 @@ from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
 
 NETWORK = """
+import random
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -36,7 +39,7 @@ def nothing(shape, classes):
     return 3
 
 def too_wide(shape, classes):
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes + 1))
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes + 1))
 
 def stumbles(shape, classes):
     return nn.Linear(shape[5], classes)
@@ -73,6 +76,37 @@ class Projected(nn.Linear):
         self.register_buffer("directions", torch.randn(784, 8))
     def forward(self, images):
         return super().forward(images.flatten(1) @ self.directions)
+
+def lazy(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+
+def double(shape, classes):
+    return too_wide(shape, classes - 1).double()
+
+def half(shape, classes):
+    return too_wide(shape, classes - 1).bfloat16()
+
+def weight_normed(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(784, classes)))
+
+class Noisy(nn.Linear):
+    # noise, and initial weights, of numpy
+    def __init__(self, shape, classes):
+        super().__init__(784, classes)
+        self.weight.data += torch.from_numpy(np.random.randn(classes, 784)).float() / 99
+    def forward(self, images):
+        images = images.flatten(1)
+        noise = np.random.randn(*images.shape) * random.random() if self.training else np.zeros(images.shape)
+        return super().forward(images + torch.from_numpy(noise).float())
+
+class Clamped(nn.Linear):
+    # puts other tensors in place of its weights while it trains
+    def __init__(self, shape, classes):
+        super().__init__(784, classes)
+    def forward(self, images):
+        if self.training:
+            self.weight.data = self.weight.data.clamp(-0.1, 0.1)
+        return super().forward(images.flatten(1))
 """
 KERNEL = """
 import torch
@@ -98,22 +132,30 @@ def modules(tmp_path, monkeypatch):
 OWN = TINY.replace(model="mynet:small_cnn", kernel="mykernels:laplace", epochs=3, minima_every=1)
 
 
-def test_dropout_depends_on_nothing_but_the_run(modules, folders):
+@pytest.mark.parametrize("model", ["mynet:forgets", "mynet:Noisy"])
+def test_dropout_depends_on_nothing_but_the_run(model, modules, folders):
     """Not on what the process drew or trained before, nor on where the run was interrupted; and not always the same."""
-    run = TINY.replace(model="mynet:forgets", epochs=4, minima_every=2, statistics_images=512)
+    run = TINY.replace(model=model, epochs=4, minima_every=2, statistics_images=512)
     alone = launch.execute(run).history.drop(columns=["seconds", "train_seconds"])
     store.delete(store.runs_folder() / store.run_id(run))
-    torch.rand(7)
-    before = torch.random.get_rng_state()
+    torch.rand(7), np.random.rand(7)
+    before, numpys = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     launch.execute(run.replace(seed=1))
     interrupted(run, after=3)
     again = launch.execute(run).history.drop(columns=["seconds", "train_seconds"])
     pd.testing.assert_frame_equal(again, alone, check_exact=True)
     assert torch.random.get_rng_state().equal(before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpys)
     trainers = [Trainer(run), Trainer(run)]
     trainers[1].finished_epochs = 1  # the same weights, batches and rate, but the masks of another epoch
     first, second = (trainer.epoch()["train_loss"] for trainer in trainers)
     assert first != second
+
+
+def test_weights_that_leave_the_vector_while_it_trains_are_noticed(modules):
+    """Minima, distances and hills would be of weights that nobody trains."""
+    with pytest.raises(UserError, match="given other tensors"):
+        Trainer(TINY.replace(model="mynet:Clamped")).epoch()
 
 
 def test_frozen_weights_must_not_be_drawn(modules):
@@ -167,9 +209,13 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
         ("mynet:letter", "mynet has no function or class letter"),
         ("mynet:nothing", "must return an nn.Module, not int"),
         ("mynet:too_wide", r"output \[B, 10\] expected, but for two images it is \[2, 11\]"),
-        ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 17\)"),
+        ("mynet:lazy", "1.weight is lazy: give its layer all sizes"),
+        ("mynet:double", "1.weight is torch.float64: it must be float32"),
+        ("mynet:half", "1.weight is torch.bfloat16: it must be float32"),
+        ("mynet:weight_normed", "RuntimeError: Only Tensors created"),
+        ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 20\)"),
         ("mynet:alone", r"mynet:alone: it is called with \(shape, classes\): too many positional arguments"),
-        ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 28\)"),
+        ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 31\)"),
     ],
 )
 def test_what_is_no_network_is_one_line(modules, model, says):

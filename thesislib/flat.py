@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class FlatParameters:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module):
             raise UserError(f"an nn.Module is needed, not {type(model).__name__}")
+        self._model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UserError("the network has no trainable parameters")
@@ -36,14 +38,14 @@ class FlatParameters:
             p.data = piece
 
     def check(self) -> None:
-        """Raise UserError if the parameters are no longer views into theta: moved, cast, replaced or frozen since."""
-        storage = self.theta.untyped_storage().data_ptr()
-        for p in self.parameters:
-            if not p.requires_grad or p.dtype != self.theta.dtype or p.untyped_storage().data_ptr() != storage:
-                raise UserError(
-                    "the network was moved, cast, frozen or given other tensors after DistanceTerm was made: "
-                    "make it anew, after model.to(...), and visit() again"
-                )
+        """Raise UserError if the network's trainable parameters are no longer these, or no longer views into theta."""
+        storage, now = self.theta.untyped_storage().data_ptr(), [p for p in self._model.parameters() if p.requires_grad]
+        same = len(now) == len(self.parameters) and all(map(operator.is_, now, self.parameters))
+        if not same or any(p.dtype != self.theta.dtype or p.untyped_storage().data_ptr() != storage for p in now):
+            raise UserError(
+                "the network was moved, cast, frozen, unfrozen or given other tensors after DistanceTerm was made: "
+                "make it anew, after model.to(...), and visit() again"
+            )
 
     def pieces(self, vector: Tensor) -> list[Tensor]:
         """Views into a vector [P], shaped as the parameters."""
@@ -63,6 +65,6 @@ class FlatParameters:
         for p in self.parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-            elif not p.grad.is_contiguous():
-                p.grad = p.grad.contiguous()
+            elif p.grad.is_sparse or not p.grad.is_contiguous():
+                p.grad = p.grad.to_dense().contiguous()
         return [p.grad for p in self.parameters]

@@ -7,8 +7,9 @@ Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autog
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,22 @@ class DistanceTerm:
         self.flat.check()
         self.minima.add(self.flat.theta)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The weights visited and the strength, for `torch.save`; the network has a state of its own."""
+        return {"strength": self.strength, "visited": list(self.minima.visited)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`, of a term with the same settings. Raises UserError if it is another network's."""
+        if any(theta.shape != self.flat.theta.shape for theta in state["visited"]):
+            raise UserError(f"these hills are of another network: this one has {len(self.flat.theta)} weights")
+        self.minima.forget()
+        for theta in state["visited"]:
+            self.minima.add(theta.to(self.flat.theta))
+        self.strength = state["strength"]
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UserError("a copy of a DistanceTerm would push copies of the weights: store its state_dict()")
+
     def distances(self) -> list[float]:
         """Squared distances of the present weights to those visited, in the order of visiting."""
         self.flat.check()
@@ -171,9 +188,11 @@ class DistanceTerm:
     def add_gradient(self) -> Tensor:
         """Add the term's gradient to that of the parameters, after `loss.backward()`; its value, [].
 
-        Raises UserError if the network was moved, cast or frozen since: its weights are then other tensors.
+        Raises UserError if the network was moved, cast or frozen since, or for a strength that is no number.
         """
         self.flat.check()
+        if not 0 <= self.strength < math.inf:
+            raise UserError(f"strength must be 0 or more, not {self.strength}")
         value, factors = self.minima.factors(self.flat.theta, self.strength)
         self.add(factors)
         return value

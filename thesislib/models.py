@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thesislib.config import Run
 from thesislib.datasets import facts
-from thesislib.system import own
+from thesislib.system import draws, own
 from thesislib.system.vectors import fast
 
 Linear = fast.Linear if fast else nn.Linear
@@ -143,11 +142,10 @@ MODELS: Mapping[str, Callable[[Shape, int], nn.Module]] = MappingProxyType(
 def build(name: str, seed: int, shape: Shape = (3, 32, 32), classes: int = 10) -> nn.Module:
     """The network `name`, of MODELS or "module:name" of one's own, with initial weights drawn from `seed`.
 
-    torch's global generator stays as it was. Raises UserError if one's own is no network for such images.
+    Global generators stay as they were. Raises UserError if one's own is no network for such images.
     """
     # torchvision takes three seconds to import: the convolutional networks ask for it themselves.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with draws.seeded(seed):
         if not own.is_own(name):
             return MODELS[name](shape, classes)
         return own.network(name, shape, classes)

@@ -77,6 +77,7 @@ class Trainer:
         lr = schedules.learning_rate(self.run, self.finished_epochs)
         self.term.strength = schedules.strength(self.run, self.finished_epochs)
         means = self._steps(lr)
+        self.flat.check()
         trained = time.perf_counter()
         self.finished_epochs += 1
         if self.run.swa_from and self.finished_epochs >= self.run.swa_from:

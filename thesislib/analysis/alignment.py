@@ -34,7 +34,11 @@ _CHANNELWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.MaxPool2d, nn.AvgPool2d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, nn.Identity, nn.Dropout,
 )  # fmt: skip
-_CHANNELWISE_FUNCTIONS = (torch.flatten, F.adaptive_avg_pool2d)
+_CHANNELWISE_FUNCTIONS = (
+    torch.flatten, torch.relu, torch.tanh, torch.sigmoid, F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh,
+    F.sigmoid, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d,
+    "flatten", "relu", "tanh", "sigmoid", "contiguous",  # methods
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,10 @@ def hidden_units(model: nn.Module) -> list[Units]:
 
 def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
     """For every parameter's number and axis: which unit, or _FIXED or _ZERO, sits at each of its positions."""
-    numbers = {name: k for k, (name, _) in enumerate(model.named_parameters())}
+    # By identity: tied weights have two names. Those that are frozen have negative numbers.
+    trained = {id(p): k for k, p in enumerate(p for p in model.parameters() if p.requires_grad)}
+    frozen = {id(p): -1 - k for k, p in enumerate(p for p in model.parameters() if not p.requires_grad)}
+    numbers = {name: (trained | frozen)[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
     fresh = itertools.count()
     axes: dict[tuple[int, int], np.ndarray] = {}
     channels: dict[fx.Node, np.ndarray] = {}  # of what each step of the forward pass returns
@@ -109,7 +116,11 @@ def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
             for key, labels in places.items():
                 places[key] = np.array([names.get(label, label) for label in labels.tolist()])
 
-    for node in _Tracer().trace(model).nodes:
+    try:
+        nodes = _Tracer().trace(model).nodes
+    except (fx.proxy.TraceError, RuntimeError, TypeError) as error:
+        raise UserError(f"cannot tell which units may change places: {str(error).splitlines()[0]}") from error
+    for node in nodes:
         what = model.get_submodule(node.target) if node.op == "call_module" else node.target
         before = [channels[argument] for argument in node.args if isinstance(argument, fx.Node)]
         if node.op == "placeholder":
@@ -131,13 +142,16 @@ def _label_axes(model: nn.Module) -> dict[tuple[int, int], np.ndarray]:
         elif isinstance(what, PadShortcut):
             zeros = np.full(len(before[0]) // 2, _ZERO)
             channels[node] = np.concatenate((zeros, before[0], zeros))
-        elif what in (operator.add, operator.iadd):
+        elif what in (operator.add, operator.iadd) and len(before) == 2:
             less, more = np.minimum(*before), np.maximum(*before)
             joined = less != _ZERO  # what is joined with something fixed is fixed
             channels[node] = np.where(joined, less, more)
             rename(more[joined], less[joined])
         else:
             raise UserError(f"cannot tell which units may change places in {node.target}: {what}")
+    for key in [key for key in axes if key[0] < 0]:  # stored nowhere, so its units stay where they are
+        labels = axes.pop(key)
+        rename(labels[labels >= 0], np.full_like(labels[labels >= 0], _FIXED))
     return axes
 
 
@@ -199,7 +213,7 @@ def _squared_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float
 
 def _pieces(theta: np.ndarray, model: nn.Module) -> list[np.ndarray]:
     """theta [P], shaped as the parameters."""
-    shapes = [tuple(p.shape) for p in model.parameters()]
+    shapes = [tuple(p.shape) for p in model.parameters() if p.requires_grad]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     if ends[-1] != len(theta):
         raise ValueError(f"{len(theta)} weights are not those of a network with {ends[-1]}")

@@ -46,7 +46,7 @@ class Evaluator:
         self.model = network(run).to(self.device)
         self.flat = FlatParameters(self.model)
         self.has_statistics = any(isinstance(m, _BatchNorm) for m in self.model.modules())
-        if drawn := own.drawn_parts(_buffers(self.model), _buffers(network(run, run.seed + 1).to(self.device))):
+        if drawn := own.drawn_parts(_buffers(self.model), _buffers(network(run, _another(run)).to(self.device))):
             raise UserError(f"{run.model}: at weights alone it says nothing, its buffer {drawn[0]} is drawn at random")
 
     def at(self, theta: Tensor | np.ndarray) -> Point:
@@ -97,6 +97,11 @@ def statistics_version(results: Results, number: int) -> int:
     BatchNorm's statistics once were of images as they are, also where training augments them.
     """
     return number + 10 * any(row.run.augment for row in results)
+
+
+def _another(run: Run) -> int:
+    """A seed that the run's network was not drawn from."""
+    return (run.seed if run.init_seed is None else run.init_seed) + 1
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -17,15 +19,27 @@ def seed_of(*key: str | int) -> int:
 
 
 @contextmanager
-def drawn_by(*key: str | int) -> Iterator[None]:
-    """Let what draws from torch's global generator, as dropout does, draw what belongs to the `key`.
+def seeded(seed: int) -> Iterator[None]:
+    """Let what draws from the global generators of torch, numpy or Python, as dropout does, draw what the seed says.
 
-    The generator goes on afterwards as if nothing had been drawn.
+    They go on afterwards as if nothing had been drawn.
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_of(*key))
-        yield
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def drawn_by(*key: str | int) -> AbstractContextManager[None]:
+    """The same with a seed that belongs to the `key`."""
+    return seeded(seed_of(*key))
 
 
 def drawing(key: Callable[..., tuple[str | int, ...]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -12,6 +12,7 @@ import os
 import sys
 import tokenize
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,8 +146,12 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise UserError(f"{name}: {name.partition(':')[2]}(shape, classes) must return an nn.Module, not {kind}")
+    for part, p in model.named_parameters():
+        if isinstance(p, torch.nn.parameter.UninitializedParameter) or p.dtype != torch.float32:
+            kind = "lazy: give its layer all sizes" if hasattr(p, "materialize") else f"{p.dtype}: it must be float32"
+            raise UserError(f"{name}: the parameter {part} is {kind}")
     with torch.no_grad():
-        output = call(name, copy.deepcopy(model).eval(), torch.zeros(2, *shape))
+        output = call(name, lambda: copy.deepcopy(model).eval()(torch.zeros(2, *shape)))
     if (got := _form(output)) != [2, classes]:
         raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
     frozen = {part: p for part, p in model.named_parameters() if not p.requires_grad}
@@ -181,6 +186,8 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
             value = call(name, k, d, width)
             if (got := _form(value)) != list(d.shape):
                 raise UserError(f"{name}: k(d, w) must give a value for each d: {list(d.shape)}, not {got}")
+            if value.is_complex():
+                raise UserError(f"{name}: k(d, w) must be real numbers")
             if not value.requires_grad:
                 raise UserError(f"{name}: k(d, w) must depend on d: it has no slope")
             if (wrong := ~value.isfinite() & d.isfinite()).any():
@@ -192,7 +199,16 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
                 )
         return value.detach(), slope
 
-    with_slope(torch.tensor([0.0, 1.0]), 1.0)  # says at once what is wrong with it
+    # Say at once what is wrong with it.
+    some = torch.tensor([0.0, 1.0, 10.0])
+    values, slopes = with_slope(some, 1.0)
+    if not values.allclose(torch.cat([with_slope(d[None], 1.0)[0] for d in some])):
+        raise UserError(f"{name}: k(d, w) must take each d on its own: beside others it gives another value")
+    if not slopes.any():
+        raise UserError(f"{name}: k(d, w) has slope 0 at d = 0, 1 and 10, w = 1: it pushes nothing")
+    if not values[0].isclose(torch.ones(()), atol=0.01) or (values.diff() > 0).any():
+        shown = ", ".join(f"{value:.3g}" for value in values)
+        warnings.warn(f"{name}: no hill of height 1: at d = 0, 1 and 10, w = 1 it is {shown}", stacklevel=2)
     return with_slope
 
 
