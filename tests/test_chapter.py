@@ -65,7 +65,7 @@ def test_there_is_a_macro_for_every_number(tables):
         "ClaimOneAEffect": r"\ensuremath{2.51}",
         "ClaimOneALow": r"\ensuremath{2.4}",
         "ClaimOneAHigh": r"\ensuremath{\infty}",
-        "ClaimOneAUnit": r"$\times$",
+        "ClaimOneAUnit": r"\ensuremath{\times}",
         "ClaimOneAN": "3",
         "ClaimOneAVerdict": "reproduced",
         "ClaimOneBEffect": r"\ensuremath{-0.451}",

@@ -215,7 +215,6 @@ MISTAKES = {
     "log is a list of columns, of which 'd0' is none": lambda r: tl.plot.curves(r, log=["d0"]),
     "log is a list of columns, of which 'd_0' is none": lambda r: tl.plot.curves(r, log="d_0"),
     "figures of other widths end so": lambda r: tl.save(tl.plot.curves(r), "mine-column", r),
-    "that of section 2-1_width would be lost": lambda r: tl.save(tl.plot.curves(r), "2-1_width", r),
     "width 0 of figures": lambda r: tl.save(tl.plot.curves(r), "mine", r, width=0),
     "'strength=10' is no tl.Run": lambda r: tl.train({"x": "strength=10"}, "smoke", seeds=[0]),
 }

@@ -19,7 +19,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from thesislib import datasets
-from thesislib.experiments import sections
 from thesislib.plots.animation import Animation
 from thesislib.plots.language import language_of, written_in
 from thesislib.plots.pgf import PREAMBLE, beyond, escape, pgf_code
@@ -37,7 +36,7 @@ from thesislib.plots.style import (
     width_of,
 )
 from thesislib.plots.tables import latex, readable
-from thesislib.runs.results import Results, need, need_results
+from thesislib.runs.results import FRONT, Results, need, need_results
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, make_writable
@@ -206,7 +205,7 @@ def table(
         frame = frame.reset_index()
     if not len(frame.columns):
         raise UserError(f"the table {name} has no columns: there is nothing to write")
-    if "epoch" in frame and "id" in frame and frame["id"].duplicated().any():
+    if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
     width = (os.environ.get(WIDTH) or None) if width is None else width
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
@@ -225,8 +224,6 @@ def _check(kind: str, name: str, runs: Results) -> None:
     if name in OURS:
         raise UserError(f"a {kind} cannot be called {name}: make figures and make chapter write files of that name")
     need_results(runs)
-    if name in sections.SECTIONS and name != runs.section:
-        raise UserError(f"a {kind} cannot be called {name}: that of section {name} would be lost")
     if _VARIANT.search(name):
         raise UserError(f"a {kind} cannot be called {name}: figures of other widths end so")
     files.check_name("scale", runs.scale)
