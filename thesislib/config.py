@@ -149,9 +149,7 @@ class Run(BaseModel):
         if self.swa_from and self.swa_from > self.epochs:
             raise ValueError(f"swa_from ({self.swa_from}) is after the last epoch ({self.epochs})")
         if len(self._minimum_range) > MOST_MINIMA and self.minima != "single":
-            raise ValueError(
-                f"{len(self._minimum_range)} minima are too many, {MOST_MINIMA} at most: raise minima_every"
-            )
+            raise ValueError(f"{len(self._minimum_range)} minima, {MOST_MINIMA} at most: raise minima_every")
         if self.strength_schedule == "pulse" and self.pulse > self.cycle:
             raise ValueError(f"pulse ({self.pulse}) is longer than cycle ({self.cycle})")
         return self

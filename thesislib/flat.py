@@ -30,9 +30,7 @@ class FlatParameters:
             raise UserError("the network has no trainable parameters")
         for what in ("device", "dtype"):
             if len(kinds := sorted({str(getattr(p, what)) for p in self.parameters})) > 1:
-                raise UserError(
-                    f"the network's parameters are of several {what}s: {', '.join(kinds)}; make them one first"
-                )
+                raise UserError(f"the parameters are of several {what}s: {', '.join(kinds)}; make them one first")
         self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
         for piece, p in zip(self.pieces(self.theta), self.parameters, strict=True):
             p.data = piece

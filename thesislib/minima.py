@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from thesislib import kernels
 from thesislib.config import Run
 from thesislib.flat import FlatParameters
+from thesislib.system import filters, vectors
 from thesislib.system.errors import UserError
-from thesislib.system.filters import UnitFilters
-from thesislib.system.vectors import add_differences, squared_distances
 
 
 class Minima:
@@ -38,10 +37,10 @@ class Minima:
         mode: Literal["single", "multiple", "merge"] = "multiple",
         merge: Literal["recursive", "mean", "widen"] = "recursive",
         share: bool = True,
-        filters: UnitFilters | None = None,
+        units: filters.UnitFilters | None = None,
     ) -> None:
         self.kernel, self.width = kernels.find(kernel), width
-        self.mode, self.merge, self.share, self.filters = mode, merge, share, filters
+        self.mode, self.merge, self.share, self.units = mode, merge, share, units
         self.forget()
 
     def forget(self) -> None:
@@ -60,7 +59,7 @@ class Minima:
             return
         self.visited.append(theta.detach().clone())
         place = self.visited[-1] if place is None else place.detach().clone()
-        self.places.append(self.filters.of(place) if self.filters else place)
+        self.places.append(self.units.of(place) if self.units else place)
         self.hills = [self._merged()] if self.mode == "merge" else self.places
 
     def _merged(self) -> Tensor:
@@ -72,21 +71,21 @@ class Minima:
         centre = torch.stack(self.places).mean(0)
         if self.merge == "widen":
             # sigma^2 grows by the squared radius of the merged minima, so that none lies outside the hill.
-            radius = squared_distances(centre, self.places).max().item()
+            radius = vectors.squared_distances(centre, self.places).max().item()
             self.hill_width = 1 / (1 / self.width + radius)
         return centre
 
     def distances(self, theta: Tensor) -> list[float]:
         """Squared distances from `theta`, [P], to each visited minimum, in the order of visiting."""
-        return squared_distances(theta, self.visited).tolist()
+        return vectors.squared_distances(theta, self.visited).tolist()
 
     def factors(self, theta: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """Value, [], of the distance term at `theta`, [P], and the factors, [C], of theta - theta_c in its gradient.
 
         With no hills the value is 0 and there are no factors.
         """
-        theta = self.filters.of(theta) if self.filters else theta
-        k, slope = self.kernel(squared_distances(theta, self.hills), self.hill_width)
+        theta = self.units.of(theta) if self.units else theta
+        k, slope = self.kernel(vectors.squared_distances(theta, self.hills), self.hill_width)
         height = self.height(strength)
         return height * k.sum(), 2 * height * slope
 
@@ -99,14 +98,8 @@ class Minima:
 
         `gradients` are contiguous tensors that, end to end, have P numbers in the order of `theta`.
         """
-        if self.filters is None:
-            return add_differences(gradients, theta, self.hills, factors)
-        push = torch.zeros_like(theta)
-        add_differences([push], self.filters.of(theta), self.hills, factors)
-        parts = self.filters.back(theta, push).split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.add_(part.view_as(gradient))
-        return None
+        add = self.units.add_differences if self.units else vectors.add_differences
+        add(gradients, theta, self.hills, factors)
 
 
 class DistanceTerm:
@@ -147,12 +140,8 @@ class DistanceTerm:
     ) -> None:
         run = Run(strength=strength, width=width, minima=minima, merge=merge, share=share)
         self.flat, self.strength = FlatParameters(model), run.strength
-        if distance not in ("weights", "filters"):
-            raise UserError(f"distance must be weights or filters, not {distance!r}")
-        if distance == "filters" and not any(p.ndim == 4 for p in self.flat.parameters):
-            raise UserError("distance filters is for networks with convolutions, and this one has none")
-        filters = UnitFilters(self.flat.pieces) if distance == "filters" else None
-        self.minima = Minima(kernel, run.width, run.minima, run.merge, run.share, filters)
+        units = filters.find(distance, self.flat.pieces, self.flat.theta)
+        self.minima = Minima(kernel, run.width, run.minima, run.merge, run.share, units)
 
     def visit(self) -> None:
         """Make a hill of the present weights."""

@@ -17,7 +17,7 @@ from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.minima import DistanceTerm
 from thesislib.models import network
-from thesislib.system import draws, parallel, vectors
+from thesislib.system import draws, parallel, slots, vectors
 from thesislib.system.errors import UserError
 from thesislib.system.precision import estimate_statistics, predict
 from thesislib.system.probe import Probe, mixtures
@@ -235,10 +235,9 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """All that `restore` needs besides the minima; views, as in `snapshot`."""
-        slots = self.optimizer.state_dict()["state"]
         return (
             {"theta": to_numpy(self.flat.theta), "generator": self.generator.get_state().numpy()}
-            | {f"optimizer.{p}.{n}": to_numpy(v) for p in slots for n, v in slots[p].items() if v is not None}
+            | {f"optimizer.{name}": array for name, array in slots.arrays(self.optimizer).items()}
             | {f"buffer.{name}": to_numpy(buffer) for name, buffer in self.model.named_buffers()}
             | {f"swa.{name}": to_numpy(value) for name, value in (self.swa.state_dict() if self.swa else {}).items()}
             | ({"mean.theta": to_numpy(self.mean.theta), "mean.count": np.array(self.mean.count)} if self.mean else {})
@@ -249,16 +248,9 @@ class Trainer:
     def restore(self, epoch: int, state: Arrays, minima: list[Arrays]) -> None:
         """Continue after `epoch`, with the minima that were stored by then in their order (`store.minima_of`)."""
         self._set_weights(state)
-        slots: dict[int, dict[str, torch.Tensor]] = {}
-        for key, array in state.items():
-            if key.startswith("optimizer."):
-                _, parameter, name = key.split(".")
-                slots.setdefault(int(parameter), {})[name] = from_numpy(array)
-        if slots:
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        slots.restore(self.optimizer, _tensors(state, "optimizer."))
         if self.swa:
-            swa = {name.removeprefix("swa."): from_numpy(a) for name, a in state.items() if name.startswith("swa.")}
-            self.swa.load_state_dict(swa)
+            self.swa.load_state_dict(_tensors(state, "swa."))
         if self.mean:
             self.mean.theta.copy_(from_numpy(state["mean.theta"]))
             self.mean.count = state["mean.count"].item()
@@ -288,6 +280,10 @@ def _optimizer(run: Run, parameters: list[torch.nn.Parameter]) -> torch.optim.Op
 def _named(what: str, score: tuple[float, float]) -> dict[str, float]:
     """Loss and accuracy as columns of a row."""
     return dict(zip((f"test_loss_{what}", f"accuracy_{what}"), score, strict=True))
+
+
+def _tensors(state: Arrays, prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): from_numpy(array) for name, array in state.items() if name.startswith(prefix)}
 
 
 def _arrays(model: torch.nn.Module, theta: torch.Tensor, logits: torch.Tensor) -> dict[str, np.ndarray]:

@@ -7,10 +7,13 @@ right angles to each filter, so that it turns it and leaves its length alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from thesislib.system.errors import UserError
+from thesislib.system.vectors import add_differences
 
 
 class UnitFilters:
@@ -44,9 +47,30 @@ class UnitFilters:
             rows[~own.any(1)] = 0  # a filter of zeros has no direction
         return found
 
+    def add_differences(self, outs: Sequence[Tensor], theta: Tensor, rows: Sequence[Tensor], factors: Tensor) -> None:
+        """Add the gradient of sum_c factors_c ||of(theta) - row_c||^2 / 2 in place, as `vectors.add_differences`."""
+        push = torch.zeros_like(theta)
+        add_differences([push], self.of(theta), rows, factors)
+        for out, part in zip(outs, self.back(theta, push).split([out.numel() for out in outs]), strict=True):
+            out.add_(part.view_as(out))
+
     def _filters(self, vector: Tensor) -> list[Tensor]:
         """The filters of each convolution as rows [filters, numbers], views into the vector."""
         return [piece.flatten(1) for piece in self._pieces(vector) if piece.ndim == 4]
+
+
+def find(distance: str, pieces: Callable[[Tensor], list[Tensor]], theta: Tensor) -> UnitFilters | None:
+    """Of the network whose weights are theta [P]; None where the distance is that of the weights themselves.
+
+    Raises UserError for another distance, and for a network without a convolution.
+    """
+    if distance not in ("weights", "filters"):
+        raise UserError(f"distance must be weights or filters, not {distance!r}")
+    if distance == "weights":
+        return None
+    if not any(piece.ndim == 4 for piece in pieces(theta)):
+        raise UserError("distance filters is for networks with convolutions, and this one has none")
+    return UnitFilters(pieces)
 
 
 def _lengths(rows: Tensor) -> Tensor:
