@@ -12,7 +12,9 @@ from test_pgf import needs_tex, tex
 import thesislib as tl
 from thesislib.app.numbers import letters
 from thesislib.plots import save, style, tables
-from thesislib.plots.pgf import beyond, escape, pgf_code
+from thesislib.plots.known import beyond
+from thesislib.plots.pgf import pgf_code
+from thesislib.plots.tex import escape
 from thesislib.system.errors import UserError
 
 X = np.linspace(0, 6, 40)

@@ -16,7 +16,7 @@ from PIL import Image
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
-from thesislib.plots.pgf import PREAMBLE
+from thesislib.plots.tex import PREAMBLE
 from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 

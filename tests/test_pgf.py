@@ -24,7 +24,9 @@ from matplotlib.text import Text
 from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.plots import save, style
-from thesislib.plots.pgf import POINTS, PREAMBLE, escape, pgf_code, thinned
+from thesislib.plots.pgf import pgf_code
+from thesislib.plots.tex import PREAMBLE, escape
+from thesislib.plots.thinning import POINTS, thinned
 
 needs_tex = pytest.mark.skipif(
     not (shutil.which("pdflatex") and shutil.which("pdftotext")), reason="pdflatex and pdftotext are not installed"

@@ -16,8 +16,8 @@ from thesislib.app.prose import TABLES, Section
 from thesislib.experiments.scales import SCALES
 from thesislib.plots import save
 from thesislib.plots.language import THIN, language_of, localized
-from thesislib.plots.pgf import PREAMBLE
 from thesislib.plots.tables import prose as text
+from thesislib.plots.tex import PREAMBLE
 from thesislib.system.errors import UserError
 
 #: Any of these makes the PDF; the first that is there is taken.

@@ -110,10 +110,11 @@ def points(
     reference: str = "",
     height: float = 2.3,
 ) -> Figure:
-    """One value a run as dots, their mean as a bar, by label and network; `columns` are the panels, or their titles.
+    """One value a run as dots, their mean as a bar, by label and network.
 
-    Panels that are `alike` have the same axis; `limits` are drawn as dashed lines. The label `reference` has no dots:
-    its mean is a dotted line behind the others of its network.
+    Each of `columns` is a panel: give their names, or names and titles. Panels that are `alike` have the same axis;
+    `limits` are drawn as dashed lines. The label `reference` has no dots: its mean is a dotted line behind the others
+    of its network.
     """
     need(table, columns)
     columns = columns if isinstance(columns, Mapping) else {name: LABELS[name] for name in columns}

@@ -10,67 +10,33 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplot2tikz
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.cbook import is_math_text
-from matplotlib.collections import (
-    Collection,
-    FillBetweenPolyCollection,
-    LineCollection,
-    PathCollection,
-    PolyCollection,
-    QuadMesh,
-)
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
-from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.path import Path as Outline
-from matplotlib.spines import Spine
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
 
-#: What a LaTeX document needs to \input the .pgf files.
-PREAMBLE = (
-    r"\usepackage{pgfplots}",
-    r"\usepgfplotslibrary{groupplots,fillbetween}",
-    r"\pgfplotsset{compat=1.17}",
-)
-#: What TeX takes for something else than a character. '"' begins an umlaut in German, "<" is another one in OT1 fonts.
-_ESCAPED = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
-}  # fmt: skip
-#: Characters that only TeX's mathematics has, beside the Greek ones.
-_MATHEMATICAL = {
-    "±": "pm", "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≈": "approx", "≠": "neq", "≡": "equiv", "∼": "sim",
-    "∝": "propto", "∞": "infty", "∂": "partial", "∇": "nabla", "√": "surd", "∑": "sum", "∏": "prod", "∫": "int",
-    "∈": "in", "∥": "parallel", "‖": "|", "→": "to", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
-    "↑": "uparrow", "↓": "downarrow", "⟨": "langle", "⟩": "rangle", "ℓ": "ell", "µ": "mu",
-    "ε": "varepsilon", "φ": "varphi",
-}  # fmt: skip
+from thesislib.plots.adapted import as_marks, as_matplot2tikz_wants
+from thesislib.plots.known import beyond, handles
+from thesislib.plots.tex import escape
+from thesislib.plots.thinning import NO_MARKER, written
+
 #: pgfplots' marks of the same shape and size as matplotlib's; any other is drawn from its outline.
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
-#: More points than these are more than the eye sees of a curve in half a page, and TeX takes half a millisecond each.
-POINTS = 160
 #: Length in points of pgfplots' samples in legends, 0.6 cm.
 _SAMPLE = 17.07
-_NO_MARKER = (None, "None", "none", " ", "")
 _STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-post": "left"}
 #: The options that matplot2tikz gives a line.
 _LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
@@ -79,37 +45,6 @@ _POLYGON = re.compile(r"\\path \[(.*?)\]\n((?:-*\(axis cs:[^)]*\)\n?)+)--cycle;"
 #: What matplot2tikz says of a legend, which is written here.
 _OTHERS_LEGEND = re.compile(r"\\addlegend(?:image|entry)\{.*\}\n")
 _COLOUR = re.compile(r"\\definecolor.*\n")
-
-
-def _mathematical() -> dict[str, str]:
-    r"""Each such character as TeX's mathematics has it; \ensuremath does in a text and in a formula."""
-    names = {sign: f"\\{name}" for sign, name in _MATHEMATICAL.items()}
-    alike = "ΑΒΕΖΗΙΚΜΝΟΡΤΧο"  # Greek letters that TeX has no names for: they look like these Latin ones
-    names |= dict(zip(alike, "ABEZHIKMNOPTXo", strict=True))
-    for letter in map(chr, (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA))):
-        if letter not in names and unicodedata.name(letter, ""):
-            case, word = ("FINAL " in unicodedata.name(letter), unicodedata.name(letter).split()[-1].lower())
-            word = word.replace("lamda", "lambda")
-            names[letter] = r"\varsigma" if case else f"\\{word if letter.islower() else word.capitalize()}"
-    return {sign: rf"\ensuremath{{{name}}}" for sign, name in names.items()}
-
-
-_SIGNS = _mathematical()
-_ESCAPED |= _SIGNS
-
-
-def escape(text: str) -> str:
-    r"""A text of matplotlib's for LaTeX, $...$ as it is, but for what only matplotlib knows or only TeX does."""
-    text = unicodedata.normalize("NFC", text)  # LaTeX knows no accents that follow their letter
-    parts = re.split(r"(?<!\\)\$", text) if is_math_text(text) else [text]
-    for k, part in enumerate(parts):
-        if k % 2:  # between two dollars
-            math = part.replace(r"\mathdefault", "").replace("\N{MINUS SIGN}", "-")
-            math = "".join(_ESCAPED[sign] if sign in _SIGNS else sign for sign in math)
-            parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
-        else:
-            parts[k] = "".join(_ESCAPED.get(character, character) for character in part.replace(r"\$", "$"))
-    return "".join(parts)
 
 
 def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str, dict[str, bytes]]:
@@ -125,93 +60,6 @@ def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str
         return f"\\includegraphics[width={width}]{{{name}.pdf}}\n", {}
     writer = _Writer(figure, name, width)
     return writer.code(), writer.images
-
-
-def beyond(figure: Figure) -> str:
-    """What pgfplots code cannot show of a figure, the first such thing in words; empty if it can show all."""
-    ours = {figure.patch, *figure.axes, *figure.texts, *figure.legends}
-    found: list[Artist] = [child for child in figure.get_children() if child not in ours]
-    panels = [axis for axis in figure.axes if axis.get_visible()]
-    if len({tuple(axis.get_position().bounds) for axis in panels}) < len(panels):
-        return "two axes in one place"
-    for axis in panels:
-        if axis.name != "rectilinear":
-            return f"{axis.name} axes"
-        if other := {axis.get_xscale(), axis.get_yscale()} - {"linear", "log"}:
-            return f"a {min(other)} axis"
-        found += [child for child in axis.get_children() if not _is_known(child, axis)]
-    for legend in [*figure.legends, *(axis.get_legend() for axis in figure.axes)]:
-        if legend is not None and legend.get_visible():
-            if legend.get_title().get_text():
-                return "a title in a legend"
-            found += [handle for handle in _handles(legend) if not isinstance(handle, _SAMPLES)]
-    seen = [artist for artist in found if not isinstance(artist, Artist) or artist.get_visible()]
-    return f"{type(seen[0]).__name__}: {seen[0]}" if seen else ""
-
-
-_SAMPLES = (Line2D, Patch, Collection, ErrorbarContainer, BarContainer)
-
-
-def _is_known(child: Artist, axis: Axes) -> bool:
-    """Whether a panel's artist is written as it is drawn."""
-    if child is axis.patch or isinstance(child, Line2D | QuadMesh | AxesImage | Spine | Axis | Legend):
-        return True
-    if isinstance(child, Annotation) and child.arrow_patch is not None:
-        return False
-    if isinstance(child, Text):
-        return child.get_bbox_patch() is None
-    if not isinstance(child, Collection | Patch) or child.get_hatch():
-        return False
-    if isinstance(child, Patch):
-        return type(child) in (Rectangle, Polygon) and child.get_fill()
-    if type(child) in (PolyCollection, FillBetweenPolyCollection):
-        return not np.any(child.get_offsets())  # else one shape at many places
-    return type(child) is LineCollection or (type(child) is PathCollection and _is_uniform(child))
-
-
-def _is_uniform(dots: PathCollection) -> bool:
-    """Whether all of a scatter's dots look alike: then it is a line of marks."""
-    several = (dots.get_paths(), dots.get_sizes(), dots.get_facecolor(), dots.get_edgecolor(), dots.get_linewidth())
-    return dots.get_array() is None and all(len(some) <= 1 for some in several) and np.ndim(dots.get_alpha()) == 0
-
-
-def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
-    """At most so many of a curve's points [n, 2], in their order: of each of equally many neighbours the extremes.
-
-    Of a curve whose x rises these are the lowest and the highest point, of any other those along x as well. A gap
-    (nan) stays a gap; both ends stay. What is short enough is returned as it is.
-    """
-    return points[_kept(points, most)] if len(points) > most else points
-
-
-def _kept(points: np.ndarray, most: int) -> list[int]:
-    """Which points `thinned` leaves."""
-    rises = bool((np.diff(points[:, 0]) >= 0).all())
-    kept = {0, len(points) - 1}
-    each = 2 * (1 if rises else 2) + int(not np.isfinite(points).all())
-    for place in np.array_split(np.arange(len(points)), (most - 2) // each):
-        there = place[np.isfinite(points[place]).all(axis=1)]
-        kept |= {int(place[~np.isin(place, there)][0])} if len(there) < len(place) else set()
-        for column in (1,) if rises else (0, 1):
-            values = points[there, column]
-            kept |= {int(there[values.argmin()]), int(there[values.argmax()])} if len(there) else set()
-    return sorted(kept)
-
-
-def _written(line: Line2D) -> tuple[list[int], list[int] | None]:
-    """Which points of a line are written, and which of these have a mark; None if all of them do."""
-    points = np.asarray(line.get_xydata(), dtype=float)
-    every = [*range(len(points))]
-    has_marks = line.get_marker() not in _NO_MARKER
-    match line.get_markevery():
-        case int(step):
-            marked = every[::step]
-        case (int(first), int(step)):
-            marked = every[first::step]
-        case _:
-            return (every if has_marks or len(points) <= POINTS else _kept(points, POINTS)), None
-    there = every if len(points) <= POINTS else sorted({*_kept(points, POINTS), *(marked if has_marks else ())})
-    return there, [there.index(k) for k in marked] if has_marks else None
 
 
 class _Writer:
@@ -365,7 +213,7 @@ class _Writer:
 
     def content(self, axis: Axes) -> str:
         """What is inside a panel, by matplot2tikz."""
-        with TemporaryDirectory(prefix="pgf-") as folder, _as_matplot2tikz_wants(axis):
+        with TemporaryDirectory(prefix="pgf-") as folder, as_matplot2tikz_wants(axis):
             # In the order in which matplot2tikz writes them.
             lines = [line for line in axis.lines if line.get_visible() and len(np.atleast_1d(line.get_xdata()))]
             lines.sort(key=lambda line: line.get_zorder())
@@ -404,8 +252,8 @@ class _Writer:
         if drawn and line.is_dashed():
             pattern = zip(*[iter(line._dash_pattern[1])] * 2, strict=True)  # as long as the line is wide
             options.append("dash pattern=" + " ".join(f"on {on:.4g}pt off {off:.4g}pt" for on, off in pattern))
-        marked = None if is_sample else _written(line)[1]
-        if line.get_marker() in _NO_MARKER or marked == []:
+        marked = None if is_sample else written(line)[1]
+        if line.get_marker() in NO_MARKER or marked == []:
             return ", ".join([*options, "no marks"] if drawn else [*options, "draw=none", "no marks"])
         edge, face = line.get_markeredgecolor(), line.get_markerfacecolor()
         style = ["solid", f"line width={line.get_markeredgewidth():.4g}pt", f"draw={self.colour(edge)}"]
@@ -439,7 +287,7 @@ class _Writer:
 
     def legend(self, legend: Legend, place: str) -> tuple[list[str], str]:
         """Options and entries of a legend; matplotlib fills it column by column, pgfplots row by row."""
-        texts, handles = legend.get_texts(), _handles(legend)
+        texts, shown = legend.get_texts(), handles(legend)
         columns = [list(column) for column in np.array_split(np.arange(len(texts)), legend._ncols)]
         order = [k for row in itertools.zip_longest(*columns) for k in row if k is not None]
         style = [f"at={{{place}}}", "anchor=center", "cells={anchor=west}", "inner sep=0bp"]
@@ -450,7 +298,7 @@ class _Writer:
         options = [f"legend style={{{', '.join(style)}}}", f"legend columns={min(legend._ncols, len(texts))}"]
         entries = ""
         for k in order:
-            entries += f"\\addlegendimage{{{self.sample(handles[k], texts[k].get_fontsize())}}}\n"
+            entries += f"\\addlegendimage{{{self.sample(shown[k], texts[k].get_fontsize())}}}\n"
             entries += f"\\addlegendentry{{{escape(texts[k].get_text())}}}\n"
         return options, entries
 
@@ -463,7 +311,7 @@ class _Writer:
         if isinstance(handle, BarContainer):
             handle = handle.patches[0]
         if isinstance(handle, PathCollection):
-            handle = _as_marks(handle)
+            handle = as_marks(handle)
         if isinstance(handle, Line2D):
             return self.line(handle, is_sample=True)
         options = ["area legend"]
@@ -499,47 +347,6 @@ def _environment(options: list[str], body: str) -> str:
 def _closed_plot(options: str, corners: str) -> str:
     points = corners.replace("axis cs:", "").replace("\n", "").replace("--", "\n")
     return f"\\addplot [draw=none, {options}]\ncoordinates {{{points}}} -- cycle;"
-
-
-def _handles(legend: Legend) -> list[Any]:
-    """What a legend's entries stand for, as it was drawn; what is in no panel, as the legend shows it."""
-    axes = [legend.axes] if legend.axes is not None else legend.figure.axes
-    drawn = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    texts = [text.get_text() for text in legend.get_texts()]
-    return [drawn.get(text, handle) for text, handle in zip(texts, legend.legend_handles, strict=True)]
-
-
-def _as_marks(dots: PathCollection) -> Line2D:
-    """A scatter whose dots look alike as a line of marks."""
-    colours = dots.get_facecolor(), dots.get_edgecolor()
-    face, edge = (tuple(some[0]) if len(some) else "none" for some in colours)
-    path, size = dots.get_paths()[0], np.sqrt(dots.get_sizes()[0])
-    return Line2D(
-        *np.reshape(np.ma.filled(dots.get_offsets(), np.nan), (-1, 2)).T, linestyle="none", marker=path,
-        markersize=2 * np.abs(path.vertices).max() * size,  # of a mark the largest extent is 1 wide
-        markerfacecolor=face, markeredgecolor=edge, color=face if edge == "none" else edge,
-        markeredgewidth=(*dots.get_linewidth(), 0)[0], alpha=dots.get_alpha(), zorder=dots.get_zorder(),
-    )  # fmt: skip
-
-
-def _simpler(child: Artist, axis: Axes) -> Artist:
-    """A scatter as a line of marks; a rectangle that is given in parts of its panel, as axvspan's, where it lies."""
-    if isinstance(child, PathCollection):
-        line = _as_marks(child)
-        line.set(visible=child.get_visible(), transform=axis.transData)
-        line.axes, line.figure = axis, axis.figure
-        return line
-    if not isinstance(child, Rectangle) or child.get_data_transform() == axis.transData:
-        return child
-    return _in_data(child, axis)
-
-
-def _in_data(patch: Rectangle, axis: Axes) -> Polygon:
-    path = patch.get_path().transformed(patch.get_transform() - axis.transData)
-    return Polygon(
-        path.vertices[:4], closed=True, facecolor=patch.get_facecolor(), edgecolor=patch.get_edgecolor(),
-        linewidth=patch.get_linewidth(), zorder=patch.get_zorder(), transform=axis.transData,
-    )  # fmt: skip
 
 
 def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
@@ -585,52 +392,3 @@ def _outline(path: Outline) -> str:
         elif kind == Outline.CLOSEPOLY:
             code += r"\pgfpathclose"
     return code + r"\pgfusepathqfillstroke"
-
-
-def _thinned_band(path: Outline) -> Outline:
-    """A polygon between two curves with both of them thinned."""
-    half = len(path.vertices) // 2
-    if half <= POINTS:
-        return path
-    low, high = (thinned(some, POINTS // 2) for some in (path.vertices[:half], path.vertices[half:][::-1]))
-    vertices = np.vstack([low, high[::-1]])
-    return Outline(vertices, closed=True)
-
-
-@contextmanager
-def _as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
-    """For a while, only this panel is there, without what is written elsewhere, and with widths as it scales them."""
-    figure = axis.figure
-    with ExitStack() as back:
-
-        def put(artist: Artist, what: str, value: Any) -> None:
-            back.callback(getattr(artist, f"set_{what}"), getattr(artist, f"get_{what}")())
-            getattr(artist, f"set_{what}")(value)
-
-        for other in [*figure.axes, *figure.texts, *figure.legends, *figure.lines, *figure.patches]:
-            if other is not axis:
-                put(other, "visible", False)
-        back.callback(setattr, axis, "legend_", axis.legend_)
-        axis.legend_ = None
-        for sign in vars(axis).keys() & {"_colorbar", "_colorbar_info"}:  # a colour bar is a panel like any other
-            back.callback(setattr, axis, sign, getattr(axis, sign))
-            delattr(axis, sign)
-        back.callback(setattr, axis, "_children", axis._children)
-        axis._children = [_simpler(child, axis) for child in axis._children]
-        for line in axis.lines:
-            if line.get_marker() not in _NO_MARKER:  # it knows few, and what it says of them is not used
-                put(line, "marker", "o")
-            if len(there := _written(line)[0]) < len(points := np.asarray(line.get_xydata(), dtype=float)):
-                back.callback(line.set_data, *line.get_data())
-                line.set_data(*points[there].T)
-        for band in (child for child in axis.collections if isinstance(child, PolyCollection)):
-            back.callback(setattr, band, "_paths", band.get_paths())
-            band._paths = [_thinned_band(path) for path in band.get_paths()]
-        for child in axis.get_children():
-            if isinstance(child, Text):
-                put(child, "text", "")  # arrows stay
-            elif isinstance(child, Collection | Patch):
-                put(child, "linewidth", 2.5 * np.asarray(child.get_linewidth()))
-                if not np.any(child.get_linewidth()):  # to TeX the thinnest line there is
-                    put(child, "edgecolor", "none")
-        yield

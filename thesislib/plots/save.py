@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 from thesislib import datasets
 from thesislib.plots.animation import Animation
+from thesislib.plots.known import beyond
 from thesislib.plots.language import language_of, written_in
-from thesislib.plots.pgf import PREAMBLE, beyond, escape, pgf_code
+from thesislib.plots.pgf import pgf_code
 from thesislib.plots.style import (
     NARROWEST,
     POINTS_PER_INCH,
@@ -36,6 +37,7 @@ from thesislib.plots.style import (
     width_of,
 )
 from thesislib.plots.tables import latex, readable
+from thesislib.plots.tex import PREAMBLE, escape
 from thesislib.runs.results import FRONT, Results, need, need_results
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable

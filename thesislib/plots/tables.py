@@ -10,8 +10,8 @@ import pandas as pd
 
 from thesislib.analysis import better, rates
 from thesislib.plots.language import formula, localized
-from thesislib.plots.pgf import escape
 from thesislib.plots.style import LABELS, NARROWEST
+from thesislib.plots.tex import escape
 from thesislib.runs.results import spreads
 
 #: Columns of tables, and their headings; those that are not here have figures' LABELS.

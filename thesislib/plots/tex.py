@@ -1,0 +1,59 @@
+"""Texts of matplotlib's as LaTeX sets them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from matplotlib.cbook import is_math_text
+
+#: What a LaTeX document needs to \input the .pgf files.
+PREAMBLE = (
+    r"\usepackage{pgfplots}",
+    r"\usepgfplotslibrary{groupplots,fillbetween}",
+    r"\pgfplotsset{compat=1.17}",
+)
+#: What TeX takes for something else than a character. '"' begins an umlaut in German, "<" is another one in OT1 fonts.
+_ESCAPED = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
+    "\N{NARROW NO-BREAK SPACE}": r"\,",
+}  # fmt: skip
+#: Characters that only TeX's mathematics has, beside the Greek ones.
+_MATHEMATICAL = {
+    "±": "pm", "×": "times", "·": "cdot", "≤": "leq", "≥": "geq", "≈": "approx", "≠": "neq", "≡": "equiv", "∼": "sim",
+    "∝": "propto", "∞": "infty", "∂": "partial", "∇": "nabla", "√": "surd", "∑": "sum", "∏": "prod", "∫": "int",
+    "∈": "in", "∥": "parallel", "‖": "|", "→": "to", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
+    "↑": "uparrow", "↓": "downarrow", "⟨": "langle", "⟩": "rangle", "ℓ": "ell", "µ": "mu",
+    "ε": "varepsilon", "φ": "varphi", "ς": "varsigma", "λ": "lambda", "Λ": "Lambda",
+}  # fmt: skip
+
+
+def _mathematical() -> dict[str, str]:
+    r"""Each such character as TeX's mathematics has it; \ensuremath does in a text and in a formula."""
+    names = {sign: f"\\{name}" for sign, name in _MATHEMATICAL.items()}
+    alike = "ΑΒΕΖΗΙΚΜΝΟΡΤΧο"  # Greek letters that TeX has no names for: they look like these Latin ones
+    names |= dict(zip(alike, "ABEZHIKMNOPTXo", strict=True))
+    for letter in map(chr, (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA))):
+        if word := unicodedata.name(letter, "").split(" ")[-1].lower():
+            names.setdefault(letter, f"\\{word if letter.islower() else word.capitalize()}")
+    return {sign: rf"\ensuremath{{{name}}}" for sign, name in names.items()}
+
+
+_SIGNS = _mathematical()
+_ESCAPED |= _SIGNS
+
+
+def escape(text: str) -> str:
+    r"""A text of matplotlib's for LaTeX, $...$ as it is, but for what only matplotlib knows or only TeX does."""
+    text = unicodedata.normalize("NFC", text)  # LaTeX knows no accents that follow their letter
+    parts = re.split(r"(?<!\\)\$", text) if is_math_text(text) else [text]
+    for k, part in enumerate(parts):
+        if k % 2:  # between two dollars
+            math = part.replace(r"\mathdefault", "").replace("\N{MINUS SIGN}", "-")
+            math = "".join(_ESCAPED[sign] if sign in _SIGNS else sign for sign in math)
+            parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
+        else:
+            parts[k] = "".join(_ESCAPED.get(character, character) for character in part.replace(r"\$", "$"))
+    return "".join(parts)
