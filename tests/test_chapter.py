@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -116,6 +117,17 @@ def test_columns_that_are_missing_and_tables_of_somebody_else_are_no_macros(tabl
     save.write(tables, "1_baseline.csv", (tables / "1_baseline.csv").read_bytes())
     (tables / "mine.csv").write_bytes(b"\xff\x00")
     assert all(name.startswith("OneBaseline") for name in defined(numbers.numbers(tables, {})))
+
+
+def test_numbers_of_some_of_the_runs_say_of_how_many(tables):
+    """Two of three networks died: their loss is missing, and the third one's is not the mean of three."""
+    frame = pd.DataFrame({"label": "lr = 5", "network": "mlp", "seed": [0, 1, 2], "train_loss": [2.0, np.nan, 4.0]})
+    frame.to_csv(tables / "1_baseline.csv", index=False)
+    found = defined(numbers.numbers(tables, {"1_baseline": ["train_loss"]}))
+    one = {name.removeprefix("OneBaselineLrFive"): value for name, value in found.items() if name.startswith("One")}
+    assert one == {
+        "TrainLoss": r"\ensuremath{3.0}", "TrainLossStd": r"\ensuremath{1.4}", "TrainLossN": "2", "N": "3"
+    }  # fmt: skip
 
 
 def test_two_numbers_never_share_a_macro(folders):

@@ -188,3 +188,12 @@ def test_cifar100_trains(folders):
     assert trainer.snapshot()["logits"].shape == (10, 100)
     # Who knows nothing of a hundred classes; He-normal weights of the last layer add half the variance of its outputs.
     assert np.log(100) - 0.5 < row["train_loss"] < np.log(100) + 3
+
+
+def test_digits_of_ones_own_are_not_passed_over(tmp_path, monkeypatch):
+    """The embedded ones have that name already."""
+    monkeypatch.setenv("THESIS_DATA", str(tmp_path))
+    (tmp_path / "mnist5k.npz").write_bytes(b"")
+    datafiles.mnist5k.cache_clear()
+    with pytest.raises(UserError, match=r"mnist5k.npz would not be read.*give it another name"):
+        datasets.load("mnist5k")

@@ -73,6 +73,8 @@ def test_both_forms_of_tables_are_read(docs, tmp_path, monkeypatch, column, role
         ([5.0], "5"),
         ([1e24, 3e24], "2.0e+24 ± 1.4e+24"),
         ([float("nan")], ""),
+        ([2.0, float("nan"), 4.0], "3.0 ± 1.4, n = 2"),
+        ([float("nan"), 5.0], "5, n = 1"),
         ([float("inf"), 3.0, 4.0], "inf"),
     ],
 )

@@ -78,6 +78,13 @@ def test_both_files_are_written_and_deleted_again(folders):
     assert sorted(save.delete(save.figures_folder("smoke"))[0]) == ["mine.csv", "mine.tex"]
 
 
+def test_a_cell_says_where_runs_are_missing():
+    rows = {"label": ["a", "a", "a", "b", "b"], "network": "mlp", "seed": [0, 1, 2, 0, 1]}
+    shown = readable(pd.DataFrame(rows | {"train_loss": [2.0, np.nan, 4.0, 1.0, 1.1]}))
+    assert shown["training loss"].tolist() == ["3.0 ± 1.4, n = 2", "1.050 ± 0.071"]
+    assert r"${}\pm 1.4$, $n = 2$ & $3$" in latex(shown), "a number still, below the others"
+
+
 @needs_tex
 def test_a_document_takes_them(tmp_path):
     """Wide, long and with every kind of cell, on the narrowest page, in German."""
@@ -85,7 +92,9 @@ def test_a_document_takes_them(tmp_path):
     long = pd.DataFrame(
         {"claim": [f"C{k}" for k in range(50)], "says": text, "effect": "−0.0833 [−0.721, 0.554] points"}
     )
-    own = pd.DataFrame({'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≥ 5", "4.2 ± 1.8"]})
+    own = pd.DataFrame(
+        {'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≥ 5", "4.2 ± 1.8, n = 3"]}
+    )
     wide = pd.DataFrame({"label": ["x"], **{f"column_{k}": [k / 7] for k in range(12)}})
     for name, frame in (("long", long), ("own", own), ("wide", wide)):
         (tmp_path / f"{name}.tex").write_text(latex(readable(frame)))

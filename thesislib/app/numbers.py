@@ -115,11 +115,14 @@ def _settings(path: Path, columns: list[str], language: str) -> Iterator[tuple[s
         setting = letters(path.stem) + "".join(letters(str(row[key])) for key in keys)
         says = f"{path.stem}, {', '.join(str(row[key]) for key in keys)}"
         for column, title in shown.items():
-            mean, _, deviation = row.get(title, "").partition(" ± ")  # a column of other sections is not there
+            text, _, some = row.get(title, "").partition(", n = ")  # a column of other sections is not there
+            mean, _, deviation = text.partition(" ± ")
             if mean:
                 yield setting + letters(column), _math(mean, language), f"{says}: {title}"
             if deviation:
                 yield f"{setting}{letters(column)}Std", _math(deviation, language), f"{says}: {title}"
+            if some:
+                yield f"{setting}{letters(column)}N", some, f"{says}: {title}, runs that have it"
         yield f"{setting}N", str(row["n"]), says
 
 

