@@ -8,6 +8,7 @@ from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import save, style
 from thesislib.runs.results import Results
+from thesislib.system import datafiles
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
 
