@@ -48,7 +48,7 @@ CLAIMS = {
 
 #: Of each scale: what it is, beyond what its description says.
 ABOUT = {
-    "mnist": "All of MNIST, the thesis' MLP and settings. Five seeds, three in section 6.1. Intervals are over seeds "
+    "mnist": "All of MNIST, the thesis' MLP and settings. Five seeds. Intervals are over seeds "
     "alone, but in section 10. Section 7 is judged by earlier rules: its wins are not corrected for the "
     "number of comparisons. It has no networks of two and a half or of five cycles.",
     "fashion": "Fashion-MNIST in place of MNIST, all else alike, section 10 alone. Ten seeds that nothing was chosen "

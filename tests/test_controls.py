@@ -70,6 +70,10 @@ def test_archived_runs_have_what_they_logged(tiny, folders):
     assert less[["factor", "accuracy", "n"]].equals(compared[["factor", "accuracy", "n"]])
     (shown,) = tables.controls(less).to_dict("records")
     assert (shown["changed, points"], shown["n"]) == ("", 2)
+    whole.loc[(whole["label"] == "hill") & (whole["seed"] == 0), "disagreement"] = np.nan
+    (shown,) = tables.controls(controls.against_hill(whole)).to_dict("records")
+    assert shown["changed, points"].endswith(", n = 1"), "of one seed, in a row of two"
+    assert shown["n"] == 2
 
 
 def test_filters_have_the_parts_of_their_distance(photographs):

@@ -258,6 +258,13 @@ def test_small_print_says_n_and_what_a_band_is(results, tiny):
     assert small_print(curves.curves(one)) == ["n = 1"], "a single seed has no band"
 
 
+def test_small_print_counts_the_seeds_that_have_a_value():
+    table = pd.DataFrame({"label": "a", "network": "m", "seed": [0, 1, 2], "x": [1.0, 2.0, 3.0], "y": [1.0, np.nan, 2]})
+    assert small_print(panels.points(table, ["x"])) == ["n = 3"]
+    assert small_print(panels.points(table, ["x", "y"])) == ["n = 2 to 3"]
+    assert small_print(panels.scatter(table, "x", "y")) == ["n = 2"]
+
+
 @pytest.mark.parametrize("width", style.WIDTHS)
 def test_small_print_fits_below_all_else(results, width):
     figure = curves.curves(results)

@@ -36,7 +36,8 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
     """Each control against the label "hill" in a table of `since_minimum`, paired by seed.
 
     One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
-    difference in points; each with its 95 % interval over seeds (..._low, ..._high).
+    difference in points; each with its 95 % interval over seeds (..._low, ..._high), and the number of seeds that have
+    it (..._n).
     """
     rows = []
     for network, some in since.groupby("network", sort=False):
@@ -50,8 +51,8 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
                 with np.errstate(over="ignore"):
                     found = np.exp(found) if column == "d_0" else found
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
-                row.setdefault("n", effect.n)
-            rows.append(row)
+                row[f"{name}_n"] = effect.n
+            rows.append(row | {"n": max(row[f"{name}_n"] for name in ("factor", "accuracy", "disagreement"))})
     return pd.DataFrame(rows)
 
 

@@ -146,7 +146,7 @@ def points(
         low, high = ends[:, 0].min(), ends[:, 1].max()
         for name in some:  # with room for half a dot: the range of another panel may end where this one's last dot is
             panels[name].set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-    note_seeds(figure, table)
+    note_seeds(figure, table, columns=list(columns))
     return figure
 
 
@@ -163,7 +163,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
             hollow = {} if style.linestyle == "-" else {"markerfacecolor": "white"}  # there are no dashes to tell by
             axis.plot(rows[x], rows[y], style.marker, color=style.color, label=label, alpha=0.7, **hollow)
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
-    note_seeds(figure, table)
+    note_seeds(figure, table.dropna(subset=[x, y]))
     legend_below(figure, axes[0, 0])
     return figure
 

@@ -218,14 +218,18 @@ def _make_room(figure: Figure) -> None:
         layout.set(rect=(0, below, 1, 1 - below))
 
 
-def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "") -> None:
+def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "", columns: Sequence[str] = ()) -> None:
     """Say of how many seeds a figure is, and what shows how they differ, if there are several.
 
-    `table` has columns label and network. Nothing is said of one without seeds.
+    `table` has columns label and network. Seeds count where they have a value: in each of the `columns`, if some are
+    given. Nothing is said of one without seeds.
     """
     if table.empty or "seed" not in table:
         return
-    n = table.groupby(["label", "network"])["seed"].nunique()
+    there = [table.dropna(subset=[column]) for column in columns] or [table]
+    n = pd.concat([some.groupby(["label", "network"])["seed"].nunique() for some in there])
+    if n.empty:
+        return
     logs = any(axis.get_yscale() == "log" for axis in figure.axes)
     spread += ", on log axes of the log" if logs and "SD" in spread else ""
     of = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"

@@ -119,7 +119,9 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in _settings(found).to_dict("records"):
         cells = {
-            title: interval(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g") for name, title in titles.items()
+            title: interval(row[name], row[f"{name}_low"], row[f"{name}_high"], ".3g")
+            + (f", n = {row[f'{name}_n']}" if 0 < row[f"{name}_n"] < row["n"] else "")
+            for name, title in titles.items()
         }
         rows.append({"setting": row["label"], **cells, "n": row["n"]})
     return pd.DataFrame(rows)
