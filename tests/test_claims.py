@@ -7,6 +7,7 @@ import pytest
 from conftest import trained
 
 from thesislib.analysis import claims, ensembles, predictions
+from thesislib.analysis.intervals import over_seeds
 from thesislib.analysis.verdicts import summary
 from thesislib.config import Run
 from thesislib.experiments import sections, statements
@@ -149,3 +150,21 @@ def test_what_images_say_is_missed_only_where_weights_are_archived(finished):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(Broken):
         predictions.hits(results)
+
+
+def test_other_rules_give_other_verdicts(monkeypatch):
+    """Effects of 0.3 a seed: beside a band of 0.2, inside one of 0.4; a hill of N = 12 counts as left from 10 on."""
+    runs = sections.rows("9_claims", "laptop", seeds=3)
+    monkeypatch.setattr(claims.ChapterResults, "_effect", lambda *_: over_seeds(np.array([0.29, 0.3, 0.31])))
+    monkeypatch.setattr(claims.ChapterResults, "band", lambda *_: 0.2)
+    monkeypatch.setattr(claims.ChapterResults, "_dead", lambda *_: False)
+    found = claims.sensitivity(Results(runs, "laptop")).set_index("claim")
+    assert list(found) == [
+        "network", "rules", "bands halved", "bands doubled", "left from N = 10", "left from N = 40"
+    ]  # fmt: skip
+    assert found["rules"].equals(summary(claims.table(Results(runs, "laptop"))).set_index("claim")["verdict"])
+    assert (found.loc["C2", "rules"], found.loc["C2", "bands doubled"]) == ("not reproduced", "not reproduced")
+    assert (found.loc["C3", "rules"], found.loc["C3", "bands doubled"]) == ("not reproduced", "reproduced")
+    tested = claims.ChapterResults(Results(runs, "laptop")).rows(left=10).set_index("says")
+    assert tested.loc["s = 10: after a further minimum d to the first falls", "N"] == pytest.approx(12.4, abs=0.1)
+    assert tested.loc["s = 10: after a further minimum d to the first falls", "verdict"] == "not reproduced"

@@ -96,6 +96,15 @@ def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
     return both[["label", *keys]].assign(accuracy_gain=100 * accuracy, nll_gain=nll)
 
 
+def by_members(gained: pd.DataFrame, column: str = "nll_gain") -> pd.DataFrame:
+    """A column of `gains` by members as "mean ± std" over seeds: a row a label and network, a column a number."""
+    found = spreads(gained, ["label", "network", "members"], {column: column})
+    wide = found.pivot(index=["label", "network"], columns="members", values=column)
+    order = [key for key, _ in gained.groupby(["label", "network"], sort=False)]
+    named = wide.loc[order].rename(columns=lambda number: f"{number} members").rename_axis(columns=None)
+    return named.assign(n=found.groupby(["label", "network"])["n"].max()).reset_index()
+
+
 def barriers_between(results: Results, images: int | None = None) -> pd.DataFrame:
     """`barriers.barriers` between members as in `table`, on so many `images` of each split (None: the scale's).
 
@@ -158,6 +167,11 @@ def tried_and_tested(results: Results) -> tuple[Results, Results]:
     """The rows of section 10-3_rates by which a rate is chosen, on held-back images, and those that test it."""
     held_back, tested = ([row for row in results if row.run.validation is held] for held in (True, False))
     return results.of(held_back), results.of(tested)
+
+
+def hills(scale: str) -> str:
+    """Label of the variant that claim N1 is about at a scale."""
+    return SCALES[scale].better
 
 
 def opponents(scale: str) -> set[str]:

@@ -15,10 +15,11 @@ from scipy import stats
 from thesislib import datasets
 from thesislib.analysis import ensembles, predictions
 from thesislib.analysis.intervals import Effect, over_seeds, over_seeds_and_images, rounding
-from thesislib.analysis.verdicts import outcome, verdict
+from thesislib.analysis.verdicts import outcome, summary, verdict
 from thesislib.experiments import statements
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import BANDS, FROZEN, WIDEST, Quantity, Side, Statement
+from thesislib.runs.growth import LEFT
 from thesislib.runs.results import Result, Results, Row, spread
 
 #: Unit of the effects in a quantity.
@@ -39,10 +40,29 @@ def table(results: Results) -> pd.DataFrame:
     """
     found, rules = [], statements.digest()
     for network in dict.fromkeys(row.network for row in results):
+        rows = ChapterResults(results.where(network=network)).rows()
+        found.append(rows.assign(rules=rules, frozen=FROZEN, network=network))
+    return pd.concat(found, ignore_index=True)
+
+
+def sensitivity(results: Results) -> pd.DataFrame:
+    """The verdict on each claim as the rules are, and by other rules: one row a claim and network.
+
+    Columns: claim, network, "rules", and the verdict with all bands halved or doubled, and with hills that count as
+    left from half or twice that N on.
+    """
+    found = []
+    for network in dict.fromkeys(row.network for row in results):
         chapter = ChapterResults(results.where(network=network))
-        among = pd.Series([s.claim for s in chapter.statements if chapter.is_settled(s)]).value_counts()
-        rows = [chapter.row(statement, among.get(statement.claim, 1)) for statement in chapter.statements]
-        found.append(pd.DataFrame(rows).assign(rules=rules, frozen=FROZEN, network=network))
+        columns = {}
+        for name, bands, left in (
+            ("rules", 1.0, LEFT),
+            ("bands halved", 0.5, LEFT), ("bands doubled", 2.0, LEFT),
+            (f"left from N = {LEFT / 2:g}", 1.0, LEFT / 2), (f"left from N = {2 * LEFT:g}", 1.0, 2 * LEFT),
+        ):  # fmt: skip
+            rows = chapter.rows(bands, left).assign(network=network)
+            columns[name] = summary(rows).set_index(["claim", "network"])["verdict"]
+        found.append(pd.DataFrame(columns).reset_index())
     return pd.concat(found, ignore_index=True)
 
 
@@ -51,16 +71,19 @@ class ChapterResults:
 
     def __init__(self, results: Results) -> None:
         self.results, self.cycle = results, SCALES[results.scale].cycle
-        self.statements = statements.statements(results.scale)
+        self._effects: dict[Statement, Effect] = {}
 
-    def is_settled(self, statement: Statement) -> bool:
-        """Whether the statement can be tested (`statements.is_settled`)."""
-        return statements.is_settled(statement, self.results.scale)
+    def rows(self, bands: float = 1.0, left: float = LEFT) -> pd.DataFrame:
+        """The claims' table: the verdicts with bands so many times those of the rules, and hills left from an N on."""
+        chosen = statements.statements(self.results.scale, left)
+        settled = {s for s in chosen if statements.is_settled(s, self.results.scale, left)}
+        among = pd.Series([s.claim for s in chosen if s in settled]).value_counts()
+        return pd.DataFrame([self._row(s, s in settled, among.get(s.claim, 1), bands) for s in chosen])
 
-    def row(self, statement: Statement, among: int = 1) -> dict[str, object]:
-        """A row of the claims' table; the statement is one `among` so many of its claim that can be tested."""
-        effect, band = self.effect(statement), self.band(statement.quantity)
-        if not self.is_settled(statement):
+    def _row(self, statement: Statement, settled: bool, among: int, bands: float) -> dict[str, object]:
+        """Its row; it is one `among` so many statements of its claim that can be tested."""
+        effect, band = self.effect(statement), bands * self.band(statement.quantity)
+        if not settled:
             says = "not settled"
         elif self._dead(statement):
             says = "not testable"
@@ -88,6 +111,11 @@ class ChapterResults:
 
     def effect(self, statement: Statement) -> Effect:
         """left - right, paired by seed: over test images too, where the runs have what each of them says."""
+        if statement not in self._effects:
+            self._effects[statement] = self._effect(statement)
+        return self._effects[statement]
+
+    def _effect(self, statement: Statement) -> Effect:
         left, right = (self._runs(side) for side in (statement.left, statement.right))
         seeds = [row.seed for row in left if row.seed in {other.seed for other in right}]
         sides = [(side, runs.where(seed=seeds)) for side, runs in ((statement.left, left), (statement.right, right))]

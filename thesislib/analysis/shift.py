@@ -16,8 +16,10 @@ from torch import Tensor
 from thesislib.analysis import better, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator, statistics_version
+from thesislib.analysis.intervals import holm, over_seeds
 from thesislib.datasets import facts
 from thesislib.experiments.sections import MEMBERS, Average
+from thesislib.experiments.statements import FEWEST, LEVEL
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system import machine
@@ -79,6 +81,36 @@ def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     return better.of_members(
         results, lambda some, which: some.map(_shifted, "shift", number, leave_out=True, average=average, which=which)
     )
+
+
+def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Each label of a `table` against a `reference` one on shifted images, paired by seed.
+
+    One row a score, label, network and severity: difference, 95 % interval over seeds (low, high), p (no difference;
+    Holm over all rows), n, verdict. "wins" and "loses": p < 0.05 (a lower NLL is better); else, and with fewer than
+    FEWEST seeds, "undecided".
+
+    >>> found = pd.DataFrame({"label": ["a", "b"] * 3, "network": "mlp", "seed": [0, 0, 1, 1, 2, 2], "severity": 1})
+    >>> found["accuracy_ensemble"], found["nll_ensemble_scaled"] = [0.8, 0.7] * 3, [0.5, 0.6] * 3
+    >>> against(found, "b")[["score", "label", "severity", "n"]].values.tolist()
+    [['accuracy_ensemble', 'a', 1, 3], ['nll_ensemble_scaled', 'a', 1, 3]]
+    """
+    rows, effects = [], []
+    of_each = shifted[shifted["severity"] > 0].groupby(["network", "severity"], sort=False)
+    for column in ("accuracy_ensemble", rates.SCORE):
+        for (network, severity), some in of_each:
+            wide = some.pivot(index="seed", columns="label", values=column)
+            for label in [label for label in dict.fromkeys(some["label"]) if label != reference]:
+                effects.append(over_seeds((wide[label] - wide[reference]).to_numpy()))
+                rows.append({"score": column, "label": label, "network": network, "severity": severity})
+    adjusted = holm(np.array([effect.p for effect in effects]))
+    for row, effect, p in zip(rows, effects, adjusted, strict=True):
+        low, high = effect.interval()
+        row |= {"against": reference, "difference": effect.mean, "low": low, "high": high, "p": p, "n": effect.n}
+        sure = effect.n >= FEWEST and p < 1 - LEVEL
+        better_one = "wins" if (effect.mean > 0) == row["score"].startswith("accuracy") else "loses"
+        row["verdict"] = better_one if sure else "undecided"
+    return pd.DataFrame(rows)
 
 
 @machine.repeatable()

@@ -98,8 +98,11 @@ TABLES = {
     "10-1_variants_scores": "Ensembles of five members on validation images, the lowest scaled NLL first",
     "10_better_ensembles_scores": "Ensembles on test images, the lowest scaled NLL first",
     "10_better_ensembles_compared": "Opponents against the chosen hills, paired by seed",
+    "10_shift_compared": "Opponents against the chosen hills on shifted images, paired by seed",
     "10-2_ten_members_compared": "Ten members against ten plain means, paired by seed",
+    "10-2_gain_members": "NLL lower than that of as many plain means, by members",
     "10-3_rates_scores": "Scaled NLL on validation images at multiples of the scale's learning rate",
     "10-3_rates_compared": "Means without hills against the hills, each at its rate, paired by seed",
     "9_claims": "Every part of every claim: effect, 95 % interval, verdict",
+    "9_claims_sensitivity": "Every claim by other rules",
 }

@@ -1,7 +1,8 @@
 """What the thesis claims, C1 to C14, as contrasts between settings: the rules that verdicts follow.
 
-Written down before the seeds were trained that they are tested on: docs/RULES.md shows them, `digest` names them, and a
-test fails when they change. How an effect becomes a verdict stands in `analysis.verdicts`.
+Written down before the last of the seeds were trained that they are tested on. docs/RULES.md shows them and says which
+seeds had been seen, `digest` names them, and a test fails when they change. How an effect becomes a verdict stands in
+`analysis.verdicts`.
 """
 
 from __future__ import annotations
@@ -106,26 +107,29 @@ def least_growth(statement: Statement, scale: str) -> float:
     return min(of(statement.left), of(statement.right))
 
 
-def is_settled(statement: Statement, scale: str) -> bool:
-    """Whether the statement can be tested: it does not speak of where a trajectory settles, or its hills are left."""
-    return not statement.settles or least_growth(statement, scale) >= LEFT
+def is_settled(statement: Statement, scale: str, left: float = LEFT) -> bool:
+    """Whether the statement can be tested: it does not speak of where a trajectory settles, or its hills are left.
+
+    Hills are `left` from such an N on.
+    """
+    return not statement.settles or least_growth(statement, scale) >= left
 
 
 @cache
-def statements(scale: str) -> tuple[Statement, ...]:
+def statements(scale: str, left: float = LEFT) -> tuple[Statement, ...]:
     """The statements at a scale, in the order of the claims.
 
     What the thesis says at strength 1 is tested there; where its hills are not left, also at the least strength of the
-    scale at which they are.
+    scale at which they are. Hills are `left` from such an N on.
     """
-    return tuple(_Statements(scale))
+    return tuple(_Statements(scale, left))
 
 
 class _Statements:
     """The statements at one scale."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.scale = name, SCALES[name]
+    def __init__(self, name: str, left: float) -> None:
+        self.name, self.scale, self.left = name, SCALES[name], left
 
     def __iter__(self) -> Iterator[Statement]:
         yield from self._distance_and_accuracy()
@@ -140,8 +144,8 @@ class _Statements:
     def _settled(self, thesis: Statement, others: Iterable[Statement]) -> Iterator[Statement]:
         """The thesis' own statement and, where its hills are not left, the first other one whose hills are."""
         yield thesis
-        if not is_settled(thesis, self.name):
-            yield from [s for s in others if self._exists(s) and is_settled(s, self.name)][:1]
+        if not is_settled(thesis, self.name, self.left):
+            yield from [s for s in others if self._exists(s) and is_settled(s, self.name, self.left)][:1]
 
     def _exists(self, statement: Statement) -> bool:
         return all((side.section, side.label) in _settings(self.name) for side in (statement.left, statement.right))

@@ -96,6 +96,19 @@ def compared(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
 
 
+def shifted(found: pd.DataFrame) -> pd.DataFrame:
+    """Ensembles against one of them under shift (`shift.against`): a column a severity, a row a score and setting."""
+    titles = {"accuracy_ensemble": ("accuracy, points", 100, ".2f"), "nll_ensemble_scaled": ("NLL, nats", 1, ".3f")}
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    for row in _settings(found).itertuples():
+        title, factor, digits = titles[row.score]
+        cells = rows.setdefault((row.label, title), {"setting": row.label, "score": title})
+        shown = interval(factor * row.difference, factor * row.low, factor * row.high, digits)
+        cells[f"severity {row.severity}"] = f"{shown} {row.verdict}"
+        cells["n"] = max(row.n, cells.pop("n", 0))  # behind the severities
+    return pd.DataFrame([*rows.values()])
+
+
 def _settings(found: pd.DataFrame) -> pd.DataFrame:
     """A table whose labels say the network too, where there are several."""
     if "network" not in found or found["network"].nunique() < 2:
@@ -151,6 +164,8 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
     of a table with a row a seed; every number if none are given.
     """
     match name:
+        case _ if {"score", "difference", "severity", "verdict"} <= set(frame):
+            return shifted(frame)
         case _ if {"score", "difference", "verdict"} <= set(frame):
             return compared(frame)
         case "7-1_rates_scores" | "10-3_rates_scores":
