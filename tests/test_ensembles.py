@@ -255,6 +255,24 @@ def test_what_is_no_number_wins_nothing():
         comparisons.against(NONE, pd.DataFrame(rows), "plan")
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_ensemble_with_a_dead_member_has_no_scores(tiny):
+    """Not an accuracy of a tenth, which is what class 0 gets for logits that are no numbers."""
+    alive, dead = (tiny.replace(minima_every=None, lr=lr) for lr in (tiny.lr, 1e6))
+    rows = [Row(run, label, member=k, ensemble_seed=0) for label, runs in (("good", (alive, alive.replace(seed=1))),
+            ("half dead", (alive, dead))) for k, run in enumerate(runs, 1)]  # fmt: skip
+    found = ensembles.table(trained(rows)).set_index("label")
+    assert found.loc["good"].drop("network").notna().all()
+    scored = found.columns.difference(["network", "seed", "images", "members"])
+    assert found.loc["half dead", scored].isna().all()
+    growing = ensembles.growth(trained(rows)).set_index(["label", "members"])
+    assert growing.loc[("half dead", 1)].equals(growing.loc[("good", 1)])
+    assert growing.loc[("half dead", 2), ["accuracy", "nll"]].isna().all()
+    each = ensembles.each(trained(rows)).set_index(["label", "member"])
+    assert each.loc[("half dead", 2), "accuracy":].isna().all()
+    assert each.loc[("half dead", 1), "accuracy":].notna().all()
+
+
 def test_an_ensemble_that_died_with_every_seed_is_undecided(tiny):
     """Also where images are known: none is left to compare."""
     results = trained({"plain": [tiny], "dead": [tiny.replace(lr=1e6)]})

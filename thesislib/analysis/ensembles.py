@@ -30,6 +30,7 @@ What = Literal["logits", "theta"]
 Which = Literal["live", "mean", "last mean"]
 
 SCORES = {"accuracy": scores.accuracy, "nll": scores.nll, "brier": scores.brier, "ece": scores.ece}
+DIVERSITY = ("agreement", "disagreement", "mutual_information")
 
 
 def snapshots(result: Result, what: What = "logits", which: Which = "live") -> np.ndarray:
@@ -123,7 +124,7 @@ def score(logits: np.ndarray, labels: np.ndarray, average: Average = "probabilit
         "disagreement": scores.disagreement(classes),
         "mutual_information": scores.mutual_information(each),
     }
-    return out | (diversity if len(logits) > 1 else dict.fromkeys(diversity, np.nan))
+    return out | (diversity if len(logits) > 1 else dict.fromkeys(DIVERSITY, np.nan))
 
 
 def table(
@@ -131,9 +132,10 @@ def table(
 ) -> pd.DataFrame:
     """`score` of every ensemble, one row each, behind label, network, seed and number of test images.
 
-    The members are the `last` snapshots of a run (None: all), live or mean ones.
+    The members are the `last` snapshots of a run (None: all), live or mean ones. With a member that predicts nothing,
+    the end of a network that diverged, an ensemble has no scores: NaN.
     """
-    found = results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which))
+    found = _living(results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which)))
     images = [test_images(first.run) for first, *_ in results.ensembles]
     found.insert(found.columns.get_loc("seed") + 1, "images", images)
     return found
@@ -151,15 +153,17 @@ def live_and_mean(results: Results, average: Average = "probabilities", last: in
     return both.sort_values("label", key=lambda labels: labels.map(order.index), kind="stable", ignore_index=True)
 
 
+@np.errstate(invalid="ignore")  # of members that predict nothing (`_living`)
 def _score(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
     return score(members(runs, last, which=which), labels_of(runs[0]), average)
 
 
 def each(results: Results, last: int | None = None, which: Which = "live") -> pd.DataFrame:
     """SCORES of every member of every ensemble, raw and temperature-scaled: label, network, seed, member, scores."""
-    return results.map(_each, "each", version=1, last=last, **keyed(which))
+    return _living(results.map(_each, "each", version=1, last=last, **keyed(which)))
 
 
+@np.errstate(invalid="ignore")
 def _each(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
     logits, labels = scores.log_softmax(members(runs, last, which=which)), labels_of(runs[0])
     found = {"member": np.arange(1, len(logits) + 1)}
@@ -175,9 +179,17 @@ def growth(
     results: Results, average: Average = "probabilities", last: int | None = None, which: Which = "live"
 ) -> pd.DataFrame:
     """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    return results.map(_growth, "growth", version=1, average=average, last=last, **keyed(which))
+    return _living(results.map(_growth, "growth", version=1, average=average, last=last, **keyed(which)))
 
 
+def _living(found: pd.DataFrame) -> pd.DataFrame:
+    """Scores, NaN in rows whose predictions are no numbers: `argmax` sees class 0 there, an accuracy of nothing."""
+    dead = ~np.isfinite(found.filter(regex="^nll").to_numpy(dtype=float)).any(axis=1)
+    scored = found.columns.str.startswith((*SCORES, *DIVERSITY))
+    return found.assign(**{column: found[column].mask(dead) for column in found.columns[scored]})
+
+
+@np.errstate(invalid="ignore")
 def _growth(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
     logits, labels = members(runs, last, which=which), labels_of(runs[0])
     whole = [combine(logits[:k], average) for k in range(1, len(logits) + 1)]
