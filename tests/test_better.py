@@ -12,6 +12,7 @@ from thesislib import datasets
 from thesislib.analysis import barriers, better, ensembles, evaluator, rates, shift
 from thesislib.experiments import scales, sections
 from thesislib.experiments.scales import SCALES
+from thesislib.plots.tables import readable
 from thesislib.runs import launch
 from thesislib.runs.growth import growth
 from thesislib.runs.results import Results
@@ -344,3 +345,41 @@ def test_the_best_ensemble_is_the_first_row():
     rows = [{"label": label, "network": "mlp", **dict.fromkeys(names, x)} for label, x in (("a", 0.2), ("b", 0.1))]
     found = better.summary(pd.DataFrame(rows))
     assert (list(found["label"]), list(found.index)) == (["b", "a"], [0, 1])
+
+
+def test_opponents_under_shift_are_compared_seed_by_seed():
+    """Student's interval of three differences; Holm over scores, labels and severities; images as they are left out."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "severity": severity,
+         "accuracy_ensemble": 0.8 + seed / 10 + worse * (seed + 1), "nll_ensemble_scaled": 0.5 - 30 * worse}
+        for label, worse in (("s = 3", 0.0), ("SWA", -0.01)) for seed in range(3) for severity in range(3)
+    ]  # fmt: skip
+    found = shift.against(pd.DataFrame(rows).sample(frac=1, random_state=0), "s = 3")
+    assert sorted(zip(found["score"], found["severity"], strict=True)) == [
+        (score, severity) for score in ("accuracy_ensemble", "nll_ensemble_scaled") for severity in (1, 2)
+    ]
+    accuracy = found[found["score"] == "accuracy_ensemble"]
+    half = 4.302653 * 0.01 / np.sqrt(3)
+    assert accuracy[["difference", "low", "high"]].to_numpy() == pytest.approx(
+        np.array([[-0.02, -0.02 - half, -0.02 + half]] * 2), rel=1e-6
+    )
+    assert accuracy["p"].tolist() == pytest.approx([2 * 0.0741799] * 2, rel=1e-4), "the two others are surer"
+    assert set(accuracy["verdict"]) == {"undecided"}
+    assert set(found["verdict"][found["score"] == "nll_ensemble_scaled"]) == {"loses"}
+    shown = readable(found, "10_shift_compared")
+    assert list(shown) == ["setting", "score", "severity 1", "severity 2", "n"]
+    assert shown["severity 1"].tolist()[0] == "−2.00 [−4.48, 0.48] undecided"
+    assert shown["severity 2"].tolist()[1].endswith("loses")
+    assert shown["n"].tolist() == [3, 3]
+
+
+def test_gains_by_members_stand_side_by_side():
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "members": members, "nll_gain": gain * members + seed}
+        for label, gain in (("s = 30", 2.0), ("s = 1", 1.0)) for seed in (0, 1) for members in range(1, 11)
+    ]  # fmt: skip
+    found = better.by_members(pd.DataFrame(rows))
+    assert list(found["label"]) == ["s = 30", "s = 1"], "in the order of the figure"
+    assert list(found)[2:] == [*(f"{k} members" for k in range(1, 11)), "n"]
+    assert found.loc[0, "10 members"] == "20.50 ± 0.71"
+    assert found["n"].tolist() == [2, 2]

@@ -73,6 +73,7 @@ def test_archived_runs_have_what_they_logged(tiny, folders):
     whole.loc[(whole["label"] == "hill") & (whole["seed"] == 0), "disagreement"] = np.nan
     (shown,) = tables.controls(controls.against_hill(whole)).to_dict("records")
     assert shown["changed, points"].endswith(", n = 1"), "of one seed, in a row of two"
+    assert "[" not in shown["changed, points"], "fewer than three seeds have no interval"
     assert shown["n"] == 2
 
 

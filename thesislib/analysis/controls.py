@@ -8,6 +8,7 @@ import pandas as pd
 from thesislib.analysis import scores
 from thesislib.analysis.ensembles import labels_of
 from thesislib.analysis.intervals import over_seeds
+from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results
 from thesislib.system.errors import UserError
@@ -36,8 +37,8 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
     """Each control against the label "hill" in a table of `since_minimum`, paired by seed.
 
     One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
-    difference in points; each with its 95 % interval over seeds (..._low, ..._high), and the number of seeds that have
-    it (..._n).
+    difference in points; each with its 95 % interval over seeds (..._low, ..._high; of fewer than FEWEST seeds NaN),
+    and the number of seeds that have it (..._n).
     """
     rows = []
     for network, some in since.groupby("network", sort=False):
@@ -47,7 +48,8 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
                 wide = some.pivot(index="seed", columns="label", values=column)[[label, "hill"]]
                 values = np.log(wide) if column == "d_0" else 100 * wide
                 effect = over_seeds((values[label] - values["hill"]).to_numpy())
-                found = np.array([effect.mean, *effect.interval()])
+                ends = effect.interval() if effect.n >= FEWEST else (np.nan, np.nan)
+                found = np.array([effect.mean, *ends])
                 with np.errstate(over="ignore"):
                     found = np.exp(found) if column == "d_0" else found
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

@@ -96,7 +96,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
     [['accuracy_ensemble', 'a', 1, 3], ['nll_ensemble_scaled', 'a', 1, 3]]
     """
     rows, effects = [], []
-    of_each = shifted[shifted["severity"] > 0].groupby(["network", "severity"], sort=False)
+    of_each = shifted[shifted["severity"] > 0].sort_values("severity", kind="stable").groupby(["network", "severity"])
     for column in ("accuracy_ensemble", rates.SCORE):
         for (network, severity), some in of_each:
             wide = some.pivot(index="seed", columns="label", values=column)
