@@ -78,6 +78,20 @@ def test_both_files_are_written_and_deleted_again(folders):
     assert sorted(save.delete(save.figures_folder("smoke"))[0]) == ["mine.csv", "mine.tex"]
 
 
+def test_a_file_is_noted_before_it_is_written(folders, monkeypatch):
+    """So that what a killed process leaves is still deleted, and read by others."""
+    folder = save.make_folder("smoke")
+
+    def killed(path, content):
+        path.write_bytes(content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(save.files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save.write(folder, "mine.csv", b"")
+    assert save.delete(folder) == (["mine.csv"], [])
+
+
 def test_a_cell_says_where_runs_are_missing():
     rows = {"label": ["a", "a", "a", "b", "b"], "network": "mlp", "seed": [0, 1, 2, 0, 1]}
     shown = readable(pd.DataFrame(rows | {"train_loss": [2.0, np.nan, 4.0, 1.0, 1.1]}))

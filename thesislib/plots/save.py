@@ -47,10 +47,13 @@ from thesislib.system.files import ABANDONED, make_writable
 WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
-#: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 #: How figures of another width than the text's end.
 _VARIANT = re.compile(r"-(column|half|[\d.]+in)$")
+#: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
+
+#: The columns of a table that are texts in every line.
+_TEXTS = ("section", "label", "role", "network", "id")
 
 
 def figures_folder(scale: str) -> Path:
@@ -73,8 +76,8 @@ def make_folder(scale: str) -> Path:
 
 def write(folder: Path, name: str, content: bytes) -> None:
     """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
+    _note(folder, name)  # first: what a killed process leaves is deleted then, too
     files.write(folder / name, content)
-    _note(folder, name)
     if log := os.environ.get(LOG):
         line = {"path": str(folder / name), "digest": files.digest(content)}
         files.append(Path(log), json.dumps(line).encode() + b"\n")
@@ -218,6 +221,13 @@ def table(
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
     write(folder, f"{name}.tex", code.encode())
     return read
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `table` wrote; what says which run a line is of is text, whatever it looks like."""
+    found, texts = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
+    # Inferred, labels such as 10 and True would be no texts, and None and NA nothing at all.
+    return found.assign(**{name: texts[name] for name in _TEXTS if name in found})
 
 
 def _check(kind: str, name: str, runs: Results) -> None:
