@@ -52,6 +52,10 @@ def test_provenance(results, folders):
     assert provenance["common"]["model"] == "mlp-tiny"
     assert provenance["varied"]["no term"]["strength"] == 0
     assert {"scale", "versions", "commit", "time"} <= provenance.keys()
+    one = results.of([Row(TINY, "mine"), Row(TINY.replace(seed=1, lr=0.2), "mine"), Row(TINY.replace(lr=0.2), "other")])
+    assert save._provenance(one)["varied"] == {
+        "mine": {"seed": [0, 1], "lr": [0.1, 0.2]}, "other": {"seed": 0, "lr": 0.2}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "mine.pdf", 300 * "x", None])

@@ -38,7 +38,7 @@ from thesislib.plots.style import (
 )
 from thesislib.plots.tables import latex, readable
 from thesislib.plots.tex import PREAMBLE, escape
-from thesislib.runs.results import FRONT, Results, need, need_results
+from thesislib.runs.results import FRONT, Results, Row, need, need_results
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, make_writable
@@ -243,7 +243,7 @@ def _check(kind: str, name: str, runs: Results) -> None:
 
 def _provenance(runs: Results) -> dict[str, Any]:
     """The scale, the data, every run's id, the fields that all have in common and those that vary, versions, commit."""
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in runs:
         front = [row.section] * (runs.section != row.section) + [row.role] * (row.role != "curve")
         groups.setdefault(": ".join([*front, row.label]), []).append(row)
@@ -255,14 +255,18 @@ def _provenance(runs: Results) -> dict[str, Any]:
         "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
         "seeds": sorted({row.seed for row in runs}),
         "common": common,
-        "varied": {
-            label: {k: v for k, v in rows[0].run.model_dump().items() if k not in common}
-            for label, rows in groups.items()
-        },
+        "varied": {label: _values(rows, common) for label, rows in groups.items()},
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _values(rows: list[Row], common: dict[str, Any]) -> dict[str, Any]:
+    """Of each field that is not in common its value in these rows; where they differ, a list of the distinct ones."""
+    configs = [row.run.model_dump() for row in rows]
+    found = {name: list(dict.fromkeys(c[name] for c in configs)) for name in configs[0] if name not in common}
+    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
 
 
 def _commit() -> str | None:
