@@ -154,7 +154,7 @@ def save(
         write(folder, f"{name}.gif", figure.gif)
         write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
         return
-    width = (os.environ.get(WIDTH) or None) if width is None else width
+    width = _asked(width)
     inches, suffix, length = width_of("text" if width is None else width)
     language = language_of(language)
     if copies := sorted({variant(row.run.data) for row in runs} - {""}):
@@ -212,7 +212,7 @@ def table(
         raise UserError(f"the table {name} has no columns: there is nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
-    width = (os.environ.get(WIDTH) or None) if width is None else width
+    width = _asked(width)
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
     language = language_of(language)
     folder = make_folder(runs.scale)
@@ -228,6 +228,11 @@ def read_table(path: Path) -> pd.DataFrame:
     found, texts = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
     # Inferred, labels such as 10 and True would be no texts, and None and NA nothing at all.
     return found.assign(**{name: texts[name] for name in _TEXTS if name in found})
+
+
+def _asked(width: str | float | None) -> str | float | None:
+    """The width that is asked for: $THESIS_WIDTH if none is given; None if that is not set either."""
+    return os.environ.get(WIDTH) or None if width is None else width
 
 
 def _check(kind: str, name: str, runs: Results) -> None:
