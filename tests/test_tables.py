@@ -158,6 +158,20 @@ def test_columns_that_are_not_there_are_one_line_and_an_index_is_kept(folders):
     assert written.to_dict("list") == {"label": ["a", "b"], "accuracy": [pytest.approx(0.15), 0.3]}
 
 
+def test_what_pandas_groups_has_one_line_of_headings(folders):
+    frame = pd.DataFrame({"label": ["a", "a", "b", "b"], "accuracy": [0.1, 0.3, 0.5, 0.5]})
+    grouped = frame.groupby("label")[["accuracy"]].agg(["mean", "std"])
+    shown = save.table(grouped, "mine", Results([], "smoke"))
+    assert list(shown) == ["setting", "accuracy, mean", "accuracy, std"]
+    written = (save.figures_folder("smoke") / "mine.csv").read_text().splitlines()
+    assert written[0] == 'label,"accuracy, mean","accuracy, std"'
+    assert len(written) == 3
+    numbered = pd.DataFrame({"label": ["a", "a"], "seed": [0, 1], 5: [0.1, 0.2]})
+    assert list(save.table(numbered, "mine", Results([], "smoke"), [5])) == ["setting", "5", "n"]
+    with pytest.raises(UserError, match="no column 6: choose from label, seed, 5"):
+        save.table(numbered, "mine", Results([], "smoke"), [6])
+
+
 def test_columns_under_one_heading_both_show(folders):
     """ "accuracy" is the heading of both: the ensembles' would take the place of the networks'."""
     columns = {"label": "a", "seed": [0, 1], "accuracy": [0.5, 0.6], "accuracy_ensemble": [0.7, 0.8]}

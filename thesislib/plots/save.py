@@ -196,7 +196,8 @@ def table(
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
     `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. What is wider
     than the `width`, again as `save` has it, stands in several tables below each other. An index that has a name is
-    written as columns. Raises UserError for a column that is not there or none at all, for a name that `make figures`
+    written as columns, and one column of several levels is named by all of them. Raises UserError for a column that is
+    not there, has texts where means are written, or none at all, for a name that `make figures`
     needs itself, for a table of every epoch, and if the folder cannot be written.
 
     >>> import thesislib as tl
@@ -205,9 +206,12 @@ def table(
     ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
     _check("table", name, runs)
-    need(frame, columns)
+    need(frame, ())
     if any(frame.index.names):
         frame = frame.reset_index()
+    frame = frame.set_axis([*map(_flat, frame.columns)], axis=1)
+    columns = columns if isinstance(columns, str) else [*map(_flat, columns)]
+    need(frame, columns, numbers=bool(columns) and {"label", "seed"} <= {*frame})
     if not len(frame.columns):
         raise UserError(f"the table {name} has no columns: there is nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
@@ -228,6 +232,11 @@ def read_table(path: Path) -> pd.DataFrame:
     found, texts = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
     # Inferred, labels such as 10 and True would be no texts, and None and NA nothing at all.
     return found.assign(**{name: texts[name] for name in _TEXTS if name in found})
+
+
+def _flat(name: object) -> str:
+    """The name of a column: ("accuracy", "mean"), as pandas calls one of several levels, is "accuracy, mean"."""
+    return ", ".join(filter(None, map(str, name))) if isinstance(name, tuple) else str(name)
 
 
 def _asked(width: str | float | None) -> str | float | None:
