@@ -35,6 +35,8 @@ def test_the_hill_with_the_lowest_mean_is_chosen():
     """Never a run without one; what diverged once is out."""
     assert better.chosen(scored(none=[0.1, 0.1], one=[0.2, 0.6], ten=[0.3, 0.4])) == "s = 10"
     assert better.chosen(scored(one=[0.9, 0.9], ten=[0.1, float("nan")])) == "s = 1"
+    with pytest.raises(UserError, match="every variant with a hill diverged"):
+        better.chosen(scored(none=[0.1, 0.1], ten=[float("nan"), 0.1]))
 
 
 @pytest.mark.parametrize("scale", SCALES)
