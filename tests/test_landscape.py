@@ -161,7 +161,7 @@ def test_the_three_minima_lie_in_their_plane(trained):
     assert (x1, y1) == pytest.approx(((minima[1] - minima[0]).double().norm().item(), 0), abs=1e-6)
     assert y2 > 0
     assert np.hypot(x2, y2) == pytest.approx((minima[2] - minima[0]).double().norm().item())
-    with pytest.raises(ValueError, match="line"):
+    with pytest.raises(UserError, match="three weights on a line span no plane"):
         Plane(minima[0], minima[1], torch.lerp(minima[0], minima[1], 0.5))
 
 

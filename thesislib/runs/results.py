@@ -230,6 +230,14 @@ def need_results(runs: object) -> None:
         raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
 
 
+def only_run(runs: Results) -> Row:
+    """The one row of results. Raises UserError for anything but results of one run."""
+    need_results(runs)
+    if len(runs) != 1:
+        raise UserError(f"this is of one run, not of {len(runs)}: choose one, such as runs[:1]")
+    return runs[0]
+
+
 #: The columns that say which run a line of a table is of.
 FRONT = ("section", "label", "role", "network", "seed", "member", "id")
 
