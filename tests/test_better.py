@@ -312,10 +312,8 @@ def test_images_are_rotated_before_the_network_sees_them(trained):
     turned = shift.rotated(images, 6)
     assert torch.equal(turned, torch.rot90(images, 1, (2, 3)))
     theta = row.result.arrays("final", "theta")["theta"]
-    looking.test.images = turned
-    found = looking.logits(theta)
-    looking.test.images = torch.rot90(turned, -1, (2, 3))
-    np.testing.assert_allclose(looking.logits(theta), row.result.arrays("final", "logits")["logits"], atol=1e-4)
+    found, back = looking.logits_of(theta, [turned, torch.rot90(turned, -1, (2, 3))])
+    np.testing.assert_allclose(back, row.result.arrays("final", "logits")["logits"], atol=1e-4)
     assert np.abs(found - row.result.arrays("final", "logits")["logits"]).max() > 1
 
 

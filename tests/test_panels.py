@@ -18,6 +18,7 @@ from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
 from thesislib.plots.tex import PREAMBLE
+from thesislib.runs import copies
 from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
@@ -365,7 +366,7 @@ def test_one_seed_has_no_error_bar(tiny, folders):
 
 
 def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
-    monkeypatch.setitem(style.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
+    monkeypatch.setitem(copies.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
     run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
     results = Results({"s = 1": [run]}, "smoke")
     results[0].__dict__["result"] = Result(run, Path())

@@ -13,8 +13,9 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from thesislib.plots.style import LABELS, styled, variant
+from thesislib.plots.style import LABELS, styled
 from thesislib.runs.cache import Arrays
+from thesislib.runs.copies import variant
 from thesislib.runs.results import Results, only_run
 
 if TYPE_CHECKING:

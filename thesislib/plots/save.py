@@ -33,11 +33,11 @@ from thesislib.plots.style import (
     note,
     styled,
     ticks_kept,
-    variant,
     width_of,
 )
 from thesislib.plots.tables import latex, readable
 from thesislib.plots.tex import PREAMBLE, escape
+from thesislib.runs.copies import variant
 from thesislib.runs.results import FRONT, Results, Row, need, need_results
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable

@@ -21,7 +21,6 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
-from thesislib import datasets
 from thesislib.system.errors import UserError
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
@@ -73,16 +72,6 @@ def styled() -> Iterator[None]:
         # A notebook's backend makes matplotlib interactive with the first figure: set back, no later one would show.
         interactive = plt.isinteractive()
     matplotlib.interactive(interactive)
-
-
-#: Known copies of data that are not quite the original, by fingerprint. Figures made from them say so. Two versions of
-#: libjpeg decode the same files to pixels that differ here and there by one.
-VARIANTS = {"b35b5d896a0f55b4": "CIFAR-10 (JPEG)", "330a7700c1cec644": "CIFAR-10 (JPEG)"}
-
-
-def variant(name: str) -> str:
-    """What a figure has to say about its data: empty for the original, or for a copy nobody knows."""
-    return VARIANTS.get(datasets.fingerprint(name), "")
 
 
 #: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
