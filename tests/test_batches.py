@@ -99,7 +99,7 @@ def test_too_few_images_are_refused(folders):
 
     with pytest.raises(UserError, match="only 4000"):
         splits(Run(train_size=5000), torch.device("cpu"))
-    with pytest.raises(UserError, match="--batch-size"):
+    with pytest.raises(UserError, match="^batch_size: "):
         splits(Run(train_size=100), torch.device("cpu"))
 
 

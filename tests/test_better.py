@@ -36,6 +36,8 @@ def test_the_hill_with_the_lowest_mean_is_chosen():
     """Never a run without one; what diverged once is out."""
     assert better.chosen(scored(none=[0.1, 0.1], one=[0.2, 0.6], ten=[0.3, 0.4])) == "s = 10"
     assert better.chosen(scored(one=[0.9, 0.9], ten=[0.1, float("nan")])) == "s = 1"
+    with pytest.raises(UserError, match="every variant with a hill diverged"):
+        better.chosen(scored(none=[0.1, 0.1], ten=[float("nan"), 0.1]))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -311,10 +313,8 @@ def test_images_are_rotated_before_the_network_sees_them(trained):
     turned = shift.rotated(images, 6)
     assert torch.equal(turned, torch.rot90(images, 1, (2, 3)))
     theta = row.result.arrays("final", "theta")["theta"]
-    looking.test.images = turned
-    found = looking.logits(theta)
-    looking.test.images = torch.rot90(turned, -1, (2, 3))
-    np.testing.assert_allclose(looking.logits(theta), row.result.arrays("final", "logits")["logits"], atol=1e-4)
+    found, back = looking.logits_of(theta, [turned, torch.rot90(turned, -1, (2, 3))])
+    np.testing.assert_allclose(back, row.result.arrays("final", "logits")["logits"], atol=1e-4)
     assert np.abs(found - row.result.arrays("final", "logits")["logits"]).max() > 1
 
 

@@ -142,6 +142,20 @@ def test_two_numbers_never_share_a_macro(folders):
     assert r"{MineWOneEZeroFiveX}{\ensuremath{4.5}}" in code
 
 
+def test_labels_are_texts_whatever_they_look_like(folders):
+    """What a CSV has is no number, no truth value and nothing missing; role and network say so too."""
+    labels = ["1", "10", "True", "None", "NA", "", "1e5"]
+    frame = pd.DataFrame({"label": labels, "role": ["2", *["curve"] * 6], "network": "7", "seed": 0, "x": range(7)})
+    save.table(frame, "mine", Results([], "smoke"))
+    read = save.read_table(save.figures_folder("smoke") / "mine.csv")
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+    found = defined(numbers.numbers(save.figures_folder("smoke"), {}))
+    assert {name: value for name, value in found.items() if name.endswith("X")} == {
+        f"Mine{name}X": rf"\ensuremath{{{k}}}"
+        for k, name in enumerate(["TwoOne", "OneZero", "True", "None", "NA", "", "OneEFive"])
+    }
+
+
 def test_macros_are_read_in_text_and_formulas_of_two_scales(tables):
     (tables / "numbers.tex").write_text(numbers.numbers(tables, {"1_baseline": ["accuracy"]}))
     compile_(

@@ -56,6 +56,12 @@ def test_the_contract_of_run(folders):
         ("figures --scale huge --section 0_own_question", "unknown scale"),
         ("figures --scale mnist", "mnist.npz"),
         ("figures -p depth=3", "unknown parameter 'depth'"),
+        (
+            "figures --section 0_first_steps -p seeds=3",
+            "unknown parameter 'seeds': there are none in 0_first_steps",
+        ),
+        ("run --train-size 100", "--batch-size: 128 is more than the 100 training images"),
+        ("run --train-size 4000 --validation", "--validation: train_size 4000 leaves none of mnist5k's images"),
         ("figures -p scale=smoke", "unknown parameter 'scale'"),
         ("figures --section 1_baseline -p widths=[1]", "unknown parameter 'widths'"),
         ("figures --section 1_baseline -p smoothing=much", "smoothing: input should be a valid integer"),

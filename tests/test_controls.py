@@ -8,6 +8,7 @@ from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.plots import tables
 from thesislib.runs import growth
+from thesislib.runs.results import Row
 from thesislib.system.errors import UserError
 
 
@@ -97,6 +98,20 @@ def test_a_run_that_explodes_predicts_nothing(tiny):
 def test_a_run_without_a_minimum_is_refused(tiny):
     with pytest.raises(UserError, match="has no minimum to compare its end with"):
         controls.since_minimum(trained({"a": [tiny.replace(minima_every=None)]}))
+
+
+def test_what_cannot_be_compared_with_the_hill_is_one_line(tiny):
+    table = pd.DataFrame({"label": ["hill", "a", "a"], "network": "mlp", "seed": 0, "d_0": 1.0, "accuracy": 0.5})
+    for since, words in (
+        (table, "no column disagreement"),
+        (table.assign(disagreement=0.1), "'a' has two rows of seed 0"),
+        (table.assign(disagreement=0.1)[1:2], 'no runs of mlp are labelled "hill"'),
+    ):
+        with pytest.raises(UserError, match=words):
+            controls.against_hill(since)
+    members = [Row(tiny.replace(seed=k), "a", member=k, ensemble_seed=0) for k in (1, 2)]
+    with pytest.raises(UserError, match="an ensemble of several networks has no end"):
+        controls.since_minimum(trained(members))
 
 
 def test_controls_are_compared_with_the_hill_seed_by_seed():

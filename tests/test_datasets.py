@@ -6,7 +6,8 @@ import pytest
 
 from thesislib import datasets
 from thesislib.config import Run
-from thesislib.plots import save, style
+from thesislib.plots import save
+from thesislib.runs import copies
 from thesislib.runs.results import Results
 from thesislib.system import datafiles
 from thesislib.system.errors import UserError
@@ -157,9 +158,9 @@ def test_runs_can_be_read_where_the_data_are_not(folders):
 
 def test_figures_of_a_known_variant_say_so(folders, monkeypatch):
     _write_cifar(folders / "data")
-    assert style.variant("cifar10") == ""
-    monkeypatch.setitem(style.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
-    assert style.variant("cifar10") == "CIFAR-10 (JPEG)"
+    assert copies.variant("cifar10") == ""
+    monkeypatch.setitem(copies.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (JPEG)")
+    assert copies.variant("cifar10") == "CIFAR-10 (JPEG)"
     figure, axis = plt.subplots(layout="constrained")
     axis.set_xlabel("epoch")
     save.save(figure, "x", Results([Run(data="cifar10", model="resnet20")], "smoke"))

@@ -149,6 +149,18 @@ def test_comparisons_are_paired_by_seed():
         assert against.loc["plain", "verdict"] == "loses"
 
 
+def test_what_cannot_be_paired_is_one_line():
+    rows = {"label": ["plain", "a", "a"], "network": "mlp", "seed": [0, 0, 0], "nll_ensemble": [1.0, 2.0, 3.0]}
+    table = pd.DataFrame(rows).assign(images=100)
+    with pytest.raises(UserError, match="'a' has two rows of seed 0"):
+        comparisons.against(NONE, table, "plain", ["nll_ensemble"])
+    with pytest.raises(UserError, match="no column nll: choose from label"):
+        comparisons.against(NONE, table, "plain", ["nll"])
+    other = table.assign(network=["mlp", "mlp", "cnn"])
+    with pytest.raises(UserError, match="no ensemble 'plain': choose from a, of cnn"):
+        comparisons.against(NONE, other, "plain", ["nll_ensemble"])
+
+
 def test_two_seeds_carry_no_verdict():
     """However well they agree; and images are whole: agreement to the image is not certainty."""
     rows = [

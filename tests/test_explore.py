@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from conftest import PATIENCE, TINY, trained
 import thesislib as tl
 from thesislib import schedules
 from thesislib.app import explore
+from thesislib.config import KERNELS
 from thesislib.experiments import sections
+from thesislib.plots.hill import hill
 from thesislib.runs import launch, store
 from thesislib.runs.growth import growth, left_after, says
 from thesislib.system.errors import UserError
@@ -58,6 +61,25 @@ def test_values_of_curves_stand_under_the_mouse(begun):
     assert canvas.comm is None, "closed"
     begun.values.value = False
     assert begun.shown.children == (begun.curves,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dots"),
+    [
+        ({}, 1), ({"minima": "merge"}, 0), ({"minima": "merge", "minima_every": 6}, 1), ({"hill_at": "origin"}, 0),
+        ({"distance": "filters", "model": "resnet20"}, 0), ({"distance": "function"}, 0),
+    ],
+)  # fmt: skip
+def test_a_dot_is_on_the_hill_only_where_the_distance_is_to_it(fields, dots):
+    (axis,) = hill(TINY.replace(**fields), [12.0]).axes
+    assert len(axis.lines[1].get_xdata()) == dots
+
+
+def test_widgets_offer_every_word_that_a_run_takes(begun):
+    for name in ("minima", "lr_schedule", "strength_schedule", "optimizer"):
+        words = get_args(tl.Run.model_fields[name].annotation)
+        assert tuple(word for _, word in begun.fields[name].options) == words
+    assert tuple(name for _, name in begun.fields["kernel"].options) == KERNELS
 
 
 def test_what_is_trained_shows_at_once_and_the_rest_when_it_is_trained(begun):

@@ -43,17 +43,18 @@ def test_the_evaluator_measures_what_training_does(trained):
     point = evaluator.at(trainer.flat.theta)
     assert point.test_loss == pytest.approx(row["test_loss"], rel=1e-5)
     assert point.test_accuracy == row["accuracy"]
-    assert np.allclose(evaluator.logits(trainer.flat.theta), trainer.logits, atol=1e-5)
+    assert np.allclose(evaluator.logits_of(trainer.flat.theta, [evaluator.test.images])[0], trainer.logits, atol=1e-5)
 
 
 def test_statistics_are_collected_anew(photographs):
     """At weights a factor larger BatchNorm's old statistics would give another network; new ones give the same."""
     evaluator = Evaluator(Run(data="cifar10", model="resnet20", batch_size=16), batch_size=32)
     theta = evaluator.flat.theta.clone()
-    first = evaluator.logits(theta)
+    images = [evaluator.test.images]
+    (first,) = evaluator.logits_of(theta, images)
     scaled = theta.clone()
     scaled[: 16 * 3 * 9] *= 3  # the stem, whose output BatchNorm scales back
-    assert np.allclose(evaluator.logits(scaled), first, atol=1e-3)
+    assert np.allclose(evaluator.logits_of(scaled, images)[0], first, atol=1e-3)
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -161,7 +162,7 @@ def test_the_three_minima_lie_in_their_plane(trained):
     assert (x1, y1) == pytest.approx(((minima[1] - minima[0]).double().norm().item(), 0), abs=1e-6)
     assert y2 > 0
     assert np.hypot(x2, y2) == pytest.approx((minima[2] - minima[0]).double().norm().item())
-    with pytest.raises(ValueError, match="line"):
+    with pytest.raises(UserError, match="three weights on a line span no plane"):
         Plane(minima[0], minima[1], torch.lerp(minima[0], minima[1], 0.5))
 
 

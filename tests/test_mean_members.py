@@ -50,7 +50,7 @@ def test_they_are_means_of_the_live_weights(run, last):
     assert not np.allclose(found, ensembles.snapshots(result, "theta"), atol=1e-4)
     logits, evaluator = ensembles.snapshots(result, which="mean"), Evaluator(result.run)
     for member, theta in zip(logits, found, strict=True):
-        assert np.allclose(member, evaluator.logits(theta), atol=1e-5)
+        assert np.allclose(member, evaluator.logits_of(theta, [evaluator.test.images])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("images", [None, 24])
@@ -67,7 +67,7 @@ def test_of_a_batchnorm_they_have_statistics_of_their_own(photographs, monkeypat
     assert np.allclose(found, thetas.mean(1), rtol=0, atol=2e-7)
     evaluator = Evaluator(run, batch_size=run.batch_size)
     for k, logits in enumerate(ensembles.snapshots(result, which="mean")):
-        assert np.allclose(logits, evaluator.logits(found[k]), atol=1e-4)
+        assert np.allclose(logits, evaluator.logits_of(found[k], [evaluator.test.images])[0], atol=1e-4)
         stored = result.arrays(f"member-{k}")
         names = [name for name in stored if name.endswith("running_mean")]
         assert names

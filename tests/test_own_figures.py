@@ -4,6 +4,7 @@ import subprocess
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import TINY, trained
 from PIL import Image
@@ -200,9 +201,12 @@ def test_a_table_for_a_column_is_no_wider(runs, monkeypatch):
     assert (save.figures_folder("smoke") / "mine.tex").read_text() == code
 
 
+#: As `tl.runs` lists runs: without labels.
+LISTED = pd.DataFrame({"id": ["a"], "model": "mlp", "seed": 0, "accuracy": 0.9})
+
 MISTAKES = {
     "the column accuracy is named twice": lambda r: tl.plot.curves(r, ["accuracy", "accuracy"]),
-    "the column label has no numbers to draw": lambda r: tl.plot.curves(r, ["label"]),
+    "the column label has no numbers": lambda r: tl.plot.curves(r, ["label"]),
     "smoothing must be 1 epoch .none. or more, not '5'": lambda r: tl.plot.curves(r, smoothing="5"),
     "smoothing must be .* not 2.5": lambda r: tl.plot.curves(r, smoothing=2.5),
     "not DataFrame": lambda r: tl.plot.curves(r.history),
@@ -228,6 +232,62 @@ def test_a_mistake_is_one_line(words, runs):
         MISTAKES[words](runs)
     assert "\n" not in str(error.value)
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("words", "draw"),
+    [
+        ("no column label: .* label, network, seed", lambda r: tl.plot.against(LISTED, "seed", ["accuracy"])),
+        ("no column label: .*runs.final", lambda r: tl.plot.points(LISTED, ["accuracy"])),
+        ("no column label: .*runs.final", lambda r: tl.plot.scatter(LISTED, "seed", "accuracy")),
+        ("no column label: .*runs.final", lambda r: tl.plot.members(LISTED, ["accuracy"], "seed")),
+        ("no column seed: ", lambda r: tl.plot.against(r.final.drop(columns="seed"), "lr", ["accuracy"])),
+        ("no column network: ", lambda r: tl.plot.points(r.final.drop(columns="network"), ["accuracy"])),
+        ("not DataFrame", lambda r: tl.plot.endpoints(r.final, "width")),
+        ("not DataFrame", lambda r: tl.plot.heatmaps(r.final)),
+        ("not DataFrame", lambda r: tl.plot.cost(r.final)),
+        ("column label has no numbers", lambda r: r.table("label")),
+        ("column id has no numbers", lambda r: tl.table(r.final, "mine", r, ["id"])),
+        ("column accuracy has no numbers", lambda r: tl.plot.points(r.table("accuracy"), ["accuracy"])),
+        ("column label has no numbers", lambda r: tl.plot.heatmaps(r, ["label"])),
+        ("column label has no numbers", lambda r: tl.plot.endpoints(r, "width", ["label"])),
+        ("column label has no numbers", lambda r: tl.plot.members(r.final, ["label"], "epoch")),
+        ("column id has no numbers", lambda r: tl.plot.scatter(r.final, "accuracy", "id")),
+        ("width is named twice", lambda r: tl.plot.heatmaps(r, ["width"])),
+        ("strength is named twice", lambda r: tl.plot.endpoints(r, "strength", ["strength"])),
+        ("one or more", lambda r: tl.plot.curves(r, [])),
+        ("one or more", lambda r: tl.plot.against(r.final, "epoch", [])),
+        ("one or more", lambda r: tl.plot.endpoints(r, "width", [])),
+        ("one or more", lambda r: tl.plot.heatmaps(r, [])),
+        ("one or more", lambda r: tl.plot.lengths(r, [], cycle=2)),
+        ("one or more", lambda r: tl.plot.members(r.final, [], "epoch")),
+        ("one or more", lambda r: tl.plot.points(r.final, {})),
+        ("columns of panels must be 1 or more, not 0", lambda r: tl.plot.distances(r, columns=0)),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_one_line(words, draw, runs):
+    """Tables that do not say which run a row is of, columns of texts, and no columns at all."""
+    with pytest.raises(UserError, match=words):
+        draw(runs)
+
+
+def test_a_column_without_a_name_for_axes_is_drawn_under_its_own(runs):
+    results = trained({"mine": [TINY.replace(dense_steps=8), TINY.replace(strength=0, dense_steps=8)]})
+    table = results.final.assign(mine=0.5, x=2.0)
+    for figure in (
+        tl.plot.against(table, "x", ["mine"], log=["x", "mine"], names={}),
+        tl.plot.members(table, ["mine"], "x"),
+        tl.plot.points(table, ["mine"]),
+        tl.plot.scatter(table, "x", "mine"),
+        tl.plot.curves(results, ["seconds"]),
+        tl.plot.endpoints(results, "momentum", ["seconds"]),
+        tl.plot.heatmaps(results, ["seconds"]),
+        tl.plot.lengths(results, ["seconds"], cycle=2),
+        tl.plot.steps(results, ["d"]),
+    ):
+        axis = figure.axes[0]
+        assert {axis.get_xlabel(), axis.get_ylabel(), axis.get_title()} & {"mine", "seconds", "d"}
+        plt.close(figure)
 
 
 def test_lists_are_taken_where_figures_take_them(runs):

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from conftest import PATIENCE, TINY, trained
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
 from thesislib.plots.tex import PREAMBLE
+from thesislib.runs import copies
 from thesislib.runs.results import Result, Results, Row
 from thesislib.system.errors import UserError
 
@@ -52,6 +54,10 @@ def test_provenance(results, folders):
     assert provenance["common"]["model"] == "mlp-tiny"
     assert provenance["varied"]["no term"]["strength"] == 0
     assert {"scale", "versions", "commit", "time"} <= provenance.keys()
+    one = results.of([Row(TINY, "mine"), Row(TINY.replace(seed=1, lr=0.2), "mine"), Row(TINY.replace(lr=0.2), "other")])
+    assert save._provenance(one)["varied"] == {
+        "mine": {"seed": [0, 1], "lr": [0.1, 0.2]}, "other": {"seed": 0, "lr": 0.2}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "mine.pdf", 300 * "x", None])
@@ -360,7 +366,7 @@ def test_one_seed_has_no_error_bar(tiny, folders):
 
 
 def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folders):
-    monkeypatch.setitem(style.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
+    monkeypatch.setitem(copies.VARIANTS, datasets.fingerprint("cifar10"), "CIFAR-10 (noise)")
     run = Run(data="cifar10", model="resnet20", epochs=2, minima_every=1)
     results = Results({"s = 1": [run]}, "smoke")
     results[0].__dict__["result"] = Result(run, Path())
@@ -373,7 +379,7 @@ def test_a_figure_saved_twice_has_its_note_once(photographs, monkeypatch, folder
 def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
     rows = [
         {"claim": "C1", "says": says, "verdict": "reproduced", "unit": "points", "effect": effect, "low": 1.0,
-         "high": 9.0, "margin": 1.0, "network": network, "premise": says == "it was"}
+         "high": 9.0, "margin": 1.0, "network": network, "premise": says == "it was", "n": 3}
         for network, effect, says in
         (("resnet32", 4.0, "it is"), ("mobilenetv2", 5.0, "it is"), ("resnet32", -80.0, "it was"))
     ]  # fmt: skip
@@ -462,6 +468,62 @@ def test_strengths_stand_on_a_logarithmic_axis_beside_runs_without(tiny):
     assert list(axis.lines[0].get_xdata()) == [0.1, 1, 10]
 
 
+@pytest.mark.parametrize(
+    ("term", "base", "labels", "across"),
+    [
+        ((0.1, 0.2), (), {"term"}, [0.1, 0.2]),
+        ((), (0.1, 0.2), {"no term"}, [0.1, 0.2]),
+        ((), (0.1,), {"no term"}, [0.1]),
+        ((0.1, 0.2), (0.1,), {"term", "no term"}, [0, 1]),
+        ((0.1, 0.2), (0.2, 0.4), {"term", "no term"}, [0.2, 0.4]),
+    ],
+)
+def test_ends_are_drawn_where_there_are_runs(term, base, labels, across):
+    """Runs without a hill are a line across, or a point at each value of the field that they have."""
+    runs = {"term": [TINY.replace(lr=lr) for lr in term], "no term": [TINY.replace(lr=lr, strength=0) for lr in base]}
+    results = Results({label: some for label, some in runs.items() if some}, "smoke")
+    front = {"section": "", "role": "curve", "network": "mlp-tiny", "seed": 0}
+    results.history = pd.DataFrame([front | {"label": r.label, "id": r.id, "accuracy": r.run.lr} for r in results])
+    figure = panels.endpoints(results, "lr", ["accuracy"])
+    (axis,) = figure.axes
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == labels
+    drawn = [*axis.containers, *(line for line in axis.lines if line.get_label() == "no term")]
+    line = drawn[-1] if isinstance(drawn[-1], Line2D) else drawn[-1].lines[0]
+    assert list(line.get_xdata()) == across
+    assert axis.get_xscale() == "log"
+
+
+def test_cost_is_relative_to_the_run_of_the_same_seed():
+    """Seeds that two machines trained: one takes four times as long for all."""
+    runs = {label: [TINY.replace(strength=s, seed=k) for k in (0, 1)] for label, s in (("no term", 0), ("s = 1", 1))}
+    results = Results(runs, "smoke")
+    results.history = pd.DataFrame(
+        {"label": row.label, "network": "mlp-tiny", "seed": row.seed, "id": row.id, "strength": row.run.strength,
+         "epoch": epoch, "train_seconds": (1, 4)[row.seed] * (1 + 0.5 * (row.run.strength > 0))}
+        for row in results for epoch in range(1, 7)
+    )  # fmt: skip
+    lines = {line.get_label(): set(line.get_ydata()) for line in panels.cost(results).axes[0].lines}
+    assert lines["no term"] == {1.0}
+    assert lines["s = 1"] == {1.5}
+    only = results.only("s = 1")
+    only.history = results.history[results.history["label"] == "s = 1"]
+    with pytest.raises(UserError, match="relative to runs with strength 0 of the same seeds: there are none"):
+        panels.cost(only)
+
+
+def test_numbers_below_narrow_panels_do_not_run_together():
+    steps = np.geomspace(1, 1e4, 30)
+    table = pd.DataFrame({"label": "s = 1", "network": "mlp", "seed": 0, "step": steps, **dict.fromkeys("abc", steps)})
+    for columns, shown in (("abc", ["1", "100", "10000"]), ("ab", ["1", "10", "100", "1000", "10000"])):
+        figure = curves.against(table, "step", list(columns), log=["step"])
+        figure.draw_without_rendering()
+        for axis in figure.axes:
+            low, high = axis.get_xlim()
+            places = axis.get_xticks()
+            texts = [text.get_text() for text in axis.get_xticklabels()]
+            assert [text for place, text in zip(places, texts, strict=True) if low <= place <= high] == shown
+
+
 @pytest.mark.parametrize(("strengths", "widths"), [(20, 20), (2, 32)])
 def test_every_row_and_column_of_a_heat_map_has_its_number(strengths, widths):
     """matplotlib would thin them out, and then had too few places for them."""
@@ -481,7 +543,7 @@ def test_every_row_and_column_of_a_heat_map_has_its_number(strengths, widths):
 def test_an_effect_of_one_seed_has_no_bar():
     """The interval of a factor is (0, inf) then; half a bar would say that it is known to one side."""
     row = {"claim": "C1", "says": "one", "network": "mlp", "verdict": "undecided", "effect": 1.5, "low": 0.0}
-    row |= {"high": np.inf, "margin": 1.1, "unit": "factor", "premise": False}
+    row |= {"high": np.inf, "margin": 1.1, "unit": "factor", "premise": False, "n": 1}
     axis = panels.forest(pd.DataFrame([row])).axes[0]
     ends = [x for bars in axis.collections if isinstance(bars, LineCollection) for x in np.ravel(bars.get_segments())]
     assert set(ends[::2]) == {1.5}
@@ -491,10 +553,12 @@ def test_each_statement_has_its_own_band():
     """What counts as the same differs among those that stand in one panel."""
     rows = [
         {"claim": "C1", "says": says, "network": "mlp", "verdict": "reproduced", "effect": 0.1, "low": 0.0, "high": 0.2,
-         "margin": margin, "unit": "points", "premise": False}
-        for says, margin in (("one", 0.2), ("other", 0.5))
+         "margin": margin, "unit": "points", "premise": False, "n": n}
+        for says, margin, n in (("one", 0.2, 5), ("other", 0.5, 3))
     ]  # fmt: skip
-    axis = panels.forest(pd.DataFrame(rows)).axes[1]
+    figure = panels.forest(pd.DataFrame(rows))
+    assert small_print(figure) == ["n = 3 to 5; 95 % intervals"]
+    axis = figure.axes[1]
     (band,) = [child for child in axis.collections if isinstance(child, PolyCollection)]
     corners = {(round(x, 3), round(y, 3)) for x, y in band.get_paths()[0].vertices}
     assert corners == {(s * m, y + e) for m, y in ((0.2, 0), (0.5, 1)) for s in (-1, 1) for e in (-0.5, 0.5)}

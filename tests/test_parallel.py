@@ -197,7 +197,7 @@ def test_two_processes_do_not_go_on_from_one():
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setattr(parallel, "size", lambda: 2)
-    with pytest.raises(UserError, match="--batch-size: 127 cannot be shared out among 2 processes"):
+    with pytest.raises(UserError, match="^batch_size: 127 cannot be shared out among 2 processes"):
         Trainer(MLP.replace(batch_size=127)).epoch()
 
 

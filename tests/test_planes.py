@@ -4,6 +4,7 @@ import torch
 from conftest import trained
 
 from thesislib.analysis import planes
+from thesislib.plots import animation
 from thesislib.system.errors import UserError
 
 
@@ -46,6 +47,15 @@ def test_a_trajectory_that_leads_elsewhere_here_is_not_drawn(strong, monkeypatch
     monkeypatch.undo()
     monkeypatch.setattr(planes.trajectory, "LONGEST", 0)
     assert planes.plane(strong, images=100, points=2)["path"].shape == (0, 3)
+
+
+def test_a_plane_is_of_one_run(strong):
+    both = strong.of([*strong, *strong])
+    for draw in (lambda: planes.plane(both), lambda: animation.trajectory({}, both), lambda: planes.plane(both[:0])):
+        with pytest.raises(UserError, match=r"of one run, not of [02]: choose one, such as runs\[:1\]"):
+            draw()
+    with pytest.raises(UserError, match="not DataFrame"):
+        planes.plane(strong.final)
 
 
 def test_a_grid_stays_as_large_as_asked_for():

@@ -38,6 +38,9 @@ def test_the_lowest_mean_is_chosen_and_of_equal_ones_the_nearest_to_the_scales()
         diverges={0.5: [0.7, 0.7], 1.0: [0.6, 0.6], 2.0: [0.1, nan]},
     )
     assert rates.chosen(table) == {"mean": 1.0, "tie": 1.0, "far": 4.0, "diverges": 1.0}
+    lost = scores(lost={0.5: [nan, 0.1], 1.0: [nan, nan]}, kept={0.5: [0.2, 0.2], 1.0: [0.1, 0.1]})
+    assert rates.chosen(lost) == {"kept": 1.0}, "of what diverges at each rate none is chosen"
+    assert tables.readable(lost, "7-1_rates_scores")["chosen"].fillna(0).tolist() == [0, 1]
     assert rates.chosen(table.iloc[::-1]) == rates.chosen(table), "whatever the order of the rows"
 
 

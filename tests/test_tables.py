@@ -78,6 +78,20 @@ def test_both_files_are_written_and_deleted_again(folders):
     assert sorted(save.delete(save.figures_folder("smoke"))[0]) == ["mine.csv", "mine.tex"]
 
 
+def test_a_file_is_noted_before_it_is_written(folders, monkeypatch):
+    """So that what a killed process leaves is still deleted, and read by others."""
+    folder = save.make_folder("smoke")
+
+    def killed(path, content):
+        path.write_bytes(content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(save.files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save.write(folder, "mine.csv", b"")
+    assert save.delete(folder) == (["mine.csv"], [])
+
+
 def test_a_cell_says_where_runs_are_missing():
     rows = {"label": ["a", "a", "a", "b", "b"], "network": "mlp", "seed": [0, 1, 2, 0, 1]}
     shown = readable(pd.DataFrame(rows | {"train_loss": [2.0, np.nan, 4.0, 1.0, 1.1]}))
@@ -142,6 +156,20 @@ def test_columns_that_are_not_there_are_one_line_and_an_index_is_kept(folders):
     save.table(frame.groupby("label")[["accuracy"]].mean(), "mine", Results([], "smoke"))
     written = pd.read_csv(save.figures_folder("smoke") / "mine.csv")
     assert written.to_dict("list") == {"label": ["a", "b"], "accuracy": [pytest.approx(0.15), 0.3]}
+
+
+def test_what_pandas_groups_has_one_line_of_headings(folders):
+    frame = pd.DataFrame({"label": ["a", "a", "b", "b"], "accuracy": [0.1, 0.3, 0.5, 0.5]})
+    grouped = frame.groupby("label")[["accuracy"]].agg(["mean", "std"])
+    shown = save.table(grouped, "mine", Results([], "smoke"))
+    assert list(shown) == ["setting", "accuracy, mean", "accuracy, std"]
+    written = (save.figures_folder("smoke") / "mine.csv").read_text().splitlines()
+    assert written[0] == 'label,"accuracy, mean","accuracy, std"'
+    assert len(written) == 3
+    numbered = pd.DataFrame({"label": ["a", "a"], "seed": [0, 1], 5: [0.1, 0.2]})
+    assert list(save.table(numbered, "mine", Results([], "smoke"), [5])) == ["setting", "5", "n"]
+    with pytest.raises(UserError, match="no column 6: choose from label, seed, 5"):
+        save.table(numbered, "mine", Results([], "smoke"), [6])
 
 
 def test_columns_under_one_heading_both_show(folders):

@@ -221,6 +221,13 @@ def test_a_start_is_given_or_not_asked_for(tiny):
             Trainer(run, start=arrays)
 
 
+@pytest.mark.parametrize(("steps", "measured"), [(468, 66), (156, 78), (31, 31), (127, 127), (128, 64)])
+def test_gradients_are_measured_at_64_to_127_steps_of_an_epoch(steps, measured):
+    """Of MNIST, of scale cifar, of scale laptop, and of the longest and the shortest epoch that differ most."""
+    log = steplog.StepLog(steps)
+    assert sum(map(log.is_measured, range(steps))) == measured
+
+
 def test_later_steps_are_logged_less_often(monkeypatch):
     """As dense as a logarithmic axis shows: every step, then one of two, then one of three; angles stay those of it."""
     monkeypatch.setattr(steplog, "EVERY_STEP", 4)
@@ -282,7 +289,8 @@ def test_swa_collects_batchnorm_statistics_of_the_mean(photographs):
     trainer = Trainer(run)
     rows_of(trainer, 2)
     probe = Evaluator(run, batch_size=32)
-    assert np.allclose(probe.logits(trainer.snapshot()["theta"]), trainer.logits, atol=1e-4)
+    (logits,) = probe.logits_of(trainer.snapshot()["theta"], [probe.test.images])
+    assert np.allclose(logits, trainer.logits, atol=1e-4)
 
 
 PHOTOGRAPHS = {
@@ -344,7 +352,9 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
         if trainer.member:
             mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them measured
             assert np.allclose(trainer.member["theta"], mean, atol=1e-6)
-            assert np.allclose(trainer.member["logits"], Evaluator(trainer.run).logits(mean.float()), atol=1e-4)
+            evaluator = Evaluator(trainer.run)
+            (logits,) = evaluator.logits_of(mean.float(), [evaluator.test.images])
+            assert np.allclose(trainer.member["logits"], logits, atol=1e-4)
             right = trainer.member["logits"].argmax(1) == to_numpy(trainer.test_images.labels)
             assert row["accuracy_mean"] == right.mean()
 

@@ -123,7 +123,7 @@ def claims():
     """Statements with names as long as those of 9_claims."""
     rows = [
         {"claim": f"C{k}", "says": "after a further minimum d to the first falls", "verdict": verdict, "unit": unit,
-         "effect": 2.0, "low": 1.5, "high": 4.0, "margin": 1.1, "network": "mlp", "premise": False}
+         "effect": 2.0, "low": 1.5, "high": 4.0, "margin": 1.1, "network": "mlp", "premise": False, "n": 5}
         for k, (unit, verdict) in enumerate(
             [("factor", "reproduced"), ("factor", "undecided"), ("points", "not reproduced"), ("percent", "reproduced")]
         )

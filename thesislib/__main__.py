@@ -121,17 +121,19 @@ _OF_HILLS = {
 def _run(options: Namespace) -> int:
     """Train one run, or say what came out if it was trained before."""
     given = {name: getattr(options, name) for name in Run.model_fields if getattr(options, name) is not None}
-    try:
-        run = Run(**given)
-    except UserError as error:
-        field, colon, reason = str(error).partition(": ")
-        raise UserError(f"--{field.replace('_', '-')}{colon}{reason}" if field in given else error) from None
-    if given.keys() & _OF_HILLS:
-        sections.check_hill(Row(run, "run"))
     # Imported here: the other commands need not wait for it.
     from thesislib.runs import launch
 
-    summary = launch.execute(run).summary
+    try:
+        run = Run(**given)
+        if given.keys() & _OF_HILLS:
+            sections.check_hill(Row(run, "run"))
+        summary = launch.execute(run).summary
+    except UserError as error:
+        field, colon, reason = str(error).partition(": ")
+        if field not in Run.model_fields:
+            raise
+        raise UserError(f"--{field.replace('_', '-')}{colon}{reason}") from None
     if not _first_process():
         return 0
     if options.json:

@@ -78,7 +78,7 @@ def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
     if run.validation:
         x_test, y_test = arrays.x_train[run.train_size :], arrays.y_train[run.train_size :]
         if not len(x_test):
-            raise UserError(f"--validation: --train-size {run.train_size} leaves none of {run.data}'s images for it")
+            raise UserError(f"validation: train_size {run.train_size} leaves none of {run.data}'s images for it")
     known, parts = facts(run.data), []
     for x, y, size in ((arrays.x_train, arrays.y_train, run.train_size), (x_test, y_test, run.test_size)):
         if size is not None and size > len(x):
@@ -87,6 +87,5 @@ def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
         parts.append(Images(x, y, known))
     for field in ("batch_size", "statistics_images"):
         if (count := getattr(run, field) or 0) > len(parts[0]):
-            flag = field.replace("_", "-")
-            raise UserError(f"--{flag}: {count} is more than the {len(parts[0])} training images")
+            raise UserError(f"{field}: {count} is more than the {len(parts[0])} training images")
     return parts[0], parts[1]

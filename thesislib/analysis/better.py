@@ -131,9 +131,14 @@ def _has_several(row: Row) -> bool:
 
 
 def chosen(tried: pd.DataFrame) -> str:
-    """The variant with a hill whose scaled NLL is lowest, mean over seeds and networks; one that diverged is out."""
+    """The variant with a hill whose scaled NLL is lowest, mean over seeds and networks; one that diverged is out.
+
+    Raises UserError if there is none.
+    """
     with_hill = tried[~tried["label"].str.startswith(_REFERENCE)]
     means = with_hill.groupby("label", sort=False)[SCORE].agg(lambda values: values.mean(skipna=False)).dropna()
+    if means.empty:
+        raise UserError("there is nothing to choose from: every variant with a hill diverged")
     return str(means.idxmin())
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from thesislib.analysis import predictions
 from thesislib.analysis.ensembles import by_members
-from thesislib.analysis.intervals import Effect, holm, over_seeds, over_seeds_and_images, rounding
+from thesislib.analysis.intervals import Effect, by_seed, holm, over_seeds, over_seeds_and_images, rounding
 from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
 from thesislib.experiments.statements import BANDS, FEWEST, LEVEL, WIDEST
-from thesislib.runs.results import Results
+from thesislib.runs.results import Results, need
 from thesislib.system.errors import UserError
 
 #: What `predictions.of_ensembles` has of each image for a score.
@@ -36,12 +36,15 @@ def against(
     One row a score, label and network: difference, 95 % interval (low, high), p (no difference; Holm over all rows),
     margin, n, images, verdict. The interval and p are over seeds and, if `images` is not 0, over so many test
     images. "wins" and "loses": p < 0.05 (a lower NLL is better); "equivalent": the interval lies within the margin,
-    which is that of `experiments.statements`; else, and with fewer than FEWEST seeds, "undecided".
+    which is that of `experiments.statements`; else, and with fewer than FEWEST seeds, "undecided". Raises
+    UserError for a column that is not there, a network without the reference, and two rows of one label and seed.
     """
-    if reference not in set(scores["label"]):
-        raise UserError(f"no ensemble {reference!r}: choose from {', '.join(dict.fromkeys(scores['label']))}")
+    need(scores, columns := list(columns), numbers=True, front=("label", "network", "seed"))
     family = []
     for network, of_network in scores.groupby("network", sort=False):
+        if reference not in set(of_network["label"]):
+            known = ", ".join(dict.fromkeys(of_network["label"]))
+            raise UserError(f"no ensemble {reference!r}: choose from {known}, of {network}")
         for column in columns:
             for label in dict.fromkeys(of_network["label"]):
                 if label != reference:
@@ -63,7 +66,7 @@ def against(
 def _effect(
     results: Results, scores: pd.DataFrame, labels: tuple[str, str], column: str, last: int | None, has_images: bool
 ) -> Effect:
-    wide = scores.pivot(index="seed", columns="label", values=column)[[*labels]].dropna()
+    wide = by_seed(scores, column)[[*labels]].dropna()
     if len(wide) and has_images and column in _IMAGES and all(label in results.labels for label in labels):
         some = [results.only(label).where(seed=list(wide.index)) for label in labels]
         images = [

@@ -7,10 +7,10 @@ import pandas as pd
 
 from thesislib.analysis import scores
 from thesislib.analysis.ensembles import labels_of
-from thesislib.analysis.intervals import over_seeds
+from thesislib.analysis.intervals import by_seed, over_seeds
 from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results
+from thesislib.runs.results import Result, Results, need
 from thesislib.system.errors import UserError
 
 #: The parts of the squared distance, of networks with filters.
@@ -37,15 +37,24 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
     """Each control against the label "hill" in a table of `since_minimum`, paired by seed.
 
     One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
+<<<<<<< HEAD
     difference in points; each with its 95 % interval over seeds (..._low, ..._high; of fewer than FEWEST seeds NaN),
     and the number of seeds that have it (..._n).
+=======
+    difference in points; each with its 95 % interval over seeds (..._low, ..._high), and the number of seeds that have
+    it (..._n). Raises UserError for a table without these columns, a network without a hill, and two rows of one label
+    and seed.
+>>>>>>> h2
     """
+    need(since, ["d_0", "accuracy", "disagreement"], numbers=True, front=("label", "network", "seed"))
     rows = []
     for network, some in since.groupby("network", sort=False):
+        if "hill" not in set(some["label"]):
+            raise UserError(f'no runs of {network} are labelled "hill", with which controls are compared')
         for label in [name for name in dict.fromkeys(some["label"]) if name != "hill"]:
             row: dict[str, object] = {"label": label, "network": network}
             for column, name in (("d_0", "factor"), ("accuracy", "accuracy"), ("disagreement", "disagreement")):
-                wide = some.pivot(index="seed", columns="label", values=column)[[label, "hill"]]
+                wide = by_seed(some, column)[[label, "hill"]]
                 values = np.log(wide) if column == "d_0" else 100 * wide
                 effect = over_seeds((values[label] - values["hill"]).to_numpy())
                 ends = effect.interval() if effect.n >= FEWEST else (np.nan, np.nan)
@@ -59,6 +68,8 @@ def against_hill(since: pd.DataFrame) -> pd.DataFrame:
 
 
 def _since_minimum(runs: list[Result]) -> Computed:
+    if len(runs) > 1:
+        raise UserError("the end of one run is compared with its minimum: an ensemble of several networks has no end")
     (result,) = runs
     found = _logged(result)
     labels, start = labels_of(result), result.arrays(0, "logits")["logits"]

@@ -58,10 +58,6 @@ class Evaluator:
             numbers += [F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()]
         return Point(*numbers)
 
-    def logits(self, theta: Tensor | np.ndarray) -> np.ndarray:
-        """Test logits [N, C] at theta [P]."""
-        return self.logits_of(theta, [self.test.images])[0]
-
     def logits_of(self, theta: Tensor | np.ndarray, versions: Sequence[Tensor]) -> np.ndarray:
         """Logits [V, N, C] at theta [P] of V versions of the test images, each uint8 [N, C, H, W]."""
         self._go(theta)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
+
+from thesislib.system.errors import UserError
+
+
+def by_seed(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of a table with a row a label and seed, [seeds, labels]. Raises UserError if there are two of one."""
+    if len(twice := table[table.duplicated(["label", "seed"])]):
+        first = twice.iloc[0]
+        raise UserError(f"{first['label']!r} has two rows of seed {first['seed']}: what is paired by seeds has one")
+    return table.pivot(index="seed", columns="label", values=column)
 
 
 class Effect(NamedTuple):

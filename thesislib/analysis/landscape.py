@@ -73,7 +73,7 @@ def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int =
 class Plane:
     """The plane through three weights [P]: coordinates (x, y) in weight-space units, the first at (0, 0).
 
-    x points to the second, the third has y >= 0 (Garipov et al. 2018, appendix). Raises ValueError if they lie on a
+    x points to the second, the third has y >= 0 (Garipov et al. 2018, appendix). Raises UserError if they lie on a
     line.
     """
 
@@ -84,7 +84,7 @@ class Plane:
         self.u = u / u.norm()
         v = v - (v @ self.u) * self.u
         if not v.norm() > 1e-5 * u.norm():  # what fp32 leaves of three weights on a line
-            raise ValueError("three weights on a line span no plane")
+            raise UserError("three weights on a line span no plane")
         self.v = v / v.norm()
 
     def coordinates(self, theta: Tensor) -> tuple[float, float]:

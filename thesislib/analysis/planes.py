@@ -16,7 +16,7 @@ from thesislib.analysis.landscape import Plane
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import cache, trajectory
 from thesislib.runs.cache import Arrays
-from thesislib.runs.results import Result, Results
+from thesislib.runs.results import Result, Results, only_run
 from thesislib.system import machine
 from thesislib.system.errors import UserError
 
@@ -47,9 +47,10 @@ def plane(
     xs [X], ys [Y]; train_loss, test_loss and the distance term on the way to the third minimum, `hills`, [Y, X];
     minima [3, 2]; path [E, 3]: x, y and the distance from the plane after each epoch (`trajectory`). The path is empty
     if training once more takes too long, or here leads elsewhere. `images` and `points` to a side: the scale's own if
-    None. Raises UserError if there are less than three members, or hills at random places, which are not stored.
+    None. Raises UserError for other than one run, less than three members or
+    three on a line, and hills at random places, which are not stored.
     """
-    (row,) = results
+    row = only_run(results)
     images = images_of(results, images)
     points = points or (SCALES[results.scale].plane_points if results.scale in SCALES else 21)
     compute = partial(_plane, row.result, images, points, margin, which)

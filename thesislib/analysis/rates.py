@@ -36,22 +36,25 @@ def tried(results: Results, which: Which = "live") -> pd.DataFrame:
 def chosen(tried: pd.DataFrame) -> dict[str, float]:
     """Of each label the factor with the lowest mean scaled NLL over seeds and networks; of equal ones the nearest to 1.
 
-    A factor with which a network diverged is out.
+    A factor with which a network diverged is out, and so is a label of which each one is.
     """
     found = {}
     for label, rows in tried.groupby("label", sort=False):
         means = rows.groupby("factor")[SCORE].agg(lambda values: values.mean(skipna=False)).dropna()
-        best = means.index[means == means.min()]
-        found[label] = float(min(best, key=lambda factor: abs(np.log(factor))))
+        if best := [*means.index[means == means.min()]]:
+            found[label] = float(min(best, key=lambda factor: abs(np.log(factor))))
     return found
 
 
 def summary(tried: pd.DataFrame) -> pd.DataFrame:
-    """Scaled NLL as "mean ± std" over seeds (and networks), a row a label, a column a factor, and the chosen factor."""
+    """Scaled NLL as "mean ± std" over seeds (and networks), a row a label, a column a factor, and the chosen factor.
+
+    That is NaN where each one is out.
+    """
     best, rows = chosen(tried), []
     for label, some in tried.groupby("label", sort=False):
         cells = {f"rate times {factor:g}": spread(v) for factor, v in some.groupby("factor")[SCORE]}
-        rows.append({"label": label, **cells, "chosen": best[label], "n": some["seed"].nunique()})
+        rows.append({"label": label, **cells, "chosen": best.get(label, np.nan), "n": some["seed"].nunique()})
     return pd.DataFrame(rows)
 
 

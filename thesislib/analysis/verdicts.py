@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from thesislib.analysis.intervals import Effect
-from thesislib.experiments.statements import FEWEST, LEVEL, TABLE, Kind, Outcome
-
-_HOLDS, _FAILS, _OPEN = "reproduced", "not reproduced", "undecided"
+from thesislib.experiments.statements import FAILS, FEWEST, HOLDS, LEVEL, OPEN, TABLE, Kind, Outcome
 
 
 def outcome(effect: Effect, band: float, level: float = LEVEL) -> Outcome:
@@ -38,7 +36,7 @@ def verdict(expected: Kind, effect: Effect, band: float, among: int = 1) -> str:
     a probability of 2.5 % or less. It is reproduced only by all of them, which needs no correction.
     """
     says, ways = TABLE[expected][outcome(effect, band)], among * (2 if expected == "same" else 1)
-    return TABLE[expected][outcome(effect, band, 1 - (1 - LEVEL) / ways)] if says == _FAILS else says
+    return TABLE[expected][outcome(effect, band, 1 - (1 - LEVEL) / ways)] if says == FAILS else says
 
 
 def summary(statements: pd.DataFrame) -> pd.DataFrame:
@@ -51,17 +49,17 @@ def summary(statements: pd.DataFrame) -> pd.DataFrame:
 
     def claim(rows: pd.DataFrame) -> pd.Series:
         premises, verdicts = set(rows["verdict"][rows["premise"]]), set(rows["verdict"]) - {"not settled"}
-        if "not testable" in verdicts or _FAILS in premises:
+        if "not testable" in verdicts or FAILS in premises:
             result = "not testable"
-        elif premises - {_HOLDS}:
-            result = _OPEN
-        elif _FAILS in verdicts:
-            result = _FAILS
+        elif premises - {HOLDS}:
+            result = OPEN
+        elif FAILS in verdicts:
+            result = FAILS
         elif not verdicts:
             result = "not settled"
         else:
-            result = _HOLDS if verdicts == {_HOLDS} else _OPEN
-        reproduced = (rows["verdict"] == _HOLDS).sum()
+            result = HOLDS if verdicts == {HOLDS} else OPEN
+        reproduced = (rows["verdict"] == HOLDS).sum()
         return pd.Series({"verdict": result, "statements": len(rows), "reproduced": reproduced, "n": rows["n"].min()})
 
     return statements.groupby(["network", "claim"], sort=False).apply(claim).reset_index()

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from thesislib.config import Run
+from thesislib.config import KERNELS, Run
 from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
@@ -149,6 +149,9 @@ class Explorer:
         def slider(name: str, options: Any, text: str) -> Any:
             return choice(w.SelectionSlider, name, options, text, continuous_update=False)
 
+        def word(name: str, text: str) -> Any:
+            return choice(w.Dropdown, name, [*get_args(Run.model_fields[name].annotation)], text)
+
         def epochs(name: str, most: int, text: str) -> Any:
             value = getattr(run, name)
             top = max(most, value)
@@ -158,16 +161,14 @@ class Explorer:
         return {
             "strength": slider("strength", _STRENGTHS, "strength s"),
             "width": slider("width", _WIDTHS, "width w"),
-            "kernel": choice(w.Dropdown, "kernel", ["rbf", "tanh"], "kernel"),
-            "minima": choice(w.Dropdown, "minima", ["single", "multiple", "merge"], "hills at minima"),
+            "kernel": choice(w.Dropdown, "kernel", [*KERNELS], "kernel"),
+            "minima": word("minima", "hills at minima"),
             "minima_every": epochs("minima_every", 3 * cycle, "a minimum every"),
             "lr": slider("lr", _RATES, "learning rate"),
-            "lr_schedule": choice(w.Dropdown, "lr_schedule", ["constant", "step", "cosine"], "its schedule"),
-            "strength_schedule": choice(
-                w.Dropdown, "strength_schedule", ["constant", "cosine", "pulse", "first-half"], "strength's schedule"
-            ),
+            "lr_schedule": word("lr_schedule", "its schedule"),
+            "strength_schedule": word("strength_schedule", "strength's schedule"),
             "weight_decay": slider("weight_decay", _L2, "L2"),
-            "optimizer": choice(w.Dropdown, "optimizer", ["sgd", "adam", "ngd"], "optimiser"),
+            "optimizer": word("optimizer", "optimiser"),
             "epochs": epochs("epochs", 6 * cycle, "epochs"),
         }
 

@@ -120,7 +120,8 @@ def _values(chosen: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any
     values = {section: parameters_of(section, given) for section in chosen}
     if unknown := sorted(given.keys() - {name for known in values.values() for name in known}):
         names = sorted({name for known in values.values() for name in known})
-        raise UserError(f"unknown parameter {unknown[0]!r}: {', '.join(chosen)} know {', '.join(names)}")
+        choice = f"choose from {', '.join(names)}" if names else f"there are none in {' and '.join(chosen)}"
+        raise UserError(f"unknown parameter {unknown[0]!r}: {choice}")
     return {s: known | {n: value for n, value in given.items() if n in known} for s, known in values.items()}
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 
-import pandas as pd
-
 from thesislib.analysis import verdicts
 from thesislib.plots import save
 from thesislib.plots.language import language_of
@@ -88,7 +86,7 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
 
 def _claims(path: Path, language: str) -> Iterator[tuple[str, str, str]]:
     """Name, text and explanation of every number of the claims."""
-    found = pd.read_csv(path)
+    found = save.read_table(path)
     several = found["network"].nunique() > 1
     for row in verdicts.summary(found).itertuples():
         claim = f"Claim{_CLAIMS[int(row.claim[1:])]}" + letters(row.network) * several
@@ -104,10 +102,9 @@ def _claims(path: Path, language: str) -> Iterator[tuple[str, str, str]]:
 
 def _settings(path: Path, columns: list[str], language: str) -> Iterator[tuple[str, str, str]]:
     """The same of a table with a row a seed."""
-    found = pd.read_csv(path)
+    found = save.read_table(path)
     if not {"label", "seed"} <= {*found}:
         return
-    found["label"] = found["label"].fillna("")
     shown = shown_columns(found, path.stem, columns)
     table = means(found, shown)
     keys = [name for name in ("setting", "network", "member") if name in table]

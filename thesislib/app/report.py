@@ -186,11 +186,9 @@ def _start_page(scale: str, titles: dict[str, str], folder: Path) -> str:
 
 def _claims(path: Path) -> str:
     """The table of claims, if section 9 has been drawn."""
-    import pandas as pd
-
     if not path.is_file():
         return '<p class="quiet">The claims are not tested yet: section 9_claims has not been drawn.</p>'
-    shown = tables.statements(pd.read_csv(path))
+    shown = tables.statements(save.read_table(path))
     head = "".join(f"<th>{name}</th>" for name in shown)
     rows = []
     for row in shown.itertuples(index=False):

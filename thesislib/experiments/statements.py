@@ -43,14 +43,15 @@ Outcome = Literal["more", "less", "same", "inconclusive"]
 FEWEST = 3
 #: How sure an interval is, and by how much a claim may be contradicted by chance: half of the rest.
 LEVEL = 0.95
-_HOLDS, _FAILS, _OPEN = "reproduced", "not reproduced", "undecided"
+#: What is said of a statement, and of a claim.
+HOLDS, FAILS, OPEN = "reproduced", "not reproduced", "undecided"
 #: What each outcome says about a statement of each kind.
 TABLE: Mapping[Kind, Mapping[Outcome, str]] = {
-    "more": {"more": _HOLDS, "same": _FAILS, "less": _FAILS, "inconclusive": _OPEN},
-    "less": {"more": _FAILS, "same": _FAILS, "less": _HOLDS, "inconclusive": _OPEN},
-    "same": {"more": _FAILS, "same": _HOLDS, "less": _FAILS, "inconclusive": _OPEN},
-    "not more": {"more": _FAILS, "same": _HOLDS, "less": _HOLDS, "inconclusive": _OPEN},
-    "not less": {"more": _HOLDS, "same": _HOLDS, "less": _FAILS, "inconclusive": _OPEN},
+    "more": {"more": HOLDS, "same": FAILS, "less": FAILS, "inconclusive": OPEN},
+    "less": {"more": FAILS, "same": FAILS, "less": HOLDS, "inconclusive": OPEN},
+    "same": {"more": FAILS, "same": HOLDS, "less": FAILS, "inconclusive": OPEN},
+    "not more": {"more": FAILS, "same": HOLDS, "less": HOLDS, "inconclusive": OPEN},
+    "not less": {"more": HOLDS, "same": HOLDS, "less": FAILS, "inconclusive": OPEN},
 }
 
 

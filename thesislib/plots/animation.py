@@ -13,9 +13,10 @@ from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from thesislib.plots.style import LABELS, styled, variant
+from thesislib.plots.style import LABELS, styled
 from thesislib.runs.cache import Arrays
-from thesislib.runs.results import Results
+from thesislib.runs.copies import variant
+from thesislib.runs.results import Results, only_run
 
 if TYPE_CHECKING:
     from thesislib.analysis.motion import Frame, Motion
@@ -60,12 +61,12 @@ def trajectory(arrays: Arrays, results: Results) -> Animation:
 
     `arrays` are those of `planes.plane` of the one run in `results`. Left: cross-entropy and distance term in the plane
     as a landscape. Its heights are logarithmic, from the lowest measured loss up to the height of a hill. Right: the
-    training loss of each epoch, and how much of the squared distance to the last minimum lies in the plane.
+    training loss of each epoch, and how much of the squared distance to the last minimum lies in the plane. Raises
+    UserError for other than one run.
     """
     from thesislib.analysis.motion import Motion  # here: it imports torch
 
-    (row,) = results
-    motion = Motion(arrays, row.result)
+    motion = Motion(arrays, only_run(results).result)
     scene, frames = _Scene(motion), motion.frames()
     pictures = [scene.picture(frames[:number]) for number in range(1, len(frames) + 1)]
     return Animation(pictures, [FRAME] * (len(pictures) - 1) + [LAST])

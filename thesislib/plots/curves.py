@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
 
@@ -59,8 +59,8 @@ def curves(
     and a column that is not there.
     """
     need_results(results)
-    columns = columns or [name for name in ("accuracy", "d_0") if name in results.history]
-    _need_numbers(results.history, columns)
+    columns = [name for name in ("accuracy", "d_0") if name in results.history] if columns is None else columns
+    need(results.history, columns, numbers=True)
     history = _smooth(_without_dead(results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
     for axis in figure.axes if stripes else []:
@@ -109,7 +109,7 @@ def _against(
     height: float = 2.5,
 ) -> Figure:
     """`against` without its legend."""
-    _need_numbers(table, columns)
+    need(table, columns, numbers=True, front=("label", "network", "seed"))
     need(table, [x, *columns])
     columns = list(columns)  # a tuple is one key to pandas
     if isinstance(log, str) or (unknown := [name for name in log if name not in table and name not in LABELS]):
@@ -140,13 +140,6 @@ def _against(
         _finish(axis, name)
     note_seeds(figure, table, "bands: ± 1 SD")
     return figure
-
-
-def _need_numbers(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """`need`, and UserError for a column of texts."""
-    need(table, columns)
-    if texts := [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]:
-        raise UserError(f"the column {texts[0]} has no numbers to draw")
 
 
 def _finish(axis: Axes, column: str) -> None:
@@ -214,7 +207,7 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     need_results(results)
     if results.steps.empty:
         raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
-    need(results.steps, columns)
+    need(results.steps, columns, numbers=True)
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
@@ -280,8 +273,10 @@ def _mark_minima(axis: Axes, results: Results) -> None:
 
 @styled()
 def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure:
-    """Squared distance to every minimum over epochs, mean over seeds, one panel a label and network."""
+    """Squared distance to every minimum over epochs, mean over seeds; a panel a label and network, in `columns`."""
     need_results(results)
+    if isinstance(columns, bool) or not isinstance(columns, Integral) or columns < 1:
+        raise UserError(f"columns of panels must be 1 or more, not {columns!r}")
     history = results.history
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
@@ -345,6 +340,7 @@ def _error_lines(
     table: pd.DataFrame, x: str, columns: Sequence[str], height: float, log: Sequence[str] = (), apart: float = 0.0
 ) -> Figure:
     """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
+    need(table, columns, numbers=True, front=("label", "network"))
     need(table, [x, *columns])
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):

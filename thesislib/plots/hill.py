@@ -16,12 +16,17 @@ from thesislib.plots.style import LABELS, grid, styled
 
 @styled()
 def hill(run: Run, distances: Sequence[float] = (), height: float = 2.2) -> Figure:
-    """k(d) of a run's kernel and width on a logarithmic axis; a point for each squared distance d."""
+    """k(d) of a run's kernel and width on a logarithmic axis; a point for each squared distance d to the first minimum.
+
+    There are no points where the hill is not that minimum: elsewhere, merged of several, or not in weight space.
+    """
     import torch  # here: of the figures only this one computes a kernel
 
     from thesislib import kernels
 
-    k, beside = kernels.find(run.kernel), [d for d in distances if d > 0]
+    there = (run.distance, run.hill_at) == ("weights", "weights")
+    there = there and (run.minima != "merge" or len(run.minimum_epochs) < 2)
+    k, beside = kernels.find(run.kernel), [d for d in distances if d > 0 and there]
     low, high = min([0.01 / run.width, *beside]), max([10 / run.width, *beside])
     d = np.geomspace(low / 2, high * 2, 200)
     figure, axes = grid(1, 1, height)

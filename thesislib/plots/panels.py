@@ -14,9 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from thesislib.config import Run
 from thesislib.experiments.sections import digits
+from thesislib.experiments.statements import LEVEL
 from thesislib.plots.style import (
     FARTHEST,
     LABELS,
+    count,
     curve_style,
     error_bars,
     grid,
@@ -27,7 +29,7 @@ from thesislib.plots.style import (
     note_seeds,
     styled,
 )
-from thesislib.runs.results import Results, need
+from thesislib.runs.results import Results, need, need_results
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 
@@ -39,37 +41,47 @@ _FAR = 3
 def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.3) -> Figure:
     """Final values (mean, standard deviation over seeds) against a run field; dashed: runs with strength 0.
 
-    Distances that differ much have a logarithmic axis, and mean and deviation of their logarithm.
-    Raises UserError for a field or a column that is not there.
+    Those are one line across, or have a point at each value of the field where they differ in it. Distances that differ
+    much have a logarithmic axis, and mean and deviation of their logarithm. Raises UserError for a field or a column
+    that is not there or has no numbers.
     """
     final = _final(results, x)
-    need(final, columns)
+    need(final, columns, numbers=True)
+    need(final, [x, *columns])
     if not pd.api.types.is_numeric_dtype(final[x]):
         raise UserError(f"{x} is no number in all of these runs: there is no axis for it")
     figure, axes = grid(1, len(columns), height)
-    at = final.loc[final["strength"] > 0, x]  # without a hill there is a dashed line, wherever that is
-    several = final["network"].nunique() > 1
+    several, parts = final["network"].nunique() > 1, dict[str, tuple[pd.DataFrame, pd.DataFrame]]()
+    for network, rows in final.groupby("network"):
+        parts[network] = rows[rows["strength"] > 0], rows[rows["strength"] == 0]
+    # Without a hill there is one line, wherever that is; if it is at several places, or alone, it has a point at each.
+    is_line = {network: len(term) and base[x].nunique() == 1 for network, (term, base) in parts.items()}
+    at = pd.concat([rows[x] for network, some in parts.items() for rows in some[: 1 if is_line[network] else 2]])
     for axis, name in zip(axes.flat, columns, strict=True):
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xscale="log" if (at > 0).all() else "linear")
         values = final.loc[final[name] > 0, name]
         if name.startswith("d_") and values.max() > _FAR * values.min():
             axis.set_yscale("log")
         looks = zip(cycle(sns.color_palette("colorblind")), cycle("os^D"), cycle(("--", ":", "-.", (0, (1, 3)))))
-        for (colour, marker, dashes), (network, rows) in zip(looks, final.groupby("network"), strict=False):
-            term = rows[rows["strength"] > 0].set_index(x)[name]
-            error_bars(axis, term, fmt=f"{marker}-", color=colour, label=network if several else "term")
-            base = rows[rows["strength"] == 0][name]
-            base = np.exp(np.log(base).mean()) if axis.get_yscale() == "log" else base.mean()
+        for (colour, marker, dashes), network in zip(looks, parts, strict=False):
+            term, base = (rows.set_index(x)[name].dropna() for rows in parts[network])
+            if len(term):
+                error_bars(axis, term, fmt=f"{marker}-", color=colour, label=network if several else "term")
             label, colour = (f"{network}, no term", colour) if several else ("no term", "0.35")
-            axis.axhline(base, color=colour, linestyle=dashes, label=label, linewidth=1)
+            if len(base) and is_line[network]:
+                base = np.exp(np.log(base).mean()) if axis.get_yscale() == "log" else base.mean()
+                axis.axhline(base, color=colour, linestyle=dashes, label=label, linewidth=1)
+            elif len(base):
+                error_bars(axis, base, linestyle=dashes, marker=marker, mfc="white", color=colour, label=label)
         log_ticks(axis)
     note_seeds(figure, final, "bars: ± 1 SD")
-    legend_below(figure, axes[0, 0])
+    legend_below(figure, *axes.flat)
     return figure
 
 
 def _final(results: Results, *fields: str) -> pd.DataFrame:
     """The last rows, with width, strength and other fields as asked for; a run that stands under two labels once."""
+    need_results(results)
     if unknown := [name for name in fields if name not in Run.model_fields]:
         raise UserError(f"a run has no field {unknown[0]}: choose from {', '.join(Run.model_fields)}")
     names = dict.fromkeys(("width", "strength", *fields))
@@ -82,7 +94,8 @@ def _final(results: Results, *fields: str) -> pd.DataFrame:
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
     """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
     final = _final(results)
-    need(final, columns)
+    need(final, columns, numbers=True)
+    need(final, ["strength", "width", *columns])
     networks = list(final["network"].unique())
     figure, axes = grid(len(networks), len(columns), height)
     for axis, (network, name) in zip(axes.flat, itertools.product(networks, columns), strict=True):
@@ -116,7 +129,7 @@ def points(
     `limits` are drawn as dashed lines. The label `reference` has no dots: its mean is a dotted line behind the others
     of its network.
     """
-    need(table, columns)
+    need(table, columns, numbers=True, front=("label", "network"))
     columns = columns if isinstance(columns, Mapping) else {name: LABELS[name] for name in columns}
     several = table["network"].nunique() > 1
     lines = table[table["label"] == reference].groupby("network")[list(columns)].mean()
@@ -153,6 +166,7 @@ def points(
 @styled()
 def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A mark an ensemble, its colour and shape the label's; one row a network."""
+    need(table, [y], numbers=True, front=("label", "network"))
     need(table, [x, y])
     networks = list(table["network"].unique())
     figure, axes = grid(len(networks), 1, height)
@@ -198,9 +212,11 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
 def cost(results: Results, height: float = 2.5) -> Figure:
     """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
 
-    Right: seconds of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them.
-    Raises UserError if its table is missing, or for runs without minima_every.
+    None is the run with strength 0 and the same seed: seeds may have been trained on different machines. Right: seconds
+    of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them. Raises UserError if
+    its table is missing, for runs without minima_every, and if none has its seed's run with strength 0.
     """
+    need_results(results)
     path = ROOT / "figures" / "reference" / "bench.csv"
     if not path.is_file():
         raise UserError(f"{path} is missing: it is part of the repository (make bench writes it)")
@@ -212,12 +228,16 @@ def cost(results: Results, height: float = 2.5) -> Figure:
         raise UserError("the cost of minima is that of runs with one after every so many epochs: minima_every")
     history = results.history[results.history["epoch"] > 1]
     history = history.assign(minima=(history["epoch"] - 1) // every)
-    base = history[history["strength"] == 0].groupby("network")["train_seconds"].median()
-    history = history.assign(cost=history["train_seconds"] / history["network"].map(base))
+    keys = ["network", "seed"]
+    base = history[history["strength"] == 0].groupby(keys)["train_seconds"].median().rename("without")
+    history = history.merge(base, on=keys)
+    if history.empty:
+        raise UserError("the cost of minima is relative to runs with strength 0 of the same seeds: there are none")
+    history = history.assign(cost=history["train_seconds"] / history["without"])
     hills = np.array(sorted(history["minima"].unique()))
     for number, (network, some) in enumerate(history.groupby("network", sort=False)):
         for label, rows in some.groupby("label", sort=False):
-            name = label if len(base) == 1 else f"{label}, {network}"
+            name = label if history["network"].nunique() == 1 else f"{label}, {network}"
             line = curve_style(styles, label, len(hills)) | {"linestyle": "-:"[number % 2], "label": name}
             sns.lineplot(
                 rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), ax=own, legend=False, **line
@@ -248,7 +268,7 @@ def forest(statements: pd.DataFrame) -> Figure:
     Open circles: the hills of that statement are not left, or its networks do not learn, so that it is not tested.
     Premises are left out: theirs are effects of another size.
     """
-    need(statements, ["claim", "says", "verdict", "premise", "effect", "low", "high", "margin", "unit", "network"])
+    need(statements, ["claim", "says", "verdict", "premise", "effect", "low", "high", "margin", "unit", "network", "n"])
     statements = statements[~statements["premise"]]
     shown = {
         "reproduced": ("C0", "o"),
@@ -291,5 +311,7 @@ def forest(statements: pd.DataFrame) -> Figure:
         axis.tick_params(axis="y", labelsize=7)
         if len(networks) > 1 and unit == "factor":
             axis.set_title(network)
+    if len(n := statements.loc[np.isfinite(statements["effect"]), "n"]):
+        note(figure, count(n), f"{100 * LEVEL:g} % intervals")
     legend_below(figure, axes[0, 0])
     return figure

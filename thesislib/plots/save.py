@@ -33,12 +33,12 @@ from thesislib.plots.style import (
     note,
     styled,
     ticks_kept,
-    variant,
     width_of,
 )
 from thesislib.plots.tables import latex, readable
 from thesislib.plots.tex import PREAMBLE, escape
-from thesislib.runs.results import FRONT, Results, need, need_results
+from thesislib.runs.copies import variant
+from thesislib.runs.results import FRONT, Results, Row, need, need_results
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, make_writable
@@ -47,10 +47,13 @@ from thesislib.system.files import ABANDONED, make_writable
 WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
-#: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 #: How figures of another width than the text's end.
 _VARIANT = re.compile(r"-(column|half|[\d.]+in)$")
+#: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
+
+#: The columns of a table that are texts in every line.
+_TEXTS = ("section", "label", "role", "network", "id")
 
 
 def figures_folder(scale: str) -> Path:
@@ -73,8 +76,8 @@ def make_folder(scale: str) -> Path:
 
 def write(folder: Path, name: str, content: bytes) -> None:
     """Write a file into a folder of figures, and its name into the list of what `delete` may delete there."""
+    _note(folder, name)  # first: what a killed process leaves is deleted then, too
     files.write(folder / name, content)
-    _note(folder, name)
     if log := os.environ.get(LOG):
         line = {"path": str(folder / name), "digest": files.digest(content)}
         files.append(Path(log), json.dumps(line).encode() + b"\n")
@@ -151,7 +154,7 @@ def save(
         write(folder, f"{name}.gif", figure.gif)
         write(folder, f"{name}.json", json.dumps(_provenance(runs), indent=1).encode())
         return
-    width = (os.environ.get(WIDTH) or None) if width is None else width
+    width = _asked(width)
     inches, suffix, length = width_of("text" if width is None else width)
     language = language_of(language)
     if copies := sorted({variant(row.run.data) for row in runs} - {""}):
@@ -193,7 +196,8 @@ def table(
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
     `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. What is wider
     than the `width`, again as `save` has it, stands in several tables below each other. An index that has a name is
-    written as columns. Raises UserError for a column that is not there or none at all, for a name that `make figures`
+    written as columns, and one column of several levels is named by all of them. Raises UserError for a column that is
+    not there, has texts where means are written, or none at all, for a name that `make figures`
     needs itself, for a table of every epoch, and if the folder cannot be written.
 
     >>> import thesislib as tl
@@ -202,14 +206,17 @@ def table(
     ['setting', 'network', 'N', 'accuracy', '$d_0$', 'n']
     """
     _check("table", name, runs)
-    need(frame, columns)
+    need(frame, ())
     if any(frame.index.names):
         frame = frame.reset_index()
+    frame = frame.set_axis([*map(_flat, frame.columns)], axis=1)
+    columns = columns if isinstance(columns, str) else [*map(_flat, columns)]
+    need(frame, columns, numbers=bool(columns) and {"label", "seed"} <= {*frame})
     if not len(frame.columns):
         raise UserError(f"the table {name} has no columns: there is nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
-    width = (os.environ.get(WIDTH) or None) if width is None else width
+    width = _asked(width)
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
     language = language_of(language)
     folder = make_folder(runs.scale)
@@ -218,6 +225,23 @@ def table(
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
     write(folder, f"{name}.tex", code.encode())
     return read
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `table` wrote; what says which run a line is of is text, whatever it looks like."""
+    found, texts = pd.read_csv(path), pd.read_csv(path, dtype=str, keep_default_na=False)
+    # Inferred, labels such as 10 and True would be no texts, and None and NA nothing at all.
+    return found.assign(**{name: texts[name] for name in _TEXTS if name in found})
+
+
+def _flat(name: object) -> str:
+    """The name of a column: ("accuracy", "mean"), as pandas calls one of several levels, is "accuracy, mean"."""
+    return ", ".join(filter(None, map(str, name))) if isinstance(name, tuple) else str(name)
+
+
+def _asked(width: str | float | None) -> str | float | None:
+    """The width that is asked for: $THESIS_WIDTH if none is given; None if that is not set either."""
+    return os.environ.get(WIDTH) or None if width is None else width
 
 
 def _check(kind: str, name: str, runs: Results) -> None:
@@ -233,7 +257,7 @@ def _check(kind: str, name: str, runs: Results) -> None:
 
 def _provenance(runs: Results) -> dict[str, Any]:
     """The scale, the data, every run's id, the fields that all have in common and those that vary, versions, commit."""
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in runs:
         front = [row.section] * (runs.section != row.section) + [row.role] * (row.role != "curve")
         groups.setdefault(": ".join([*front, row.label]), []).append(row)
@@ -245,14 +269,18 @@ def _provenance(runs: Results) -> dict[str, Any]:
         "runs": {label: [row.id for row in rows] for label, rows in groups.items()},
         "seeds": sorted({row.seed for row in runs}),
         "common": common,
-        "varied": {
-            label: {k: v for k, v in rows[0].run.model_dump().items() if k not in common}
-            for label, rows in groups.items()
-        },
+        "varied": {label: _values(rows, common) for label, rows in groups.items()},
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib", "matplot2tikz", "thesislib")},
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _values(rows: list[Row], common: dict[str, Any]) -> dict[str, Any]:
+    """Of each field that is not in common its value in these rows; where they differ, a list of the distinct ones."""
+    configs = [row.run.model_dump() for row in rows]
+    found = {name: list(dict.fromkeys(c[name] for c in configs)) for name in configs[0] if name not in common}
+    return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
 
 
 def _commit() -> str | None:

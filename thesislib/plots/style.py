@@ -21,7 +21,6 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
-from thesislib import datasets
 from thesislib.system.errors import UserError
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
@@ -73,16 +72,6 @@ def styled() -> Iterator[None]:
         # A notebook's backend makes matplotlib interactive with the first figure: set back, no later one would show.
         interactive = plt.isinteractive()
     matplotlib.interactive(interactive)
-
-
-#: Known copies of data that are not quite the original, by fingerprint. Figures made from them say so. Two versions of
-#: libjpeg decode the same files to pixels that differ here and there by one.
-VARIANTS = {"b35b5d896a0f55b4": "CIFAR-10 (JPEG)", "330a7700c1cec644": "CIFAR-10 (JPEG)"}
-
-
-def variant(name: str) -> str:
-    """What a figure has to say about its data: empty for the original, or for a copy nobody knows."""
-    return VARIANTS.get(datasets.fingerprint(name), "")
 
 
 #: Curves in logarithmic panels end here: a network that blew up is not worth twenty empty decades.
@@ -170,11 +159,23 @@ def log_ticks(axis: Axes) -> None:
         low, high = sorted(side.get_view_interval())
         span = high / low
         if low >= 1e-3 and high <= 2e4:
-            side.set_major_locator(LogLocator(subs=next((subs for most, subs in _SUBS.items() if span <= most), (1,))))
+            subs = next((subs for most, subs in _SUBS.items() if span <= most), (1,))
+            side.set_major_locator(LogLocator(subs=subs))
+            decades = 10.0 ** np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
+            if side is axis.xaxis and subs == (1,) and len(decades) > _IN_NARROW and _columns(axis) > 2:
+                side.set_major_locator(FixedLocator(decades[::2]))
+                side.set_minor_locator(FixedLocator(decades[1::2]))
             side.set_major_formatter(StrMethodFormatter("{x:g}"))
         side.set_minor_formatter(NullFormatter())
 
 
+def _columns(axis: Axes) -> int:
+    """How many panels stand side by side."""
+    return spec.get_gridspec().ncols if (spec := axis.get_subplotspec()) is not None else 1
+
+
+#: Numbers below a panel of three in a row: of more, 1000 and 10000 run together.
+_IN_NARROW = 3
 #: Up to such a ratio of its ends a logarithmic axis has these digits at its ticks.
 _SUBS: dict[float, tuple[int, ...]] = {
     3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 8: (1, 2, 3, 5, 7), 30: (1, 2, 5), 200: (1, 3)
@@ -232,8 +233,12 @@ def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "", columns: S
         return
     logs = any(axis.get_yscale() == "log" for axis in figure.axes)
     spread += ", on log axes of the log" if logs and "SD" in spread else ""
-    of = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
-    note(figure, f"n = {of}", *([spread] if spread and n.max() > 1 else []))
+    note(figure, count(n), *([spread] if spread and n.max() > 1 else []))
+
+
+def count(n: pd.Series) -> str:
+    """ "n = 5", "n = 3 to 5" where numbers of seeds differ."""
+    return f"n = {n.min()} to {n.max()}" if n.min() < n.max() else f"n = {n.min()}"
 
 
 class LineStyle(NamedTuple):

@@ -139,7 +139,7 @@ def start_arrays(run: Run) -> dict[str, np.ndarray]:
     parent = load_id(identity)
     if (parent.run.model, facts(parent.run.data)[:2]) != (run.model, facts(run.data)[:2]):
         theirs, ours = (f"{one.model} on {one.data}" for one in (parent.run, run))
-        raise UserError(f"--start: run {identity} is a {theirs}, not a {ours}")
+        raise UserError(f"start: run {identity} is a {theirs}, not a {ours}")
     return parent.arrays(which)
 
 

@@ -198,23 +198,44 @@ def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) ->
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
 
 
-def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
-    """Raise UserError for what is no table, and for columns that it lacks, that are named twice, or are no list."""
+def need(table: pd.DataFrame, columns: Iterable[str], numbers: bool = False, front: Iterable[str] = ()) -> None:
+    """Raise UserError for what is no table, and for columns that it lacks, that are named twice, or are no list.
+
+    With `numbers` the columns must be numbers, and there must be one. `front` are those of FRONT without which it is
+    not known which run a row is of.
+    """
     if not hasattr(table, "columns"):
         raise UserError(f"a table is what runs.final, runs.history or runs.table(...) is, not {type(table).__name__}")
+    if lacking := [name for name in front if name not in table]:
+        raise UserError(
+            f"this table has no column {lacking[0]}: take one that says which run a row is of, such as runs.final or "
+            f"runs.history of tl.section or tl.train, or give it {', '.join(front)}"
+        )
     if isinstance(columns, str):
         raise UserError(f"columns are a list: [{columns!r}], not {columns!r}")
     columns = list(columns)
     if twice := [name for k, name in enumerate(columns) if name in columns[:k]]:
         raise UserError(f"the column {twice[0]} is named twice")
     if unknown := [name for name in columns if name not in table]:
-        raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(table.columns)}")
+        raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(map(str, table.columns))}")
+    if numbers and not columns:
+        raise UserError("columns are a list of one or more, not []")
+    if numbers and (texts := [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]):
+        raise UserError(f"the column {texts[0]} has no numbers")
 
 
 def need_results(runs: object) -> None:
     """Raise UserError for anything but results."""
     if not isinstance(runs, Results):
         raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
+
+
+def only_run(runs: Results) -> Row:
+    """The one row of results. Raises UserError for anything but results of one run."""
+    need_results(runs)
+    if len(runs) != 1:
+        raise UserError(f"this is of one run, not of {len(runs)}: choose one, such as runs[:1]")
+    return runs[0]
 
 
 #: The columns that say which run a line of a table is of.
@@ -365,11 +386,12 @@ class Results(Sequence[Row]):
     def table(self, *columns: str) -> pd.DataFrame:
         """Final numbers as "mean ± std", one row a setting (`keys`), with the number of runs n.
 
-        Where settings have hills, N says whether they have been left (`growth`). Raises UserError for another column.
+        Where settings have hills, N says whether they have been left (`growth`). Raises UserError for another column
+        and one of texts.
         """
         if len(columns) == 1 and not isinstance(columns[0], str):  # a list, as figures take them
             columns = tuple(columns[0])
-        need(self.final, columns)
+        need(self.final, columns, numbers=bool(columns))
         return spreads(self.final.assign(N=self._growths()), self.keys, dict(zip(columns, columns, strict=True)))
 
     def _growths(self) -> pd.Series:

@@ -49,7 +49,7 @@ def rank() -> int:
 def share(batch: int) -> slice:
     """This process' part of a batch. Raises UserError if it cannot be shared out evenly."""
     if batch % size():
-        raise UserError(f"--batch-size: {batch} cannot be shared out among {size()} processes")
+        raise UserError(f"batch_size: {batch} cannot be shared out among {size()} processes")
     each = batch // size()
     return slice(rank() * each, (rank() + 1) * each)
 

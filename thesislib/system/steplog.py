@@ -10,8 +10,8 @@ from torch import Tensor
 
 from thesislib.system import parallel
 
-#: Norms and angles of the gradient are measured at about this many steps of an epoch, evenly spread, or at every
-#: one of a shorter epoch: at each of MNIST's 468 steps they would cost 5 % of the training.
+#: Norms and angles of the gradient are measured at this many steps of an epoch, or up to twice as many, evenly spread,
+#: or at every one of a shorter epoch: at each of MNIST's 468 steps they would cost 5 % of the training.
 MEASURED_STEPS = 64
 #: After a minimum so many steps are rows of their own, from there on one of two, from twice as many on one of three,
 #: and so on: as dense as a logarithmic axis shows.
