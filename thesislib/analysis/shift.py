@@ -16,7 +16,7 @@ from torch import Tensor
 from thesislib.analysis import better, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator, statistics_version
-from thesislib.analysis.intervals import holm, over_seeds
+from thesislib.analysis.intervals import by_seed, holm, over_seeds
 from thesislib.datasets import facts
 from thesislib.experiments.sections import MEMBERS, Average
 from thesislib.experiments.statements import FEWEST, LEVEL
@@ -99,7 +99,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
     of_each = shifted[shifted["severity"] > 0].sort_values("severity", kind="stable").groupby(["network", "severity"])
     for column in ("accuracy_ensemble", rates.SCORE):
         for (network, severity), some in of_each:
-            wide = some.pivot(index="seed", columns="label", values=column)
+            wide = by_seed(some, column)
             for label in [label for label in dict.fromkeys(some["label"]) if label != reference]:
                 effects.append(over_seeds((wide[label] - wide[reference]).to_numpy()))
                 rows.append({"score": column, "label": label, "network": network, "severity": severity})
