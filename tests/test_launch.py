@@ -97,7 +97,7 @@ def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
     assert capfd.readouterr().err.count("in _set_weights") == 1
 
 
-def die(_run):
+def die(*_):
     os._exit(1)
 
 
@@ -113,7 +113,7 @@ def test_processes_that_die_are_an_error_and_not_all_runs_are_tried(folders, mon
     assert launch.missing([*runs, clone]) == [*runs, clone]
 
 
-def train_but_for_one(run):
+def train_but_for_one(run, _config):
     if run.seed == 1:
         while True:  # until it is killed
             (store.runs_folder() / f"pid-{os.getpid()}").touch()

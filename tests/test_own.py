@@ -16,9 +16,9 @@ from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
-from thesislib.runs import launch, listing, store
+from thesislib.runs import cache, launch, listing, store
 from thesislib.runs.growth import growth
-from thesislib.runs.results import load_id
+from thesislib.runs.results import load_id, read_config
 from thesislib.system import own
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -199,6 +199,126 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
     (modules / "mynet.py").write_text(NETWORK.replace("width=4", "width=5"))
     with pytest.raises(UserError, match="mynet:small_cnn has changed"):
         launch.execute(start.replace(seed=1))
+
+
+TANH = """
+from torch import nn
+
+def squash():
+    return nn.Tanh()
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(784, 8), squash(), nn.Linear(8, classes))
+"""
+NET = TINY.replace(model="mynet:Net", epochs=4, minima_every=2)
+
+
+def train_while(monkeypatch, change, run=NET, when=1):
+    """Train a run and do something after so many epochs."""
+    epoch = Trainer.epoch
+
+    def changed(self):
+        row = epoch(self)
+        if self.finished_epochs == when:
+            change()
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "epoch", changed)
+        return launch.execute(run)
+
+
+def test_a_network_that_is_edited_while_it_trains_is_still_the_old_one(modules, folders, monkeypatch):
+    """Its folder, its text and the prefix that it keeps; who trains the new one gets the new one's numbers."""
+    path, relu = modules / "mynet.py", TANH.replace("Tanh", "ReLU")
+    path.write_text(relu)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
+    alone = launch.execute(NET).history.drop(columns=["seconds", "train_seconds"])
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
+    path.write_text(TANH)
+    identity = store.run_id(NET)
+    old = train_while(monkeypatch, lambda: path.write_text(relu))
+    assert old.id == identity
+    assert (old.folder / "model.py").read_text() == TANH
+    new = launch.execute(NET.replace(strength=2))
+    assert new.id != identity
+    new = new.history.drop(columns=["seconds", "train_seconds"])
+    pd.testing.assert_frame_equal(new.head(2).drop(columns="strength"), alone.head(2).drop(columns="strength"))
+    assert not new["train_loss"].head(2).equals(old.history["train_loss"].head(2))
+    launch.execute(NET)
+    short = NET.replace(epochs=2)
+    assert launch.execute(short).history["train_loss"].equals(alone["train_loss"].head(2)), "nor is one cut from it"
+
+
+def test_a_comment_while_it_trains_loses_nothing(modules, monkeypatch):
+    (modules / "mynet.py").write_text(TANH)
+    result = train_while(monkeypatch, lambda: (modules / "mynet.py").write_text(TANH + "# mine"))
+    assert (result.summary["status"], result.summary["epochs"]) == ("finished", 4)
+
+
+def test_all_of_a_list_are_trained_as_they_were_asked_for(modules, monkeypatch):
+    """Those that had not begun when the network was edited say so; a Results has the ids of its beginning."""
+    (modules / "mynet.py").write_text(TANH)
+    runs = [NET.replace(seed=seed) for seed in range(2)]
+    first, second = (store.Config.of(run) for run in runs)
+    launch.execute(runs[0], first)
+    (row,) = launch.results(runs[:1])
+    (modules / "mynet.py").write_text(TANH.replace("Tanh", "ReLU"))
+    with pytest.raises(UserError, match="^mynet:Net was changed just when a run of it was to begin: start it again$"):
+        launch.execute(runs[1], second)
+    assert not second.folder.exists()
+    assert row.result.folder == first.folder
+    with pytest.raises(UserError, match="of another text: mynet:Net has changed"):
+        cache.arrays("x", [row.result], lambda: {"n": 1.0})
+
+
+def test_a_text_that_is_edited_between_its_name_and_its_loading_is_refused(modules, monkeypatch):
+    (modules / "mynet.py").write_text(TANH)
+    load = own.load
+    monkeypatch.setattr(own, "load", lambda name: (modules / "mynet.py").write_text(TANH + "#") and load(name))
+    with pytest.raises(UserError, match="mynet:Net was changed just when"):
+        launch.execute(NET)
+    assert not list(store.runs_folder().glob("*"))
+
+
+def test_an_edit_before_the_description_is_written_breaks_nothing(modules):
+    (modules / "mynet.py").write_text(TANH)
+    own.load(NET.model)
+    with store.writing(NET) as writer:
+        (modules / "mynet.py").write_text(TANH + "#")
+        writer.resume()
+    assert read_config(writer.folder).run == NET
+    assert (writer.folder / "model.py").read_text() == TANH
+
+
+def test_of_two_texts_of_one_second_and_length_the_later_one_is_loaded(modules, monkeypatch):
+    """Python's own bytecode is of the earlier one. A network that was made by it keeps what it calls."""
+    path = modules / "mynet.py"
+    path.write_text(TANH)
+    os.utime(path, (1e9, 1e9))
+    monkeypatch.syspath_prepend(modules)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    __import__("mynet")
+    made = own.load(NET.model)
+    path.write_text(TANH.replace("Tanh", "ReLU"))
+    os.utime(path, (1e9, 1e9))
+    assert type(own.load(NET.model)((1, 28, 28), 10)[2]) is torch.nn.ReLU
+    assert type(made((1, 28, 28), 10)[2]) is torch.nn.Tanh
+
+
+def test_data_that_are_replaced_while_a_run_trains(folders, monkeypatch):
+    """The run is of those that it was begun with; one whose data change before they are read does not begin."""
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    run = Run(data="bright", model="mlp-tiny", epochs=2, minima_every=1)
+    before = datasets.fingerprint("bright")
+    result = train_while(monkeypatch, lambda: dataset(path, n=700), run)
+    assert read_config(result.folder).data == before
+    config = store.Config.of(run)
+    dataset(path, n=800)
+    with pytest.raises(UserError, match="^dataset bright was changed just when a run of it was to begin"):
+        launch.execute(run, config)
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,9 @@ def _place(archived: Path) -> Literal["new", "begun", "finished"]:
 
     One that is finished there only gets what was computed from it, if its numbers agree.
     """
-    run = read_config(archived).run
-    with store.writing(run) as writer:
+    config = read_config(archived)
+    run = config.run
+    with store.writing(run, config) as writer:
         if not writer.done and (writer.folder / "checkpoint.safetensors").is_file():
             return "begun"
         done, alike = writer.done, writer.done and _alike(Result(run, archived), Result(run, writer.folder))

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from thesislib.runs import store
-from thesislib.system import machine
-from thesislib.system.files import FULL, Broken, read_arrays, write_arrays
+from thesislib.system import machine, own
+from thesislib.system.errors import UserError
+from thesislib.system.files import FULL, Broken, read_arrays, read_json, write_arrays
 
 Arrays = dict[str, np.ndarray]
 #: Columns, or numbers, which become columns of length one.
@@ -33,12 +34,16 @@ def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **pa
     """What `compute` returns for these runs, from disk if it was asked before with the same parameters.
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
+    Raises UserError if a run's own network or kernel has changed: `compute` would build the new one.
     """
     path = _path(name, runs, parameters)
     store.sweep(path.parent)
     with contextlib.suppress(Broken):  # it is computed again
         if path.is_file():
             return dict(sorted(read_arrays(path).items()))
+    for run in (run for run in runs if any(map(own.is_own, (run.run.model, run.run.kernel)))):
+        if earlier := read_json(run.folder / "config.json", store.Config).earlier:
+            raise UserError(f"run {run.id} is {earlier}")
     # In the order in which they will be read back.
     computed = {key: np.atleast_1d(value) for key, value in sorted(compute().items())}
     try:

@@ -121,9 +121,9 @@ class Result:
                 raise Broken(path, error.why, "delete it, and draw its figure again") from None
 
 
-def load(run: Run) -> Result:
-    """A run's result. Raises UserError if it is not there."""
-    folder = runs_folder() / run_id(run)
+def load(run: Run, folder: Path | None = None) -> Result:
+    """A run's result, from the `folder` that it has today (None) or had when it began. Raises UserError without it."""
+    folder = folder or runs_folder() / run_id(run)
     if not (folder / "done.json").is_file():
         raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
     with contextlib.suppress(OSError):  # left by a process that was killed just before it deleted it
@@ -246,15 +246,15 @@ class Row:
         """The seed that a comparison is paired by: the run's, or that of its ensemble."""
         return self.run.seed if self.ensemble_seed is None else self.ensemble_seed
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """The run's id."""
+        """The run's id when it was first asked for: a network of one's own may be edited later."""
         return run_id(self.run)
 
     @cached_property
     def result(self) -> Result:
         """What came out. Raises UserError if the run is not finished."""
-        return load(self.run)
+        return load(self.run, runs_folder() / self.id)
 
 
 Labelled = Mapping[str, Iterable[Run]]

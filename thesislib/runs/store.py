@@ -98,6 +98,22 @@ class Config(BaseModel):
         network = NETWORK_VERSIONS.get(run.model, 1)
         return cls(run=run, data=fingerprint(run.data), network=network, sources=run.sources())
 
+    def of_other(self, run: Run) -> Config:
+        """That of another run of the same network, kernel and data."""
+        return self.model_copy(update={"run": run})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies: it is named by its id."""
+        return runs_folder() / identity.digest(self.run, self.data, self.sources)
+
+    def check_loaded(self) -> None:
+        """Raise UserError if the texts that were loaded, or the data, are not those that the run is named by."""
+        for field, text in self.sources.items():
+            own.loaded(getattr(self.run, field), text)
+        if fingerprint(self.run.data) != self.data:
+            raise UserError(f"dataset {self.run.data} was changed just when a run of it was to begin: start it again")
+
     @property
     def earlier(self) -> str:
         """In which way a run of that kind would be another one today; empty if it would not."""
@@ -198,19 +214,23 @@ def minima_of(run: Run, stored: Mapping[str, dict[str, np.ndarray]], epoch: int)
 
 
 @contextmanager
-def writing(run: Run) -> Iterator[Writer]:
-    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
-    folder = runs_folder() / run_id(run)
-    files.make_writable(folder, "runs", "THESIS_RUNS")
-    with files.lock(folder / "lock"):
-        yield Writer(run, folder)
+def writing(run: Run, config: Config | None = None) -> Iterator[Writer]:
+    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable.
+
+    `config` is what the run is (None: as of now); a network, kernel or dataset may change while it trains.
+    """
+    config = config or Config.of(run)
+    files.make_writable(config.folder, "runs", "THESIS_RUNS")
+    with files.lock(config.folder / "lock"):
+        yield Writer(config)
 
 
 class Writer:
     """Writes one run. Each file appears whole or not at all; only its tables grow while it trains."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        self.run, self.folder = run, folder
+    def __init__(self, config: Config) -> None:
+        self.config, self.run, self.folder = config, config.run, config.folder
+        run = self.run
         self._now = {"metrics.csv": columns(run)} | ({"steps.csv": list(STEPS)} if run.dense_steps else {})
         self._columns = self._now
         #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
@@ -227,11 +247,11 @@ class Writer:
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        config = Config.of(self.run)
-        described = config.model_dump(mode="json", exclude=None if config.sources else {"sources"})
+        sources = self.config.sources
+        described = self.config.model_dump(mode="json", exclude=None if sources else {"sources"})
         files.write(self.folder / "config.json", json.dumps(described, indent=1).encode())
-        for field in config.sources:
-            files.write(self.folder / f"{field}.py", own.source(getattr(self.run, field)).encode())
+        for field, text in sources.items():
+            files.write(self.folder / f"{field}.py", own.loaded(getattr(self.run, field), text).encode())
         sweep(self.folder, older=0)
         epoch, state, minima = 0, {}, []
         if (path := self.folder / "checkpoint.safetensors").is_file():
