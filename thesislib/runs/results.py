@@ -276,11 +276,12 @@ def rows_of(runs: Iterable[Row] | Iterable[Run] | Labelled) -> list[Row]:
 class Results(Sequence[Row]):
     """Finished runs as one tidy table: a sequence of `Row`, with the columns FRONT.
 
-    `scale` and `section` say what was asked for; runs of one's own are of scale "own".
+    `scale` and `section` say what was asked for; runs of one's own are of scale "own". A row that is given twice is
+    one: a run beside itself would pass for two that agree.
     """
 
     def __init__(self, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> None:
-        self.rows, self.scale, self.section = tuple(rows_of(rows)), scale, section
+        self.rows, self.scale, self.section = tuple(dict.fromkeys(rows_of(rows))), scale, section
 
     def __len__(self) -> int:
         return len(self.rows)
