@@ -177,11 +177,18 @@ def _place(archived: Path) -> Literal["new", "begun", "finished"]:
         if not writer.done and (writer.folder / "checkpoint.safetensors").is_file():
             return "begun"
         done, alike = writer.done, writer.done and _alike(Result(run, archived), Result(run, writer.folder))
-        # The summary last: it says that the rest is there.
-        for path in sorted(archived.iterdir(), key=lambda path: path.name == "done.json"):
-            if not done or (alike and path.name.startswith("derived-") and not (writer.folder / path.name).is_file()):
+        if not done:
+            writer.forget_derived()
+        # The summary says that what it has digests of is there, and that what was computed later is this run's.
+        parts = sorted(archived.iterdir(), key=lambda path: (_is_derived(path), path.name == "done.json"))
+        for path in parts:
+            if not done or (alike and _is_derived(path) and not (writer.folder / path.name).is_file()):
                 files.write(writer.folder / path.name, path.read_bytes())
     return "finished" if done else "new"
+
+
+def _is_derived(path: Path) -> bool:
+    return path.name.startswith("derived-")
 
 
 def _alike(theirs: Result, ours: Result) -> bool:

@@ -253,6 +253,7 @@ class Writer:
         for field, text in sources.items():
             files.write(self.folder / f"{field}.py", own.loaded(getattr(self.run, field), text).encode())
         sweep(self.folder, older=0)
+        self.forget_derived()
         epoch, state, minima = 0, {}, []
         if (path := self.folder / "checkpoint.safetensors").is_file():
             state = files.read_arrays(path)
@@ -265,6 +266,11 @@ class Writer:
         self._write_tables()
         self._events = Events(self.folder, self.run, epoch)
         return epoch, state, minima
+
+    def forget_derived(self) -> None:
+        """Delete what was computed from a run that lay here: this one may round differently."""
+        for path in self.folder.glob("derived-*.safetensors"):
+            path.unlink()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
