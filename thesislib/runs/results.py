@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.config import Run
-from thesislib.runs import cache, identity
+from thesislib.runs import cache, functions, identity
 from thesislib.runs.growth import growth
 from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
@@ -390,8 +390,8 @@ class Results(Sequence[Row]):
 
         The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length; an
         empty one has no rows. It is kept beside the runs (`cache`) under `name`, and computed again for other
-        parameters or another `version`: raise that when the function changes. What takes long is shared out among
-        processes, which must be able to import the function.
+        parameters, another text of a function of one's own or another `version`: raise that when what it calls
+        changes. What takes long is shared out among processes if these can import the function.
 
         Where a function needs weights, archived runs of which it was not computed raise WithoutWeights. With
         `leave_out` they have no rows, unless that would leave none.
@@ -401,7 +401,7 @@ class Results(Sequence[Row]):
             raise UserError(f"a name of files is made of letters, digits, _, . and -, not {name!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
         if leave_out:
-            how = parameters | {"version": version}
+            how = parameters | {"version": version} | functions.key(function)
             ensembles = [
                 (first, runs)
                 for first, runs in ensembles
