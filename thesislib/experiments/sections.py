@@ -538,7 +538,7 @@ def results(
 
     `seeds` is how many, from 0 on, or a list; None: the scale's. `parameters` are those of the section's notebook; None
     keeps the section's default. Raises UserError for an unknown section, scale or parameter, or a value that does not
-    fit; RuntimeError if a run fails.
+    fit, also if a run fails by it; RuntimeError if one fails by an error of ours.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-2_strength", scale="smoke", strengths=[10])

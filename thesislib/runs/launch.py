@@ -185,9 +185,10 @@ def train_missing(
 
     Who gives a `stop` shows the progress himself: once it is set, KeyboardInterrupt ends all work, which then resumes.
 
-    Raises RuntimeError if a run fails, or its process dies. The other runs finish all the same, unless the disk is full
-    (OSError) or MOST_DEATHS processes die in a row, and what is finished is kept. Errors of ours, not of the user's or
-    the disk's, leave their traceback on stderr. `first_worker` is the first process' number among this machine's.
+    Raises UserError if runs fail by mistakes of the user's or errors of the disk, RuntimeError if one fails otherwise, or
+    its process dies. The other runs finish all the same, unless the disk is full (OSError) or MOST_DEATHS
+    processes die in a row, and what is finished is kept. Errors of ours leave their traceback on stderr. `first_worker`
+    is the first process' number among this machine's.
     """
     todo = missing(runs)
     if not todo:
@@ -202,7 +203,7 @@ def train_missing(
                 raise KeyboardInterrupt
             training.end(ended)
     if training.failed:
-        raise RuntimeError(training.failed)
+        raise (RuntimeError if training.failed_by_us else UserError)(training.failed)
 
 
 class Training:
@@ -215,6 +216,8 @@ class Training:
         # Of now: all are trained as they were asked for, or say that their network, kernel or data have changed.
         self._configs = {run: store.Config.of(run) for run in runs}
         self._deaths, self._failures = 0, Counter[str]()  # deaths in a row
+        #: Whether one failed otherwise than by a mistake of the user's or an error of the disk.
+        self.failed_by_us = False
 
     @property
     def waiting(self) -> bool:
@@ -224,7 +227,8 @@ class Training:
     @property
     def failed(self) -> str:
         """How many runs failed, and why; empty if none did."""
-        return "; ".join(f"{count} runs failed: {reason}" for reason, count in self._failures.items())
+        reasons = self._failures.items()
+        return "; ".join(f"{count} run{'s' if count > 1 else ''} failed: {reason}" for reason, count in reasons)
 
     def begin(self, most: int) -> bool:
         """Begin runs until so many are under way, or none can be begun; whether any are under way."""
@@ -247,6 +251,7 @@ class Training:
     def _fail(self, run: Run, error: BaseException) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
             raise error  # no other run would get farther
+        self.failed_by_us |= not isinstance(error, UserError | OSError)
         if isinstance(error, BrokenProcessPool):
             reason = f"the process of run {self._configs[run].folder.name} died, for lack of memory perhaps"
         elif isinstance(error, UserError | OSError):

@@ -2,8 +2,9 @@
 
 Runs that differ in nothing but the term (strength, width, kernel, what becomes of later minima), in their length or in
 what they log are the same run up to there, to the bit. The first of them keeps this shared prefix beside the runs, the
-others go on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs
-from a finished one only in being shorter is cut from it, without a step, if that one stored a minimum where it ends.
+others go on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that ends at a
+minimum is cut, without a step, from a finished one that differs only in being longer: up to twice as long, ending at a
+minimum too, with its weights there, trained on the same kind of hardware by the same torch.
 
 runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
 """
