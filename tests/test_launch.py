@@ -146,9 +146,7 @@ def test_a_killed_process_takes_only_its_run_with_it(folders, monkeypatch):
         os.kill(int(found[0].name.removeprefix("pid-")), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(
-        RuntimeError, match=f"^1 run failed: the process of run {store.run_id(runs[1])} died, for lack"
-    ):
+    with pytest.raises(RuntimeError, match=f"^1 run failed: the process of run {store.run_id(runs[1])} died, for lack"):
         launch.train_missing(runs, workers=2)
     assert launch.missing(runs) == [runs[1]]
 

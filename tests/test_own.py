@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
-from thesislib.runs import cache, launch, listing, store
+from thesislib.runs import archive, cache, launch, listing, store
 from thesislib.runs.growth import growth
 from thesislib.runs.results import load_id, read_config
 from thesislib.system import own
@@ -199,6 +200,35 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
     (modules / "mynet.py").write_text(NETWORK.replace("width=4", "width=5"))
     with pytest.raises(UserError, match="mynet:small_cnn has changed"):
         launch.execute(start.replace(seed=1))
+
+
+@pytest.mark.parametrize("name", ["model.py", "kernel.py"])
+def test_texts_are_packed_and_unpacked_as_they_were_trained(modules, folders, monkeypatch, name):
+    """One that was damaged, edited or exchanged goes neither into an archive nor out of one."""
+    path = launch.execute(OWN.replace(epochs=1)).folder / name
+    archive.pack([OWN.replace(epochs=1)], folders / "runs.zip")
+    text = path.read_text()
+    for changed in (text + "# mine", None):
+        path.write_text(changed) if changed else path.unlink()
+        with pytest.raises(UserError, match=f"nothing packed: run {path.parent.name}: {name} is broken"):
+            archive.pack([OWN.replace(epochs=1)], folders / "other.zip")
+    with zipfile.ZipFile(folders / "runs.zip") as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    with zipfile.ZipFile(folders / "edited.zip", "w") as file:
+        for part, content in parts.items():
+            file.writestr(part, content.replace(b"import", b"IMPORT") if part.endswith(name) else content)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "elsewhere"))
+    with pytest.raises(UserError, match=f"holds no archived runs .*{name} is broken: its digest is another"):
+        archive.unpack(folders / "edited.zip")
+    assert not store.runs_folder().exists()
+    assert archive.unpack(folders / "runs.zip").new == 1
+    assert (store.runs_folder() / path.parent.name / name).read_text() == text
+
+
+def test_a_text_of_a_run_that_has_none_of_its_own_is_not_packed(folders):
+    (launch.execute(TINY).folder / "model.py").write_text("mine")
+    with pytest.raises(UserError, match="model.py is broken: this run has no model of one's own"):
+        archive.pack([TINY], folders / "runs.zip")
 
 
 TANH = """

@@ -87,6 +87,7 @@ def _problem(folder: Path, fingerprints: dict[str, str] | None) -> str:
         config = read_config(folder)
         if config.earlier:
             return f"it is {config.earlier}"
+        config.check_texts(folder)
         Result(config.run, folder).check()
     except files.Broken as error:
         return f"{error.path.name} is broken: {error.why}"

@@ -185,10 +185,10 @@ def train_missing(
 
     Who gives a `stop` shows the progress himself: once it is set, KeyboardInterrupt ends all work, which then resumes.
 
-    Raises UserError if runs fail by mistakes of the user's or errors of the disk, RuntimeError if one fails otherwise, or
-    its process dies. The other runs finish all the same, unless the disk is full (OSError) or MOST_DEATHS
-    processes die in a row, and what is finished is kept. Errors of ours leave their traceback on stderr. `first_worker`
-    is the first process' number among this machine's.
+    Raises UserError if runs fail by mistakes of the user's or errors of the disk, RuntimeError if one fails otherwise
+    or its process dies. The other runs finish all the same, unless the disk is full (OSError) or MOST_DEATHS processes
+    die in a row, and what is finished is kept. Errors of ours leave their traceback on stderr. `first_worker` is the
+    first process' number among this machine's.
     """
     todo = missing(runs)
     if not todo:

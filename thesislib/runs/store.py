@@ -11,11 +11,12 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           beginning-*.safetensors  what other runs can go on from (`shared_prefix`)
           derived-*.safetensors    what was computed from these files later (`cache`)
           checkpoint.safetensors   while it trains; has the rows of the tables, and the digests of minima and members
-          events.*                 TensorBoard
+          events.*                 TensorBoard's, which has checksums of its own
           done.json                the summary, and the digests of the other files; there is none until the run is whole
 
-Every file carries its own digest or has it in done.json (`files`), and is read against it. config.json is what the
-folder's name says. An archived run (`archive`) came without its weights: it has no final.safetensors.
+Every other file carries its own digest (`files`) or has it in done.json, the texts in config.json, and is read against
+it; tables of a run that still trains are in its checkpoint. config.json is what the folder's name says. An archived run
+(`archive`) came without its weights: it has no final.safetensors.
 """
 
 from __future__ import annotations
@@ -106,6 +107,15 @@ class Config(BaseModel):
     def folder(self) -> Path:
         """Where the run lies: it is named by its id."""
         return runs_folder() / identity.digest(self.run, self.data, self.sources)
+
+    def check_texts(self, folder: Path) -> None:
+        """Raise Broken if the texts of network and kernel in a run's folder are not those that it is named by."""
+        for field in ("model", "kernel"):
+            path, text = folder / f"{field}.py", self.sources.get(field)
+            if text is None and path.exists():
+                raise files.Broken(path, f"this run has no {field} of one's own")
+            if text is not None and files.digest(files.read(path))[: len(text)] != text:
+                raise files.Broken(path, files.OTHER)
 
     def check_loaded(self) -> None:
         """Raise UserError if the texts that were loaded, or the data, are not those that the run is named by."""

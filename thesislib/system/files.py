@@ -48,7 +48,7 @@ ABANDONED = "[0-9a-f]{16}"
 WRITTEN_SECONDS = 3600.0
 
 #: What is said of a file with another digest.
-_OTHER = "its digest is another: it was damaged, edited or exchanged"
+OTHER = "its digest is another: it was damaged, edited or exchanged"
 
 #: After so many seconds a process that waits for a lock says for whom.
 PATIENCE = 5.0
@@ -217,7 +217,7 @@ def read_json(path: Path, schema: type[Schema]) -> Schema:
     try:
         content = json.loads(read(path))
         if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
-            raise Broken(path, _OTHER)
+            raise Broken(path, OTHER)
     except (ValueError, RecursionError) as error:
         raise Broken(path, error) from None
     try:
@@ -250,7 +250,7 @@ def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = No
     except (KeyError, TypeError, AttributeError):  # no digests, or not of that form
         whole = False
     if not whole:
-        raise Broken(path, _OTHER)
+        raise Broken(path, OTHER)
     return arrays
 
 
@@ -261,7 +261,7 @@ def read_table(path: Path, columns: Iterable[str], expected: str | None) -> pd.D
     """
     content = read(path)
     if digest(content) != expected:
-        raise Broken(path, _OTHER)
+        raise Broken(path, OTHER)
     table = parse_table(content)
     for name in columns:
         if name not in table:
