@@ -13,13 +13,14 @@ import torch
 from conftest import TINY, interrupted, thesislib
 
 from thesislib import datasets, models
+from thesislib.analysis import ensembles
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
 from thesislib.runs import archive, cache, launch, listing, store
 from thesislib.runs.growth import growth
-from thesislib.runs.results import load_id, read_config
+from thesislib.runs.results import Results, load_id, read_config
 from thesislib.system import own
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -447,6 +448,65 @@ def test_own_data_are_counted_and_normalised(folders, channels):
     assert result.history["accuracy"].iloc[-1] > 0.9
     assert result.arrays("final")["logits"].shape == (300, 3)
     assert datasets.test_images(Run(data="bright", test_size=100)) == 100
+
+
+def test_runs_on_own_data_are_drawn_where_the_data_are_not(folders, monkeypatch):
+    """As an archive brings them, or runs that are copied with the note; notes and archives of before have no facts."""
+    path = folders / "data" / "bright.npz"
+    dataset(path, channels=2)
+    run = Run(data="bright", model="mlp-tiny", epochs=4, minima_every=2, lr=0.05, minima="multiple", strength=10)
+    launch.execute(run)
+    here, known = Results({"hill": [run]}), datasets.facts("bright")
+    table, scores = here.table("accuracy"), ensembles.table(here)
+    assert table["N"].item()
+    archive.pack([run], folders / "runs.zip")
+    note = path.with_suffix(".sha256.json").read_bytes()
+    parts = {}
+    with zipfile.ZipFile(folders / "runs.zip") as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    for name, without in (("before", "facts.json"), ("wrong", "")):
+        with zipfile.ZipFile(folders / f"{name}.zip", "w") as file:
+            for part, content in parts.items():
+                if part != without:
+                    file.writestr(part, content.replace(b'"classes": 3', b'"classes": 0'))
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "elsewhere"))
+    for come_by in ("the archive", "the archive of before, then this one", "the note"):
+        monkeypatch.setenv("THESIS_DATA", str(folders / come_by))
+        if come_by == "the note":
+            (folders / come_by).mkdir()
+            (folders / come_by / "bright.sha256.json").write_bytes(note)
+        elif "before" in come_by:
+            archive.unpack(folders / "before.zip")
+            with pytest.raises(UserError, match="no dataset bright"):
+                Results({"hill": [run]}).table("accuracy")
+        archive.unpack(folders / "runs.zip")
+        assert datasets.facts("bright") == known
+        there = Results({"hill": [run]})
+        pd.testing.assert_frame_equal(there.table("accuracy"), table)
+        pd.testing.assert_frame_equal(ensembles.table(there), scores)
+    with pytest.raises(UserError, match=r"holds no archived runs .*facts.json: bright.classes"):
+        archive.unpack(folders / "wrong.zip")
+
+
+def test_a_note_of_before_is_completed(folders):
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    name, note = datasets.fingerprint("bright"), path.with_suffix(".sha256.json")
+    content = {key: value for key, value in json.loads(note.read_text()).items() if key in ("sha256", "stamp")}
+    note.write_text(json.dumps(content))
+    assert datasets.fingerprint("bright") == name
+    known = datasets.facts("bright")
+    path.unlink()
+    assert (datasets.fingerprint("bright"), datasets.facts("bright")) == (name, known)
+
+
+def test_other_data_have_other_facts(folders):
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    assert (datasets.fingerprint("bright") != "", datasets.facts("bright").train) == (True, 600)
+    dataset(path, n=700)
+    assert datasets.facts("bright").train == 700
+    assert datasets.fingerprint("bright") and datasets.facts("bright").train == 700
 
 
 @pytest.mark.parametrize(
