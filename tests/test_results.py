@@ -133,7 +133,7 @@ def test_no_runs_and_names_that_are_no_files_are_one_line(rows):
     results = Results(rows)
     with pytest.raises(UserError, match="there are no runs to read"):
         results.where(label="typo").map(count, "count", 1)
-    for name in ("my score", "a/b"):
+    for name in ("my score", "a/b", "数" * 34):
         with pytest.raises(UserError, match="letters, digits"):
             results.map(count, name, 1)
 

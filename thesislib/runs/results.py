@@ -19,7 +19,7 @@ from thesislib.runs import cache, functions, identity
 from thesislib.runs.growth import growth
 from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
-from thesislib.system.files import Broken, read_arrays, read_json, read_table
+from thesislib.system.files import LONGEST_NAME, Broken, read_arrays, read_json, read_table
 
 
 class WithoutWeights(UserError):
@@ -397,8 +397,9 @@ class Results(Sequence[Row]):
         `leave_out` they have no rows, unless that would leave none.
         """
         self._need_rows()
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(f"a name of files is made of letters, digits, _, . and -, not {name!r}")
+        if not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
+            made_of = f"letters, digits, _, . and -, {LONGEST_NAME} bytes at most"
+            raise UserError(f"a name of files is made of {made_of}, not {name!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
         if leave_out:
             how = parameters | {"version": version} | functions.key(function)

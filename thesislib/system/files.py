@@ -44,6 +44,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What stands behind a dot, the name and a dot while a file is written (`replacing`).
 ABANDONED = "[0-9a-f]{16}"
 
+#: Bytes of a name that files are called by: a disk takes 255, with what stands before and behind it.
+LONGEST_NAME = 100
+
 #: Nobody writes on one file for so many seconds.
 WRITTEN_SECONDS = 3600.0
 
@@ -208,8 +211,10 @@ def read(path: Path) -> bytes:
 
 def check_name(kind: str, name: str) -> None:
     """Raise UserError if this cannot name a file or folder of ours: it would be in another folder, or out of sight."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w -]{0,99}", name):
-        raise UserError(f"the name of a {kind} is made of letters, digits, _, - and blanks, 100 at most, not {name!r}")
+    # Disks count bytes, and a letter may take four.
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w -]*", name) or len(name.encode()) > LONGEST_NAME:
+        made_of = f"letters, digits, _, - and blanks, {LONGEST_NAME} bytes at most"
+        raise UserError(f"the name of a {kind} is made of {made_of}, not {name!r}")
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
