@@ -10,7 +10,7 @@ from thesislib import datasets
 from thesislib.__main__ import main
 from thesislib.analysis import ensembles
 from thesislib.runs import archive, cache, launch, results, store
-from thesislib.system import datafiles
+from thesislib.system import datafiles, files
 from thesislib.system.errors import UserError
 
 
@@ -107,6 +107,35 @@ def test_a_finished_run_keeps_its_weights_and_gets_what_was_computed(tiny, finis
     edit(result.folder)
     assert archive.unpack(tmp_path / "runs.zip") == (0, 1, 0)
     assert not list(result.folder.glob("derived-*"))
+
+
+@pytest.mark.parametrize("stopped_at", ["config", "metrics", "done", "derived"])
+def test_what_was_computed_never_outlives_its_run(tiny, finished, tmp_path, elsewhere, monkeypatch, stopped_at):
+    """Unpacking is killed at any file; the run is then trained here, where it may round differently, or unpacked."""
+    cache.arrays("x", [finished], lambda: {"n": 1.0})
+    archive.pack([tiny], tmp_path / "runs.zip")
+    elsewhere()
+    write, folder = files.write, store.runs_folder() / finished.id
+
+    def killed(path, content):
+        if path.name.startswith(stopped_at):
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "write", killed)
+        archive.unpack(tmp_path / "runs.zip")
+    assert store.is_done(tiny) == (stopped_at == "derived")
+    assert not list(folder.glob("derived-*"))
+    # As an earlier version left it, which wrote the summary last.
+    files.write_arrays(folder / "derived-x-0.safetensors", {"n": np.ones(1)})
+    if stopped_at == "config":
+        launch.execute(tiny)
+        assert not list(folder.glob("derived-*"))
+    else:
+        archive.unpack(tmp_path / "runs.zip")
+        assert cache.arrays("x", [launch.load(tiny)], lambda: {"n": 0.0}) == {"n": 1.0}
+        assert (folder / "derived-x-0.safetensors").is_file() == (stopped_at == "derived")
 
 
 def test_a_broken_cached_file_is_computed_again(finished):

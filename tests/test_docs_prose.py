@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 from conftest import thesislib
+from scipy.special import softmax
+
+import thesislib as tl
+from thesislib.runs.results import Results
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -130,16 +134,16 @@ def test_files_that_the_pages_name_exist():
             assert (ROOT / file).exists(), f"{name(path)}: {file}"
 
 
-def example(module):
-    """A module of docs/EXTENDING.md, by the name in its first line."""
+def example(first):
+    """Code of docs/EXTENDING.md, by the beginning of its first line: of a module the name."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "EXTENDING.md").read_text(), re.DOTALL)
-    return next(block for block in blocks if block.startswith(f"# {module}.py"))
+    return next(block for block in blocks if block.startswith(first))
 
 
 def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch):
     """As the page says: two files in the working folder, named on the command line."""
     for module in ("mynet", "mykernels"):
-        (tmp_path / f"{module}.py").write_text(example(module))
+        (tmp_path / f"{module}.py").write_text(example(f"# {module}.py"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     short = ("--train-size", "256", "--test-size", "100", "--epochs", "2", "--minima-every", "1", "--json")
     for kernel in ("cauchy", "laplace"):
@@ -148,6 +152,20 @@ def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["status"] == "finished"
         assert json.loads(done.stdout)["squared_distances"][0] > 0
+
+
+def test_the_measure_of_the_docs_measures(tiny, finished, tmp_path, monkeypatch):
+    (tmp_path / "mymeasures.py").write_text(example("# mymeasures.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    names = {"runs": Results([tiny]), "tl": tl}
+    exec(example("from mymeasures"), names)
+    table = names["table"]
+    assert sorted(table) == ["confidence", "label", "length", "minimum", "network", "seed"]
+    assert (tmp_path / "figures" / "own" / "lengths.csv").is_file()
+    assert table["minimum"].tolist() == [0, 1, 2]
+    theta, logits = finished.arrays(2)["theta"], finished.arrays(2)["logits"].astype(float)
+    assert table["length"].iloc[-1] == pytest.approx(float((theta.astype(float) ** 2).sum() ** 0.5))
+    assert table["confidence"].iloc[-1] == pytest.approx(softmax(logits, 1).max(1).mean())
 
 
 def test_the_first_steps_run_and_leave_the_minimum(monkeypatch):

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PATIENCE, TINY, on_mounts, term_of
+from conftest import PATIENCE, TINY, interrupted, on_mounts, term_of, thesislib
 
 from thesislib.minima import Minima
 from thesislib.runs import launch
@@ -145,6 +146,26 @@ def test_without_this_file_all_is_the_same_up_to_rounding(tmp_path, monkeypatch)
         found = launch.load(run).history.drop(columns=["seconds", "train_seconds"])
         assert found["d_0"].max() > 0
         pd.testing.assert_frame_equal(found, expected[found.columns], rtol=tolerance, atol=tolerance)
+
+
+def test_a_broken_llvmlite_is_none_and_its_runs_say_so(tmp_path, monkeypatch):
+    """It raises OSError. A run that was begun with numba does not go on without, where sums are rounded otherwise."""
+    folder = interrupted(TINY, after=3)
+    code = "raise OSError('Could not find/load shared object file')"
+    (tmp_path / "broken" / "llvmlite").mkdir(parents=True)
+    (tmp_path / "broken" / "llvmlite" / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")]))
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.model_dump(exclude_defaults=True).items()]
+    refused = thesislib("run", *flags)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert f"run {folder.name} was begun on {launch.hardware()}, torch" in refused.stderr
+    assert f"cannot go on with {launch.hardware()} without numba, torch" in refused.stderr
+    done = thesislib("run", *flags, "--json", THESIS_RUNS=str(tmp_path / "without"))
+    assert json.loads(done.stdout)["versions"]["hardware"] == f"{launch.hardware()} without numba", done.stderr
+    whole = launch.execute(TINY).history.drop(columns=["seconds", "train_seconds"])
+    monkeypatch.setenv("THESIS_RUNS", str(tmp_path / "without"))
+    found = launch.load(TINY).history[whole.columns]
+    pd.testing.assert_frame_equal(found, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_can_be_written_but_runs(tmp_path):

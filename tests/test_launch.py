@@ -79,7 +79,7 @@ def test_pool_trains_what_is_missing_and_survives_a_failure(finished):
     clone = TINY.replace(start=f"{store.run_id(runs[3])}:0", minimum_at_start=True)
     assert launch.missing([*runs, *runs]) == runs[1:]
     bad = TINY.replace(start="0123456789ab:0")
-    with pytest.raises(RuntimeError, match="1 runs failed: no finished run 0123456789ab"):
+    with pytest.raises(UserError, match="^1 run failed: no finished run 0123456789ab"):
         launch.train_missing([clone, bad, *runs], workers=2)
     assert launch.missing([clone, *runs]) == []
 
@@ -97,7 +97,21 @@ def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
     assert capfd.readouterr().err.count("in _set_weights") == 1
 
 
-def die(_run):
+def test_a_mistake_of_the_users_is_one_line_whatever_trains(folders, capfd):
+    """And an error of ours among them is not passed off as his."""
+    wrong = [TINY.replace(train_size=100_000, seed=seed) for seed in range(2)]
+    with pytest.raises(UserError, match="^2 runs failed: mnist5k has only 4000 images in this split, not 100000$"):
+        launch.results(wrong, workers=2)
+    assert "Traceback" not in capfd.readouterr().err
+    with store.writing(TINY) as writer:
+        writer.resume()
+        writer.row(dict.fromkeys(store.COLUMNS, 0.0) | {"epoch": 1})
+        writer.checkpoint(1, {"origin": np.frombuffer(json.dumps(launch._origin()).encode(), np.uint8)})
+    with pytest.raises(RuntimeError, match="1 run failed: mnist5k has.*; 1 run failed: KeyError: 'theta'"):
+        launch.results([wrong[0], TINY], workers=1)
+
+
+def die(*_):
     os._exit(1)
 
 
@@ -108,12 +122,12 @@ def test_processes_that_die_are_an_error_and_not_all_runs_are_tried(folders, mon
     monkeypatch.setattr(launch, "_execute", die)
     with pytest.raises(RuntimeError) as error:
         launch.train_missing([*runs, clone], workers=1)
-    died = [f"1 runs failed: the process of run {store.run_id(run)} died, for lack of memory perhaps" for run in runs]
+    died = [f"1 run failed: the process of run {store.run_id(run)} died, for lack of memory perhaps" for run in runs]
     assert str(error.value) == "; ".join(died[: launch.MOST_DEATHS])
     assert launch.missing([*runs, clone]) == [*runs, clone]
 
 
-def train_but_for_one(run):
+def train_but_for_one(run, _config):
     if run.seed == 1:
         while True:  # until it is killed
             (store.runs_folder() / f"pid-{os.getpid()}").touch()
@@ -132,9 +146,7 @@ def test_a_killed_process_takes_only_its_run_with_it(folders, monkeypatch):
         os.kill(int(found[0].name.removeprefix("pid-")), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(
-        RuntimeError, match=f"^1 runs failed: the process of run {store.run_id(runs[1])} died, for lack"
-    ):
+    with pytest.raises(RuntimeError, match=f"^1 run failed: the process of run {store.run_id(runs[1])} died, for lack"):
         launch.train_missing(runs, workers=2)
     assert launch.missing(runs) == [runs[1]]
 

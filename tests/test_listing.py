@@ -16,9 +16,13 @@ from thesislib.runs.results import load
 from thesislib.system.errors import UserError
 
 
-def test_there_may_be_none(folders, capsys):
+def test_no_runs_are_one_plain_line(folders, capsys):
+    for made in (False, True):
+        if made:
+            (folders / "runs").mkdir()
+        assert main(["list", "--runs"]) == 0
+        assert capsys.readouterr().out == f"no runs in {folders / 'runs'}\n"
     assert tl.runs().empty
-    assert main(["list", "--runs"]) == 0
 
 
 def test_a_row_says_how_a_run_ended(finished):

@@ -301,7 +301,7 @@ def test_failures_are_named_and_the_others_finish(hostile):
     process, _ = hostile
     assert process.returncode == 1
     assert re.search(r"FAILED 3-2_epochs +cell \d+: Broken: .*metrics\.csv is broken", process.stdout)
-    assert "FAILED training: 1 runs failed: cannot write runs to" in process.stdout
+    assert "FAILED training: 1 run failed: cannot write runs to" in process.stdout
     assert re.search(r"FAILED 1_baseline +1 runs are missing", process.stdout)
     for section in ("2-2_strength", "2-3_interaction", "8_cost"):
         assert re.search(rf"ok +{section}", process.stdout)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ import torch
 from conftest import TINY, interrupted, thesislib
 
 from thesislib import datasets, models
+from thesislib.analysis import ensembles
 from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
-from thesislib.runs import launch, listing, store
+from thesislib.runs import archive, cache, launch, listing, store
 from thesislib.runs.growth import growth
-from thesislib.runs.results import load_id
+from thesislib.runs.results import Results, load_id, read_config
 from thesislib.system import own
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -201,6 +203,155 @@ def test_a_run_of_a_network_that_has_changed_is_still_a_run(modules):
         launch.execute(start.replace(seed=1))
 
 
+@pytest.mark.parametrize("name", ["model.py", "kernel.py"])
+def test_texts_are_packed_and_unpacked_as_they_were_trained(modules, folders, monkeypatch, name):
+    """One that was damaged, edited or exchanged goes neither into an archive nor out of one."""
+    path = launch.execute(OWN.replace(epochs=1)).folder / name
+    archive.pack([OWN.replace(epochs=1)], folders / "runs.zip")
+    text = path.read_text()
+    for changed in (text + "# mine", None):
+        path.write_text(changed) if changed else path.unlink()
+        with pytest.raises(UserError, match=f"nothing packed: run {path.parent.name}: {name} is broken"):
+            archive.pack([OWN.replace(epochs=1)], folders / "other.zip")
+    with zipfile.ZipFile(folders / "runs.zip") as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    with zipfile.ZipFile(folders / "edited.zip", "w") as file:
+        for part, content in parts.items():
+            file.writestr(part, content.replace(b"import", b"IMPORT") if part.endswith(name) else content)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "elsewhere"))
+    with pytest.raises(UserError, match=f"holds no archived runs .*{name} is broken: its digest is another"):
+        archive.unpack(folders / "edited.zip")
+    assert not store.runs_folder().exists()
+    assert archive.unpack(folders / "runs.zip").new == 1
+    assert (store.runs_folder() / path.parent.name / name).read_text() == text
+
+
+def test_a_text_of_a_run_that_has_none_of_its_own_is_not_packed(folders):
+    (launch.execute(TINY).folder / "model.py").write_text("mine")
+    with pytest.raises(UserError, match="model.py is broken: this run has no model of one's own"):
+        archive.pack([TINY], folders / "runs.zip")
+
+
+TANH = """
+from torch import nn
+
+def squash():
+    return nn.Tanh()
+
+class Net(nn.Sequential):
+    def __init__(self, shape, classes):
+        super().__init__(nn.Flatten(), nn.Linear(784, 8), squash(), nn.Linear(8, classes))
+"""
+NET = TINY.replace(model="mynet:Net", epochs=4, minima_every=2)
+
+
+def train_while(monkeypatch, change, run=NET, when=1):
+    """Train a run and do something after so many epochs."""
+    epoch = Trainer.epoch
+
+    def changed(self):
+        row = epoch(self)
+        if self.finished_epochs == when:
+            change()
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "epoch", changed)
+        return launch.execute(run)
+
+
+def test_a_network_that_is_edited_while_it_trains_is_still_the_old_one(modules, folders, monkeypatch):
+    """Its folder, its text and the prefix that it keeps; who trains the new one gets the new one's numbers."""
+    path, relu = modules / "mynet.py", TANH.replace("Tanh", "ReLU")
+    path.write_text(relu)
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "alone"))
+    alone = launch.execute(NET).history.drop(columns=["seconds", "train_seconds"])
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "runs"))
+    path.write_text(TANH)
+    identity = store.run_id(NET)
+    old = train_while(monkeypatch, lambda: path.write_text(relu))
+    assert old.id == identity
+    assert (old.folder / "model.py").read_text() == TANH
+    new = launch.execute(NET.replace(strength=2))
+    assert new.id != identity
+    new = new.history.drop(columns=["seconds", "train_seconds"])
+    pd.testing.assert_frame_equal(new.head(2).drop(columns="strength"), alone.head(2).drop(columns="strength"))
+    assert not new["train_loss"].head(2).equals(old.history["train_loss"].head(2))
+    launch.execute(NET)
+    short = NET.replace(epochs=2)
+    assert launch.execute(short).history["train_loss"].equals(alone["train_loss"].head(2)), "nor is one cut from it"
+
+
+def test_a_comment_while_it_trains_loses_nothing(modules, monkeypatch):
+    (modules / "mynet.py").write_text(TANH)
+    result = train_while(monkeypatch, lambda: (modules / "mynet.py").write_text(TANH + "# mine"))
+    assert (result.summary["status"], result.summary["epochs"]) == ("finished", 4)
+
+
+def test_all_of_a_list_are_trained_as_they_were_asked_for(modules, monkeypatch):
+    """Those that had not begun when the network was edited say so; a Results has the ids of its beginning."""
+    (modules / "mynet.py").write_text(TANH)
+    runs = [NET.replace(seed=seed) for seed in range(2)]
+    first, second = (store.Config.of(run) for run in runs)
+    launch.execute(runs[0], first)
+    (row,) = launch.results(runs[:1])
+    (modules / "mynet.py").write_text(TANH.replace("Tanh", "ReLU"))
+    with pytest.raises(UserError, match="^mynet:Net was changed just when a run of it was to begin: start it again$"):
+        launch.execute(runs[1], second)
+    assert not second.folder.exists()
+    assert row.result.folder == first.folder
+    with pytest.raises(UserError, match="of another text: mynet:Net has changed"):
+        cache.arrays("x", [row.result], lambda: {"n": 1.0})
+
+
+def test_a_text_that_is_edited_between_its_name_and_its_loading_is_refused(modules, monkeypatch):
+    (modules / "mynet.py").write_text(TANH)
+    load = own.load
+    monkeypatch.setattr(own, "load", lambda name: (modules / "mynet.py").write_text(TANH + "#") and load(name))
+    with pytest.raises(UserError, match="mynet:Net was changed just when"):
+        launch.execute(NET)
+    assert not list(store.runs_folder().glob("*"))
+
+
+def test_an_edit_before_the_description_is_written_breaks_nothing(modules):
+    (modules / "mynet.py").write_text(TANH)
+    own.load(NET.model)
+    with store.writing(NET) as writer:
+        (modules / "mynet.py").write_text(TANH + "#")
+        writer.resume()
+    assert read_config(writer.folder).run == NET
+    assert (writer.folder / "model.py").read_text() == TANH
+
+
+def test_of_two_texts_of_one_second_and_length_the_later_one_is_loaded(modules, monkeypatch):
+    """Python's own bytecode is of the earlier one. A network that was made by it keeps what it calls."""
+    path = modules / "mynet.py"
+    path.write_text(TANH)
+    os.utime(path, (1e9, 1e9))
+    monkeypatch.syspath_prepend(modules)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    __import__("mynet")
+    made = own.load(NET.model)
+    path.write_text(TANH.replace("Tanh", "ReLU"))
+    os.utime(path, (1e9, 1e9))
+    assert type(own.load(NET.model)((1, 28, 28), 10)[2]) is torch.nn.ReLU
+    assert type(made((1, 28, 28), 10)[2]) is torch.nn.Tanh
+
+
+def test_data_that_are_replaced_while_a_run_trains(folders, monkeypatch):
+    """The run is of those that it was begun with; one whose data change before they are read does not begin."""
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    run = Run(data="bright", model="mlp-tiny", epochs=2, minima_every=1)
+    before = datasets.fingerprint("bright")
+    result = train_while(monkeypatch, lambda: dataset(path, n=700), run)
+    assert read_config(result.folder).data == before
+    config = store.Config.of(run)
+    dataset(path, n=800)
+    with pytest.raises(UserError, match="^dataset bright was changed just when a run of it was to begin"):
+        launch.execute(run, config)
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -297,6 +448,65 @@ def test_own_data_are_counted_and_normalised(folders, channels):
     assert result.history["accuracy"].iloc[-1] > 0.9
     assert result.arrays("final")["logits"].shape == (300, 3)
     assert datasets.test_images(Run(data="bright", test_size=100)) == 100
+
+
+def test_runs_on_own_data_are_drawn_where_the_data_are_not(folders, monkeypatch):
+    """As an archive brings them, or runs that are copied with the note; notes and archives of before have no facts."""
+    path = folders / "data" / "bright.npz"
+    dataset(path, channels=2)
+    run = Run(data="bright", model="mlp-tiny", epochs=4, minima_every=2, lr=0.05, minima="multiple", strength=10)
+    launch.execute(run)
+    here, known = Results({"hill": [run]}), datasets.facts("bright")
+    table, scores = here.table("accuracy"), ensembles.table(here)
+    assert table["N"].item()
+    archive.pack([run], folders / "runs.zip")
+    note = path.with_suffix(".sha256.json").read_bytes()
+    parts = {}
+    with zipfile.ZipFile(folders / "runs.zip") as file:
+        parts = {part: file.read(part) for part in file.namelist()}
+    for name, without in (("before", "facts.json"), ("wrong", "")):
+        with zipfile.ZipFile(folders / f"{name}.zip", "w") as file:
+            for part, content in parts.items():
+                if part != without:
+                    file.writestr(part, content.replace(b'"classes": 3', b'"classes": 0'))
+    monkeypatch.setenv("THESIS_RUNS", str(folders / "elsewhere"))
+    for come_by in ("the archive", "the archive of before, then this one", "the note"):
+        monkeypatch.setenv("THESIS_DATA", str(folders / come_by))
+        if come_by == "the note":
+            (folders / come_by).mkdir()
+            (folders / come_by / "bright.sha256.json").write_bytes(note)
+        elif "before" in come_by:
+            archive.unpack(folders / "before.zip")
+            with pytest.raises(UserError, match="no dataset bright"):
+                Results({"hill": [run]}).table("accuracy")
+        archive.unpack(folders / "runs.zip")
+        assert datasets.facts("bright") == known
+        there = Results({"hill": [run]})
+        pd.testing.assert_frame_equal(there.table("accuracy"), table)
+        pd.testing.assert_frame_equal(ensembles.table(there), scores)
+    with pytest.raises(UserError, match=r"holds no archived runs .*facts.json: bright.classes"):
+        archive.unpack(folders / "wrong.zip")
+
+
+def test_a_note_of_before_is_completed(folders):
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    name, note = datasets.fingerprint("bright"), path.with_suffix(".sha256.json")
+    content = {key: value for key, value in json.loads(note.read_text()).items() if key in ("sha256", "stamp")}
+    note.write_text(json.dumps(content))
+    assert datasets.fingerprint("bright") == name
+    known = datasets.facts("bright")
+    path.unlink()
+    assert (datasets.fingerprint("bright"), datasets.facts("bright")) == (name, known)
+
+
+def test_other_data_have_other_facts(folders):
+    path = folders / "data" / "bright.npz"
+    dataset(path)
+    assert (datasets.fingerprint("bright") != "", datasets.facts("bright").train) == (True, 600)
+    dataset(path, n=700)
+    assert datasets.facts("bright").train == 700
+    assert datasets.fingerprint("bright") and datasets.facts("bright").train == 700
 
 
 @pytest.mark.parametrize(

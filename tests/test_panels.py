@@ -60,13 +60,13 @@ def test_provenance(results, folders):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "mine.pdf", 300 * "x", None])
+@pytest.mark.parametrize("name", ["", ".hidden", "../x", "a/b", "mine.pdf", 300 * "x", 100 * "数", None])
 def test_a_name_that_leads_elsewhere_is_one_line(results, folders, name):
     for write in (
         lambda: save.save(curves.curves(results), name, results),
         lambda: save.table(results.final, name, results),
     ):
-        with pytest.raises(UserError, match="is made of letters, digits, _, - and blanks, 100 at most, not "):
+        with pytest.raises(UserError, match="is made of letters, digits, _, - and blanks, 100 bytes at most, not "):
             write()
     assert not (folders / "figures").exists()
 

@@ -46,6 +46,16 @@ def test_members_of_an_ensemble_share_its_seed_and_no_run_does(rows):
     assert first.run.seed != second.run.seed
 
 
+def test_a_run_that_is_given_twice_is_one(tiny):
+    """Else it would be an ensemble of two networks that are the same, and n = 2."""
+    short, other = tiny.replace(epochs=2), tiny.replace(epochs=2, seed=1)
+    results = trained({"a": [short, short, other], "b": [short]})
+    assert [(row.label, row.seed) for row in results] == [("a", 0), ("a", 1), ("b", 0)]
+    assert results.table("accuracy")["n"].tolist() == [2, 1]
+    assert [len(group) for group in Results([short, short]).ensembles] == [1]
+    assert len(results.only("a", "a")) == 2
+
+
 def test_an_unfinished_run_is_one_line(rows):
     with pytest.raises(UserError, match="is not finished"):
         _ = Results(rows).history
@@ -123,7 +133,7 @@ def test_no_runs_and_names_that_are_no_files_are_one_line(rows):
     results = Results(rows)
     with pytest.raises(UserError, match="there are no runs to read"):
         results.where(label="typo").map(count, "count", 1)
-    for name in ("my score", "a/b"):
+    for name in ("my score", "a/b", "数" * 34):
         with pytest.raises(UserError, match="letters, digits"):
             results.map(count, name, 1)
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from thesislib import datasets, schedules
@@ -175,6 +176,9 @@ def test_seeds_can_be_chosen():
     for wrong in (0, -1, [], [-3], "5", 2.0, True, 901, [1000]):
         with pytest.raises(UserError, match="^seeds: write how many"):
             sections.rows("1_baseline", "laptop", wrong)
+    for twice in ([3, 0, 0], (0, 3, 0), np.array([0, 0])):
+        with pytest.raises(UserError, match="^seeds: 0 is given twice"):
+            sections.rows("1_baseline", "laptop", twice)
 
 
 def test_rates_are_relative_to_the_networks_own():

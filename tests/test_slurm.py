@@ -240,6 +240,40 @@ def test_runs_copied_from_a_cluster_train_here(monkeypatch, tmp_path):
     assert slurm.watch([run]) == 0
 
 
+def test_slurm_is_asked_seldom_however_long_one_watches(finished, monkeypatch, capsys):
+    """What is finished is seen at once all the same; a network's text, of which ids are made, is read once."""
+    first, second, third = runs = [TINY.replace(seed=seed) for seed in (1, 2, 3)]
+    slurm.folder().mkdir(parents=True)
+    job = {"cluster": "slurm", "name": "x", "job": "1_0", "log": "log"}
+    ids = [store.run_id(run) for run in runs]
+    (slurm.folder() / "submitted.json").write_text(json.dumps(dict.fromkeys(ids, job)))
+    now, asked, ends = [0.0], [], {100: ids[0], 3601: ids[1]}
+
+    def sleep(seconds):
+        now[0] += seconds
+        for end in [end for end in ends if end <= now[0]]:
+            folder = store.runs_folder() / ends.pop(end)
+            folder.mkdir()
+            (folder / "done.json").write_text("{}")
+
+    def queue():
+        asked.append(now[0])
+        return {("1_0", "x")} if now[0] < 7200 else set()
+
+    counted = []
+    monkeypatch.setattr(slurm.time, "sleep", sleep)
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(slurm, "_queue", queue)
+    monkeypatch.setattr(store, "run_id", lambda run, of=store.run_id: counted.append(run) or of(run))
+    assert slurm.watch([first, second]) == 0
+    assert 3601 <= now[0] <= 3601 + slurm.POLL_SECONDS, "not when Slurm is asked for the next time"
+    assert len(counted) == 2
+    assert slurm.watch(runs) == 1, "the job ends without the third"
+    assert 7200 <= now[0] <= 7200 + 2 * slurm.ASK_SECONDS
+    assert len(asked) <= 2 + now[0] / 30
+    assert f"job 1_0 was stopped before it began run {ids[2]}" in capsys.readouterr().out
+
+
 def test_what_failed_is_told_by_job(monkeypatch, capsys):
     """A job that was killed before it began a run says nothing about that run."""
     runs = [TINY.replace(seed=seed) for seed in range(7)]

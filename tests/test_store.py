@@ -115,7 +115,7 @@ def test_a_broken_file_is_named_by_another_process_too(tiny, folders):
     assert (str(again), again.path, again.why) == (str(broken), broken.path, "half of it")
     folder = interrupted(tiny, after=3, checkpoints=2)
     (folder / "checkpoint.safetensors").write_bytes(b"x" * 99)
-    with pytest.raises(RuntimeError, match="checkpoint.safetensors is broken"):
+    with pytest.raises(UserError, match="checkpoint.safetensors is broken"):
         launch.train_missing([tiny], workers=1)
 
 

@@ -86,7 +86,9 @@ def _list(options: Namespace) -> int:
         # Imported here: the other commands need not wait for it.
         from thesislib.runs import listing
 
-        print(listing.table().to_string(index=False, na_rep="", float_format="{:.4g}".format))
+        table = listing.table()
+        shown = table.to_string(index=False, na_rep="", float_format="{:.4g}".format)
+        print(f"no runs in {store.runs_folder()}" if table.empty else shown)
         return 0
     seen: set[str] = set()
     for name in options.section or sections.usual(options.scale):

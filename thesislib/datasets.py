@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
-
 from thesislib.config import Run
 from thesislib.system import datafiles
-from thesislib.system.datafiles import Arrays
-
-
-class Facts(NamedTuple):
-    """What there is to know of a dataset: [C, H, W] of an image, classes, images, mean and std of a channel in 0..1."""
-
-    shape: tuple[int, int, int]
-    classes: int
-    train: int
-    test: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
+from thesislib.system.datafiles import Arrays, Facts
 
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 #: MNIST is normalised as in the thesis' SLS code base, and Fashion-MNIST (Xiao et al. 2017) like it.
@@ -51,16 +36,11 @@ def load(name: str) -> Arrays:
 
 
 def facts(name: str) -> Facts:
-    """What there is to know of a dataset; of one's own it is read off its training images. Raises UserError."""
-    return KNOWN[name] if name in KNOWN else _read_off(name, *datafiles.stamp(datafiles.find(name)))
+    """What there is to know of a dataset; of one's own it is read off its images, or noted beside where they were.
 
-
-@functools.lru_cache(maxsize=4)
-def _read_off(name: str, *_stamp: int) -> Facts:
-    arrays = load(name)
-    images = arrays.x_train[..., None] if arrays.x_train.ndim == 3 else arrays.x_train
-    counts = (int(arrays.y_train.max()) + 1, len(arrays.x_train), len(arrays.x_test))
-    return Facts((images.shape[3], *images.shape[1:3]), *counts, *datafiles.channel_statistics(images))
+    Raises UserError if neither is there, or the dataset is malformed.
+    """
+    return KNOWN[name] if name in KNOWN else datafiles.facts(name, load)
 
 
 def test_images(run: Run) -> int:

@@ -29,7 +29,7 @@ def train(
     `runs` is a list, rows of `tl.runs()`, or has a run or a list under each label. A label may have fields of `tl.Run`
     instead: the other fields are the scale's, with a minimum every cycle, once for each of `seeds` (so many, from 0 on,
     or a list; None: the scale's). Figures of these results go into the folder of that scale. Raises UserError for what
-    is none of these, or a value that does not fit, RuntimeError if a run fails.
+    is none of these, or a value that does not fit, also if a run fails by it; RuntimeError if by an error of ours.
 
     >>> import thesislib as tl
     >>> tiny = tl.Run(model="mlp-tiny", train_size=512, test_size=250, epochs=4, minima_every=2)

@@ -538,7 +538,7 @@ def results(
 
     `seeds` is how many, from 0 on, or a list; None: the scale's. `parameters` are those of the section's notebook; None
     keeps the section's default. Raises UserError for an unknown section, scale or parameter, or a value that does not
-    fit; RuntimeError if a run fails.
+    fit, also if a run fails by it; RuntimeError if one fails by an error of ours.
 
     >>> import thesislib as tl
     >>> runs = tl.section("2-2_strength", scale="smoke", strengths=[10])
@@ -569,14 +569,17 @@ def check(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def seeds_of(seeds: int | Iterable[int] | None) -> int | Sequence[int] | None:
     """Seeds as scales take them: how many, from 0 on, or which, a range or an array too; None are the scale's own.
 
-    Raises UserError if they are none.
+    Raises UserError if they are none, or one of them is given twice.
     """
     try:
         seeds = list(seeds) if isinstance(seeds, range) else seeds.tolist() if hasattr(seeds, "tolist") else seeds
-        return Seeds(seeds=seeds).seeds
+        found = Seeds(seeds=seeds).seeds
     except ValidationError:
         why = "write how many, such as 3, or which, such as [3, 4], all below 900"
         raise UserError(f"seeds: {why}, not {seeds!r}") from None
+    if isinstance(found, Sequence) and (twice := [seed for k, seed in enumerate(found) if seed in found[:k]]):
+        raise UserError(f"seeds: {twice[0]} is given twice, in {list(found)}")
+    return found
 
 
 def _signature(section: str) -> dict[str, inspect.Parameter]:

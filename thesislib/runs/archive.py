@@ -1,7 +1,8 @@
 """Finished runs without their weights in one small file, so that others draw the figures without training.
 
 An archived run has what a figure reads: configuration, metrics, summary, and what was computed from weights and
-predictions (`cache`). data.json names the exact datasets, without which a run's id means nothing.
+predictions (`cache`). data.json names the exact datasets, without which a run's id means nothing; facts.json has what
+there is to know of those that are one's own, which are not where the runs are drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from pydantic import Field, RootModel
@@ -31,8 +32,15 @@ _FILES = r"(?:config|done)\.json|(?:model|kernel)\.py|(?:metrics|steps)\.csv|(?:
 _LARGEST = {".json": 2**20, ".py": 2**20, ".csv": 2**26, ".safetensors": 2**28}
 
 
-class _Fingerprints(RootModel[dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")], store.Fingerprint]]):
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
+
+
+class _Fingerprints(RootModel[dict[_Name, store.Fingerprint]]):
     """data.json: the datasets that the runs saw."""
+
+
+class _Facts(RootModel[dict[_Name, datafiles.NotedFacts]]):
+    """facts.json: shape, classes, images, mean and deviation of those of one's own."""
 
 
 def pack(runs: Iterable[Run], path: Path) -> int:
@@ -54,11 +62,23 @@ def pack(runs: Iterable[Run], path: Path) -> int:
     fingerprints = {name: datasets.fingerprint(name) for name in sorted({run.data for run in done.values()})}
     with files.replacing(path) as temporary, ZipFile(temporary, "w") as file:
         _add(file, "data.json", json.dumps(fingerprints).encode())
+        if facts := _facts_of_own(fingerprints):
+            _add(file, "facts.json", json.dumps(facts).encode())
         for folder in folders:
             for part in sorted(folder.iterdir()):
                 if re.fullmatch(_FILES, part.name):
                     _add(file, f"{folder.name}/{part.name}", part.read_bytes())
     return len(done)
+
+
+def _facts_of_own(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The facts of datasets of one's own, but of those that are not here and were noted by an earlier version."""
+    found = {}
+    for name in names:
+        if name not in datasets.KNOWN:
+            with contextlib.suppress(UserError):
+                found[name] = datasets.facts(name)._asdict()
+    return found
 
 
 def _is_archive(path: Path) -> bool:
@@ -87,6 +107,7 @@ def _problem(folder: Path, fingerprints: dict[str, str] | None) -> str:
         config = read_config(folder)
         if config.earlier:
             return f"it is {config.earlier}"
+        config.check_texts(folder)
         Result(config.run, folder).check()
     except files.Broken as error:
         return f"{error.path.name} is broken: {error.why}"
@@ -114,27 +135,30 @@ def unpack(path: Path) -> Unpacked:
         try:
             with files.reading(path), path.open("rb") as stream:
                 stream.read(1)  # zipfile knows no difference between a broken disk and a broken file
-            folders, fingerprints = _extract(path, Path(scratch))
+            folders, fingerprints, facts = _extract(path, Path(scratch))
         # RuntimeError is zipfile's for a password.
         except (files.Broken, RuntimeError, BadZipFile, zlib.error, EOFError, ValueError) as error:
             inside = isinstance(error, files.Broken)
             reason = f"{error.path.name}: {error.why}" if inside else str(error) or type(error).__name__
             raise UserError(f"{path} holds no archived runs that can be used here ({reason})") from None
-        _agree_on_data(fingerprints)
+        _agree_on_data(fingerprints, facts)
         files.make_writable(store.runs_folder(), "runs", "THESIS_RUNS")
         placed = [_place(folder) for folder in folders]
     return Unpacked(placed.count("new"), len(placed), placed.count("begun"))
 
 
-def _extract(path: Path, scratch: Path) -> tuple[list[Path], dict[str, str]]:
-    """The folders of all runs in the file, and their datasets' fingerprints. Raises ValueError if it is not ours."""
+def _extract(path: Path, scratch: Path) -> tuple[list[Path], dict[str, str], dict[str, datafiles.NotedFacts]]:
+    """The folders of all runs in the file, their datasets' fingerprints, and facts of those of one's own.
+
+    Raises ValueError if it is not ours.
+    """
     with ZipFile(path) as file:
         for info in file.infolist():
             if info.file_size > _LARGEST.get(Path(info.filename).suffix, 0):
                 raise ValueError(f"{info.filename} unpacks to {info.file_size:,} bytes")
             if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
                 raise ValueError(f"{info.filename} is compressed by another method")
-            if not re.fullmatch(rf"data\.json|[0-9a-f]{{12}}/(?:{_FILES})", info.filename):
+            if not re.fullmatch(rf"(?:data|facts)\.json|[0-9a-f]{{12}}/(?:{_FILES})", info.filename):
                 raise ValueError(f"{info.filename} does not belong there")
         file.extractall(scratch)  # what unpacks to more than its size says is refused by zipfile
     folders = sorted(part for part in scratch.iterdir() if part.is_dir())
@@ -145,25 +169,30 @@ def _extract(path: Path, scratch: Path) -> tuple[list[Path], dict[str, str]]:
         raise ValueError(problems)
     if unseen := fingerprints.keys() - {read_config(folder).run.data for folder in folders}:
         raise ValueError(f"data.json names {min(unseen)}, which none of these runs saw")
-    return folders, fingerprints
+    facts = files.read_json(part, _Facts).root if (part := scratch / "facts.json").is_file() else {}
+    if unseen := facts.keys() - fingerprints.keys():
+        raise ValueError(f"facts.json names {min(unseen)}, which none of these runs saw")
+    return folders, fingerprints, facts
 
 
-def _agree_on_data(fingerprints: dict[str, str]) -> None:
+def _agree_on_data(fingerprints: dict[str, str], facts: dict[str, datafiles.NotedFacts]) -> None:
     """Note which datasets the runs saw where there are none; raise UserError where there are others."""
-    folder = datafiles.data_folder()
-    absent = {}
+    folder, absent = datafiles.data_folder(), {}
     for name, theirs in fingerprints.items():
-        note = folder / f"{name}.sha256.json"
-        if name != "mnist5k" and not (folder / f"{name}.npz").is_file() and not note.is_file():
-            absent[note] = theirs
+        note, here = datafiles.note_path(name), (folder / f"{name}.npz").is_file()
+        of_own = {"facts": facts[name].model_dump()} if name in facts else {}
+        if name != "mnist5k" and not here and not note.is_file():
+            absent[note] = {"sha256": theirs} | of_own
         elif (ours := datasets.fingerprint(name)) != theirs:
             raise UserError(
                 f"these runs saw another copy of {name} ({theirs}) than the one in {folder} ({ours}): "
                 "set THESIS_DATA to an empty folder to use them"
             )
-    for note, theirs in absent.items():
+        elif of_own and not here and not (known := datafiles.noted(name)).facts:
+            absent[note] = known.model_dump(exclude={"facts"}) | of_own
+    for note, content in absent.items():
         files.make_writable(folder, "the names of the data", "THESIS_DATA")
-        files.write_json(note, {"sha256": theirs})
+        files.write_json(note, content)
 
 
 def _place(archived: Path) -> Literal["new", "begun", "finished"]:
@@ -171,16 +200,24 @@ def _place(archived: Path) -> Literal["new", "begun", "finished"]:
 
     One that is finished there only gets what was computed from it, if its numbers agree.
     """
-    run = read_config(archived).run
-    with store.writing(run) as writer:
+    config = read_config(archived)
+    run = config.run
+    with store.writing(run, config) as writer:
         if not writer.done and (writer.folder / "checkpoint.safetensors").is_file():
             return "begun"
         done, alike = writer.done, writer.done and _alike(Result(run, archived), Result(run, writer.folder))
-        # The summary last: it says that the rest is there.
-        for path in sorted(archived.iterdir(), key=lambda path: path.name == "done.json"):
-            if not done or (alike and path.name.startswith("derived-") and not (writer.folder / path.name).is_file()):
+        if not done:
+            writer.forget_derived()
+        # The summary says that what it has digests of is there, and that what was computed later is this run's.
+        parts = sorted(archived.iterdir(), key=lambda path: (_is_derived(path), path.name == "done.json"))
+        for path in parts:
+            if not done or (alike and _is_derived(path) and not (writer.folder / path.name).is_file()):
                 files.write(writer.folder / path.name, path.read_bytes())
     return "finished" if done else "new"
+
+
+def _is_derived(path: Path) -> bool:
+    return path.name.startswith("derived-")
 
 
 def _alike(theirs: Result, ours: Result) -> bool:

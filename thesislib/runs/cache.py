@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from thesislib.runs import store
-from thesislib.system import machine
-from thesislib.system.files import FULL, Broken, read_arrays, write_arrays
+from thesislib.runs import functions, store
+from thesislib.system import machine, own
+from thesislib.system.errors import UserError
+from thesislib.system.files import FULL, Broken, read_arrays, read_json, write_arrays
 
 Arrays = dict[str, np.ndarray]
 #: Columns, or numbers, which become columns of length one.
@@ -33,12 +34,16 @@ def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **pa
     """What `compute` returns for these runs, from disk if it was asked before with the same parameters.
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
+    Raises UserError if a run's own network or kernel has changed: `compute` would build the new one.
     """
     path = _path(name, runs, parameters)
     store.sweep(path.parent)
     with contextlib.suppress(Broken):  # it is computed again
         if path.is_file():
             return dict(sorted(read_arrays(path).items()))
+    for run in (run for run in runs if any(map(own.is_own, (run.run.model, run.run.kernel)))):
+        if earlier := read_json(run.folder / "config.json", store.Config).earlier:
+            raise UserError(f"run {run.id} is {earlier}")
     # In the order in which they will be read back.
     computed = {key: np.atleast_1d(value) for key, value in sorted(compute().items())}
     try:
@@ -55,7 +60,10 @@ def is_there(name: str, runs: Sequence[Any], **parameters: Any) -> bool:
 
 
 def _path(name: str, runs: Sequence[Any], parameters: dict[str, Any]) -> Path:
-    key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
+    try:
+        key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
+    except TypeError as error:
+        raise UserError(f"{name}: parameters are numbers, texts and lists of such ({error})") from None
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return runs[0].folder / f"derived-{name}-{digest}.safetensors"
 
@@ -65,22 +73,35 @@ def many(
 ) -> list[Arrays]:
     """`arrays` of `function(runs, **parameters)` for several groups of runs.
 
-    What is missing is shared out among as many processes as there are cores if it takes long; they must be able to
-    import the function.
+    What is missing is shared out among as many processes as there are cores if it takes long, and they can import the
+    function. Raises UserError if it returns something else.
     """
-    one = partial(_of_group, name, function, version, parameters)
-    keyed = parameters | {"version": version}
+    keyed = parameters | {"version": version} | functions.key(function)
+    one = partial(_of_group, name, function, parameters, keyed)
     missing = [k for k, runs in enumerate(groups) if not _path(name, runs, keyed).is_file()]
     begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
     rest = missing[1:]
     takes_long = (time.perf_counter() - begin) * len(rest) > POOL_SECONDS
-    if takes_long and (workers := min(machine.cores(), len(rest))) > 1:
+    if takes_long and functions.is_importable(function) and (workers := min(machine.cores(), len(rest))) > 1:
         with machine.pool_of(workers) as pool:
             computed |= zip(rest, pool.map(one, [groups[k] for k in rest]), strict=True)
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
 
 
 def _of_group(
-    name: str, function: Callable[..., Computed], version: int, parameters: dict[str, Any], runs: Sequence[Any]
+    name: str,
+    function: Callable[..., Computed],
+    parameters: dict[str, Any],
+    keyed: dict[str, Any],
+    runs: Sequence[Any],
 ) -> Arrays:
-    return arrays(name, runs, partial(function, runs, **parameters), version=version, **parameters)
+    def compute() -> Computed:
+        if functions.key(function).get("function") != keyed.get("function"):  # this process has imported it only now
+            raise UserError(f"{name}: its function was edited since it was imported: restart what asks for it")
+        found = function(runs, **parameters)
+        if not isinstance(found, Mapping):
+            kind = type(found).__name__
+            raise UserError(f"{name}: its function must return a dictionary of numbers or columns, not {kind}")
+        return found
+
+    return arrays(name, runs, compute, **keyed)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from threading import Event
 from time import monotonic
 
@@ -33,34 +35,40 @@ CHECKPOINT_SECONDS = 5.0
 MOST_DEATHS = 3
 
 
-def execute(run: Run) -> Result:
+def execute(run: Run, config: store.Config | None = None) -> Result:
     """Train one run in this process unless it is done, resuming it if it was interrupted.
 
-    Under torchrun all processes call this and train it together; the first one reads and writes.
+    Under torchrun all processes call this and train it together; the first one reads and writes. `config` is what the
+    run was when it was asked for (None: as of now). Raises UserError if its network, kernel or data are others by now;
+    once it trains, they may be edited.
     """
+    config = config or store.Config.of(run)
     # Several processes must agree on what there is to do: they ask the first one, once they have met.
-    if not machine.under_torchrun() and store.is_done(run):
-        return load(run)
+    if not machine.under_torchrun() and (config.folder / "done.json").is_file():
+        return load(run, config.folder)
     # Imported here: what only reads finished runs must not pay for torch.
     from thesislib.system import parallel
 
     with machine.repeatable(), machine.without_denormals(), parallel.together(machine.device()):
-        _train(run)
+        config = parallel.from_first(config)
+        _train(config)
         parallel.from_first(None)  # wait until it is written
-    return load(run)
+    return load(run, config.folder)
 
 
-def _train(run: Run) -> None:
+def _train(config: store.Config) -> None:
     from thesislib.system import parallel
     from thesislib.system.vectors import to_numpy
     from thesislib.trainer import Trainer
 
+    run = config.run
     trainer = Trainer(run, machine.device(), start_arrays(run) if run.start else None)
+    config.check_loaded()
 
     def whole_state() -> dict[str, np.ndarray]:
         return trainer.state() | {"origin": np.frombuffer(json.dumps(_origin()).encode(), np.uint8)}
 
-    with store.writing(run) if parallel.rank() == 0 else nullcontext() as writer:
+    with store.writing(run, config) if parallel.rank() == 0 else nullcontext() as writer:
         if parallel.from_first(writer and writer.done):  # another process finished it while we waited
             return
         begun = parallel.from_first(writer and _begin(run, writer))
@@ -68,7 +76,7 @@ def _train(run: Run) -> None:
             return
         epoch, state, minima = begun
         if state:
-            _check_origin(run, json.loads(state.pop("origin").tobytes()))
+            _check_origin(config.folder, json.loads(state.pop("origin").tobytes()))
             trainer.restore(epoch, state, minima)
         elif run.minimum_at_start and writer:
             writer.arrays("minimum-0", trainer.snapshot())
@@ -122,11 +130,10 @@ def _origin() -> dict[str, str]:
     return {"torch": version("torch"), "hardware": hardware()}
 
 
-def _check_origin(run: Run, before: dict[str, str]) -> None:
+def _check_origin(folder: Path, before: dict[str, str]) -> None:
     """Raise UserError if a run that was begun there would go on here with another rounding."""
     if before != (now := _origin()):
         was, here = (f"{origin['hardware']}, torch {origin['torch']}" for origin in (before, now))
-        folder = store.runs_folder() / store.run_id(run)
         raise UserError(
             f"run {folder.name} was begun on {was} and cannot go on with {here}, which rounds differently: "
             f"go on there (processes: torchrun --nproc-per-node), or delete {folder}"
@@ -164,7 +171,9 @@ def results(
     section: str = "",
 ) -> Results:
     """The results of rows or of labelled runs; those that are missing are trained first."""
-    rows = rows_of(runs)
+    rows = [replace(row) for row in rows_of(runs)]
+    # Their ids are of now: what is edited while they train makes no others of them.
+    _ = [row.id for row in rows]
     train_missing([row.run for row in rows], workers)
     return Results(rows, scale, section)
 
@@ -176,9 +185,10 @@ def train_missing(
 
     Who gives a `stop` shows the progress himself: once it is set, KeyboardInterrupt ends all work, which then resumes.
 
-    Raises RuntimeError if a run fails, or its process dies. The other runs finish all the same, unless the disk is full
-    (OSError) or MOST_DEATHS processes die in a row, and what is finished is kept. Errors of ours, not of the user's or
-    the disk's, leave their traceback on stderr. `first_worker` is the first process' number among this machine's.
+    Raises UserError if runs fail by mistakes of the user's or errors of the disk, RuntimeError if one fails otherwise
+    or its process dies. The other runs finish all the same, unless the disk is full (OSError) or MOST_DEATHS processes
+    die in a row, and what is finished is kept. Errors of ours leave their traceback on stderr. `first_worker` is the
+    first process' number among this machine's.
     """
     todo = missing(runs)
     if not todo:
@@ -193,7 +203,7 @@ def train_missing(
                 raise KeyboardInterrupt
             training.end(ended)
     if training.failed:
-        raise RuntimeError(training.failed)
+        raise (RuntimeError if training.failed_by_us else UserError)(training.failed)
 
 
 class Training:
@@ -203,7 +213,11 @@ class Training:
         #: Runs that are not finished, or have failed; those under way.
         self.left, self.running = set(runs), dict[Future, Run]()
         self._processes, self._bar, self._queue = processes, bar, _Queue(runs)
+        # Of now: all are trained as they were asked for, or say that their network, kernel or data have changed.
+        self._configs = {run: store.Config.of(run) for run in runs}
         self._deaths, self._failures = 0, Counter[str]()  # deaths in a row
+        #: Whether one failed otherwise than by a mistake of the user's or an error of the disk.
+        self.failed_by_us = False
 
     @property
     def waiting(self) -> bool:
@@ -213,12 +227,13 @@ class Training:
     @property
     def failed(self) -> str:
         """How many runs failed, and why; empty if none did."""
-        return "; ".join(f"{count} runs failed: {reason}" for reason, count in self._failures.items())
+        reasons = self._failures.items()
+        return "; ".join(f"{count} run{'s' if count > 1 else ''} failed: {reason}" for reason, count in reasons)
 
     def begin(self, most: int) -> bool:
         """Begin runs until so many are under way, or none can be begun; whether any are under way."""
         while self.waiting and len(self.running) < most and (run := self._queue.take()):
-            self.running[self._processes.submit(_execute, run)] = run
+            self.running[self._processes.submit(_execute, run, self._configs[run])] = run
         return bool(self.running)
 
     def end(self, ended: Iterable[Future]) -> None:
@@ -236,8 +251,9 @@ class Training:
     def _fail(self, run: Run, error: BaseException) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
             raise error  # no other run would get farther
+        self.failed_by_us |= not isinstance(error, UserError | OSError)
         if isinstance(error, BrokenProcessPool):
-            reason = f"the process of run {store.run_id(run)} died, for lack of memory perhaps"
+            reason = f"the process of run {self._configs[run].folder.name} died, for lack of memory perhaps"
         elif isinstance(error, UserError | OSError):
             reason = str(error)
         elif (reason := f"{type(error).__name__}: {error}") not in self._failures:
@@ -245,9 +261,9 @@ class Training:
         self._failures[reason] += 1
 
 
-def _execute(run: Run) -> None:
+def _execute(run: Run, config: store.Config) -> None:
     """`execute` for a pool: the result stays on disk instead of crossing a pipe."""
-    execute(run)
+    execute(run, config)
 
 
 class _Queue:

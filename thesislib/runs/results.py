@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from thesislib.config import Run
-from thesislib.runs import cache, identity
+from thesislib.runs import cache, functions, identity
 from thesislib.runs.growth import growth
 from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
 from thesislib.system.errors import UserError
-from thesislib.system.files import Broken, read_arrays, read_json, read_table
+from thesislib.system.files import LONGEST_NAME, Broken, read_arrays, read_json, read_table
 
 
 class WithoutWeights(UserError):
@@ -121,9 +121,9 @@ class Result:
                 raise Broken(path, error.why, "delete it, and draw its figure again") from None
 
 
-def load(run: Run) -> Result:
-    """A run's result. Raises UserError if it is not there."""
-    folder = runs_folder() / run_id(run)
+def load(run: Run, folder: Path | None = None) -> Result:
+    """A run's result, from the `folder` that it has today (None) or had when it began. Raises UserError without it."""
+    folder = folder or runs_folder() / run_id(run)
     if not (folder / "done.json").is_file():
         raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
     with contextlib.suppress(OSError):  # left by a process that was killed just before it deleted it
@@ -267,15 +267,15 @@ class Row:
         """The seed that a comparison is paired by: the run's, or that of its ensemble."""
         return self.run.seed if self.ensemble_seed is None else self.ensemble_seed
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """The run's id."""
+        """The run's id when it was first asked for: a network of one's own may be edited later."""
         return run_id(self.run)
 
     @cached_property
     def result(self) -> Result:
         """What came out. Raises UserError if the run is not finished."""
-        return load(self.run)
+        return load(self.run, runs_folder() / self.id)
 
 
 Labelled = Mapping[str, Iterable[Run]]
@@ -297,11 +297,12 @@ def rows_of(runs: Iterable[Row] | Iterable[Run] | Labelled) -> list[Row]:
 class Results(Sequence[Row]):
     """Finished runs as one tidy table: a sequence of `Row`, with the columns FRONT.
 
-    `scale` and `section` say what was asked for; runs of one's own are of scale "own".
+    `scale` and `section` say what was asked for; runs of one's own are of scale "own". A row that is given twice is
+    one: a run beside itself would pass for two that agree.
     """
 
     def __init__(self, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> None:
-        self.rows, self.scale, self.section = tuple(rows_of(rows)), scale, section
+        self.rows, self.scale, self.section = tuple(dict.fromkeys(rows_of(rows))), scale, section
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -411,18 +412,19 @@ class Results(Sequence[Row]):
 
         The function takes a list of `Result` and returns a dictionary of numbers, or of columns of one length; an
         empty one has no rows. It is kept beside the runs (`cache`) under `name`, and computed again for other
-        parameters or another `version`: raise that when the function changes. What takes long is shared out among
-        processes, which must be able to import the function.
+        parameters, another text of a function of one's own or another `version`: raise that when what it calls
+        changes. What takes long is shared out among processes if these can import the function.
 
         Where a function needs weights, archived runs of which it was not computed raise WithoutWeights. With
         `leave_out` they have no rows, unless that would leave none.
         """
         self._need_rows()
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(f"a name of files is made of letters, digits, _, . and -, not {name!r}")
+        if not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
+            made_of = f"letters, digits, _, . and -, {LONGEST_NAME} bytes at most"
+            raise UserError(f"a name of files is made of {made_of}, not {name!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
         if leave_out:
-            how = parameters | {"version": version}
+            how = parameters | {"version": version} | functions.key(function)
             ensembles = [
                 (first, runs)
                 for first, runs in ensembles

@@ -2,8 +2,9 @@
 
 Runs that differ in nothing but the term (strength, width, kernel, what becomes of later minima), in their length or in
 what they log are the same run up to there, to the bit. The first of them keeps this shared prefix beside the runs, the
-others go on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that differs
-from a finished one only in being shorter is cut from it, without a step, if that one stored a minimum where it ends.
+others go on from it: in most sections a sixth to a quarter of all epochs need not be trained. And a run that ends at a
+minimum is cut, without a step, from a finished one that differs only in being longer: up to twice as long, ending at a
+minimum too, with its weights there, trained on the same kind of hardware by the same torch.
 
 runs/<id>/beginning-<key>.safetensors   state after the first minimum, that minimum, the metrics up to it
 """
@@ -20,10 +21,9 @@ import numpy as np
 
 from thesislib import schedules
 from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, Run
-from thesislib.datasets import fingerprint
 from thesislib.runs import store
 from thesislib.runs.identity import REVISION
-from thesislib.runs.results import load
+from thesislib.runs.results import Result
 from thesislib.system.errors import UserError
 from thesislib.system.fields import LARGEST_COUNT
 from thesislib.system.files import Broken, read_arrays, write_arrays
@@ -39,15 +39,19 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def file_name(run: Run, device: str) -> str | None:
-    """Name of the file that every run with this prefix can use on such a `device`; None if there is none to share."""
+def file_name(run: Run, device: str, config: store.Config | None = None) -> str | None:
+    """Name of the file that every run with this prefix can use on such a `device`; None if there is none to share.
+
+    `config` is what the run is, if it is under way (None: as of now).
+    """
     if not run.minimum_epochs or run.minimum_at_start:
         return None
+    config = config or store.Config.of(run)
     shared = run.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     # Another torch or device, or another number of processes, rounds differently.
-    key = [shared, fingerprint(run.data), REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
+    key = [shared, config.data, REVISION, NETWORK_VERSIONS.get(run.model, 1), version("torch"), device]
     key += store.columns(run, minima=1)  # an earlier version may have logged others
-    key += [text for field, text in run.sources().items() if field not in WITHOUT_EFFECT]
+    key += [text for field, text in config.sources.items() if field not in WITHOUT_EFFECT]
     return f"beginning-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
 
 
@@ -61,7 +65,7 @@ def keep(run: Run, writer: store.Writer, state: Arrays, minimum: Arrays, device:
 
     `device` says on what it was trained.
     """
-    name = file_name(run, device)
+    name = file_name(run, device, writer.config)
     if name is None or find(name):
         return
     history, columns = writer.history, store.columns(run, minima=1)
@@ -86,7 +90,7 @@ def adopt(run: Run, writer: store.Writer, device: str) -> tuple[int, Arrays, lis
 
     Writes that run's rows and minimum as this one's. `seconds` stay those of the run that trained them.
     """
-    path = find(file_name(run, device))
+    path = find(file_name(run, device, writer.config))
     # A run that ends there has to be evaluated itself.
     if path is None or run.minimum_epochs[0] == run.epochs:
         return 0, {}, []
@@ -125,9 +129,11 @@ def cut(run: Run, writer: store.Writer, device: str) -> bool:
     """
     minima = [f"minimum-{k}" for k in range(len(run.minimum_epochs))]
     members = [f"member-{k}" for k in range(len(run.member_ends))]
-    for parent in filter(_has_weights, longer(run)):
+    for parent in longer(run):
+        whole = Result(parent, writer.config.of_other(parent).folder)
+        if not store.has_weights(whole.folder):
+            continue
         try:
-            whole = load(parent)
             versions = whole.summary["versions"]
             if (versions.get("hardware"), versions["torch"]) != (device, version("torch")):
                 continue

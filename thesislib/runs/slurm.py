@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import secrets
 import signal
@@ -34,6 +35,8 @@ Cluster = Literal["local", "slurm"]
 OURS = frozenset({"job_name", "array", "output", "error", "signal", "requeue", "open_mode"})
 #: Seconds between two looks at what is finished.
 POLL_SECONDS = 2.0
+#: Seconds between two questions to Slurm while one watches, for days perhaps: all users share its controller.
+ASK_SECONDS = 30.0
 #: Seconds before the time limit at which Slurm tells a task to stop. Runs save themselves every few seconds anyway.
 NOTICE_SECONDS = 60
 #: Tasks of a Slurm array, if nobody says how many.
@@ -145,7 +148,7 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
         active = _active((before[i] for i in map(store.run_id, missing) if i in before), there=cluster == "slurm")
         # Asked once more: one may have been finished, and its job gone, in between.
         todo = [run for run in launch.missing(missing) if before.get(store.run_id(run)) not in active]
-        _tell(todo, before, "sent again")
+        _tell(map(store.run_id, todo), before, "sent again")
         if todo:
             _note(before | _send(todo, cluster, resources))
     return todo
@@ -259,20 +262,33 @@ def stop(runs: Iterable[Run]) -> int:
 
 def watch(runs: list[Run]) -> int:
     """Show progress until no run is on its way any more; prints what failed; how many are not done."""
-    with tqdm(total=len(runs), desc="on the cluster", unit="run") as bar:
-        while waiting := on_their_way(runs):
-            bar.update(len(runs) - len(waiting) - bar.n)
+    # Once: a network of one's own may be edited while its runs are on their way.
+    identities, asked = list(dict.fromkeys(map(store.run_id, runs))), -math.inf
+
+    def unfinished() -> list[str]:
+        return [identity for identity in identities if not (store.runs_folder() / identity / "done.json").is_file()]
+
+    with tqdm(total=len(identities), desc="on the cluster", unit="run") as bar:
+        while left := unfinished():
+            bar.update(len(identities) - len(left) - bar.n)
+            where = sent()
+            jobs = {where[identity] for identity in left if identity in where}
+            patience = ASK_SECONDS if any(job.cluster == "slurm" for job in jobs) else 0.0
+            if time.monotonic() - asked >= patience:
+                asked = time.monotonic()
+                if not _active(jobs):
+                    break
             time.sleep(POLL_SECONDS)
-        left = launch.missing(runs)
-        bar.update(len(runs) - len(left) - bar.n)
+        left = unfinished()  # what was finished while one asked
+        bar.update(len(identities) - len(left) - bar.n)
     _tell(left, sent(), "launch sends them again")
     return len(left)
 
 
-def _tell(runs: list[Run], where: dict[str, Sent], then: str) -> None:
+def _tell(identities: Iterable[str], where: dict[str, Sent], then: str) -> None:
     """Print a line for each job that has ended without these runs: they failed, or it was killed before their turn."""
     jobs: dict[tuple[Sent, bool], list[str]] = {}
-    for identity in map(store.run_id, runs):
+    for identity in identities:
         if job := where.get(identity):
             failed = job.ended_by_itself() or store.is_run(store.runs_folder() / identity)
             jobs.setdefault((job, failed), []).append(identity)

@@ -11,11 +11,12 @@ runs/<id>/config.json              the run, its data's fingerprint, REVISION
           beginning-*.safetensors  what other runs can go on from (`shared_prefix`)
           derived-*.safetensors    what was computed from these files later (`cache`)
           checkpoint.safetensors   while it trains; has the rows of the tables, and the digests of minima and members
-          events.*                 TensorBoard
+          events.*                 TensorBoard's, which has checksums of its own
           done.json                the summary, and the digests of the other files; there is none until the run is whole
 
-Every file carries its own digest or has it in done.json (`files`), and is read against it. config.json is what the
-folder's name says. An archived run (`archive`) came without its weights: it has no final.safetensors.
+Every other file carries its own digest (`files`) or has it in done.json, the texts in config.json, and is read against
+it; tables of a run that still trains are in its checkpoint. config.json is what the folder's name says. An archived run
+(`archive`) came without its weights: it has no final.safetensors.
 """
 
 from __future__ import annotations
@@ -97,6 +98,31 @@ class Config(BaseModel):
         """That of a run that is trained now."""
         network = NETWORK_VERSIONS.get(run.model, 1)
         return cls(run=run, data=fingerprint(run.data), network=network, sources=run.sources())
+
+    def of_other(self, run: Run) -> Config:
+        """That of another run of the same network, kernel and data."""
+        return self.model_copy(update={"run": run})
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies: it is named by its id."""
+        return runs_folder() / identity.digest(self.run, self.data, self.sources)
+
+    def check_texts(self, folder: Path) -> None:
+        """Raise Broken if the texts of network and kernel in a run's folder are not those that it is named by."""
+        for field in ("model", "kernel"):
+            path, text = folder / f"{field}.py", self.sources.get(field)
+            if text is None and path.exists():
+                raise files.Broken(path, f"this run has no {field} of one's own")
+            if text is not None and files.digest(files.read(path))[: len(text)] != text:
+                raise files.Broken(path, files.OTHER)
+
+    def check_loaded(self) -> None:
+        """Raise UserError if the texts that were loaded, or the data, are not those that the run is named by."""
+        for field, text in self.sources.items():
+            own.loaded(getattr(self.run, field), text)
+        if fingerprint(self.run.data) != self.data:
+            raise UserError(f"dataset {self.run.data} was changed just when a run of it was to begin: start it again")
 
     @property
     def earlier(self) -> str:
@@ -198,19 +224,23 @@ def minima_of(run: Run, stored: Mapping[str, dict[str, np.ndarray]], epoch: int)
 
 
 @contextmanager
-def writing(run: Run) -> Iterator[Writer]:
-    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable."""
-    folder = runs_folder() / run_id(run)
-    files.make_writable(folder, "runs", "THESIS_RUNS")
-    with files.lock(folder / "lock"):
-        yield Writer(run, folder)
+def writing(run: Run, config: Config | None = None) -> Iterator[Writer]:
+    """The one writer of a run's folder; waits while another process is it. Raises UserError if unwritable.
+
+    `config` is what the run is (None: as of now); a network, kernel or dataset may change while it trains.
+    """
+    config = config or Config.of(run)
+    files.make_writable(config.folder, "runs", "THESIS_RUNS")
+    with files.lock(config.folder / "lock"):
+        yield Writer(config)
 
 
 class Writer:
     """Writes one run. Each file appears whole or not at all; only its tables grow while it trains."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        self.run, self.folder = run, folder
+    def __init__(self, config: Config) -> None:
+        self.config, self.run, self.folder = config, config.run, config.folder
+        run = self.run
         self._now = {"metrics.csv": columns(run)} | ({"steps.csv": list(STEPS)} if run.dense_steps else {})
         self._columns = self._now
         #: Of each table the text that has been written so far, as lines; of each file of arrays its digest.
@@ -227,12 +257,13 @@ class Writer:
 
         Rows that were logged after that checkpoint are dropped: their epochs are trained again.
         """
-        config = Config.of(self.run)
-        described = config.model_dump(mode="json", exclude=None if config.sources else {"sources"})
+        sources = self.config.sources
+        described = self.config.model_dump(mode="json", exclude=None if sources else {"sources"})
         files.write(self.folder / "config.json", json.dumps(described, indent=1).encode())
-        for field in config.sources:
-            files.write(self.folder / f"{field}.py", own.source(getattr(self.run, field)).encode())
+        for field, text in sources.items():
+            files.write(self.folder / f"{field}.py", own.loaded(getattr(self.run, field), text).encode())
         sweep(self.folder, older=0)
+        self.forget_derived()
         epoch, state, minima = 0, {}, []
         if (path := self.folder / "checkpoint.safetensors").is_file():
             state = files.read_arrays(path)
@@ -245,6 +276,11 @@ class Writer:
         self._write_tables()
         self._events = Events(self.folder, self.run, epoch)
         return epoch, state, minima
+
+    def forget_derived(self) -> None:
+        """Delete what was computed from a run that lay here: this one may round differently."""
+        for path in self.folder.glob("derived-*.safetensors"):
+            path.unlink()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

@@ -39,13 +39,49 @@ class Arrays(NamedTuple):
     y_test: np.ndarray
 
 
+class Facts(NamedTuple):
+    """What there is to know of a dataset: [C, H, W] of an image, classes, images, mean and std of a channel in 0..1."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    train: int
+    test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class NotedFacts(BaseModel):
+    """`Facts` as JSON has them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    shape: Annotated[list[_Count], Field(min_length=3, max_length=3)]
+    classes: _Count
+    train: _Count
+    test: _Count
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+
+    @property
+    def facts(self) -> Facts:
+        """The facts themselves."""
+        return Facts(*(tuple(value) if isinstance(value, list) else value for _, value in self))
+
+
 class Note(BaseModel):
-    """<dataset>.sha256.json: the dataset's digest; size and time of the file that it was taken of, if it was here."""
+    """<dataset>.sha256.json: the dataset's digest; size and time of the file that it was taken of, if it was here.
+
+    Of a dataset of one's own its facts too, with which runs are drawn where it is not.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
     stamp: list[int] | None = None
+    facts: NotedFacts | None = None
 
 
 def data_folder() -> Path:
@@ -58,9 +94,7 @@ def fingerprint(name: str, load: Callable[[str], Arrays]) -> str:
 
     Raises UserError if the note came with runs that saw other data, or as `load` does.
     """
-    note, known = data_folder() / f"{name}.sha256.json", None
-    with contextlib.suppress(Broken):  # or not there: it is written anew
-        known = read_json(note, Note)
+    note, known = note_path(name), noted(name)
     if known and not (data_folder() / f"{name}.npz").is_file():
         return known.sha256[:16]
     path = find(name)
@@ -68,8 +102,8 @@ def fingerprint(name: str, load: Callable[[str], Arrays]) -> str:
     now = stamp(path)
     if known and known.stamp == now:
         return known.sha256[:16]
-    digest = hashlib.sha256()
-    for array in load(name):
+    digest, arrays = hashlib.sha256(), load(name)
+    for array in arrays:
         digest.update(f"{array.dtype.kind}{array.shape}".encode() + array.tobytes())
     # A note without a stamp came with runs, before the data themselves: with other data those would be lost from sight.
     if known and known.stamp is None and known.sha256[:16] != digest.hexdigest()[:16]:
@@ -77,9 +111,51 @@ def fingerprint(name: str, load: Callable[[str], Arrays]) -> str:
             f"{path} is another copy of {name} ({digest.hexdigest()[:16]}) than the one that the unpacked runs saw "
             f"({known.sha256[:16]}): set THESIS_DATA and THESIS_RUNS to other folders for it, or delete {note}"
         )
+    of_own = {} if name in DOWNLOADED else {"facts": _read_off(arrays)._asdict()}
     with contextlib.suppress(OSError):  # a read-only data folder costs time, not correctness
-        write_json(note, {"stamp": now, "sha256": digest.hexdigest()})
+        write_json(note, {"stamp": now, "sha256": digest.hexdigest()} | of_own)
     return digest.hexdigest()[:16]
+
+
+def note_path(name: str) -> Path:
+    """Where the note of a dataset lies."""
+    return data_folder() / f"{name}.sha256.json"
+
+
+def noted(name: str) -> Note | None:
+    """The note of a dataset; None if there is none, or it is broken: it is written anew."""
+    with contextlib.suppress(Broken):
+        return read_json(note_path(name), Note)
+    return None
+
+
+def facts(name: str, load: Callable[[str], Arrays]) -> Facts:
+    """What there is to know of a dataset of one's own: read off what `load` gives, or noted if the data are not here.
+
+    Raises UserError if nothing is noted, or as `load` does.
+    """
+    known, here = noted(name), (data_folder() / f"{name}.npz").is_file()
+    if known and known.facts and not here:
+        return known.facts.facts
+    now = stamp(find(name))
+    if known and known.facts and known.stamp == now:
+        return known.facts.facts
+    found = _loaded_facts(name, load, *now)
+    if known and known.stamp == now:  # of a version that noted none
+        with contextlib.suppress(OSError):
+            write_json(note_path(name), {"stamp": now, "sha256": known.sha256, "facts": found._asdict()})
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded_facts(name: str, load: Callable[[str], Arrays], *_stamp: int) -> Facts:
+    return _read_off(load(name))
+
+
+def _read_off(arrays: Arrays) -> Facts:
+    images = arrays.x_train[..., None] if arrays.x_train.ndim == 3 else arrays.x_train
+    counts = (int(arrays.y_train.max()) + 1, len(arrays.x_train), len(arrays.x_test))
+    return Facts((images.shape[3], *images.shape[1:3]), *counts, *channel_statistics(images))
 
 
 def read(name: str) -> tuple[Path, Arrays]:

@@ -44,11 +44,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What stands behind a dot, the name and a dot while a file is written (`replacing`).
 ABANDONED = "[0-9a-f]{16}"
 
+#: Bytes of a name that files are called by: a disk takes 255, with what stands before and behind it.
+LONGEST_NAME = 100
+
 #: Nobody writes on one file for so many seconds.
 WRITTEN_SECONDS = 3600.0
 
 #: What is said of a file with another digest.
-_OTHER = "its digest is another: it was damaged, edited or exchanged"
+OTHER = "its digest is another: it was damaged, edited or exchanged"
 
 #: After so many seconds a process that waits for a lock says for whom.
 PATIENCE = 5.0
@@ -208,8 +211,10 @@ def read(path: Path) -> bytes:
 
 def check_name(kind: str, name: str) -> None:
     """Raise UserError if this cannot name a file or folder of ours: it would be in another folder, or out of sight."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w -]{0,99}", name):
-        raise UserError(f"the name of a {kind} is made of letters, digits, _, - and blanks, 100 at most, not {name!r}")
+    # Disks count bytes, and a letter may take four.
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w -]*", name) or len(name.encode()) > LONGEST_NAME:
+        made_of = f"letters, digits, _, - and blanks, {LONGEST_NAME} bytes at most"
+        raise UserError(f"the name of a {kind} is made of {made_of}, not {name!r}")
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
@@ -217,7 +222,7 @@ def read_json(path: Path, schema: type[Schema]) -> Schema:
     try:
         content = json.loads(read(path))
         if isinstance(content, dict) and "digest" in content and content.pop("digest") != _digest_of_json(content):
-            raise Broken(path, _OTHER)
+            raise Broken(path, OTHER)
     except (ValueError, RecursionError) as error:
         raise Broken(path, error) from None
     try:
@@ -250,7 +255,7 @@ def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = No
     except (KeyError, TypeError, AttributeError):  # no digests, or not of that form
         whole = False
     if not whole:
-        raise Broken(path, _OTHER)
+        raise Broken(path, OTHER)
     return arrays
 
 
@@ -261,7 +266,7 @@ def read_table(path: Path, columns: Iterable[str], expected: str | None) -> pd.D
     """
     content = read(path)
     if digest(content) != expected:
-        raise Broken(path, _OTHER)
+        raise Broken(path, OTHER)
     table = parse_table(content)
     for name in columns:
         if name not in table:

@@ -88,8 +88,13 @@ def device() -> str:
 
 
 def kind() -> str:
-    """The kind of device, as far as it decides the rounding: the GPU's name, or the CPU's maker and instructions."""
+    """The kind of device, as far as it decides the rounding: the GPU's name, or the CPU's maker and instructions.
+
+    On a CPU numba's loops sum in another order than torch: it says so where there are none.
+    """
     import torch
+
+    from thesislib.system import vectors
 
     if (where := device()) != "cpu":
         return torch.cuda.get_device_name(where)
@@ -99,7 +104,9 @@ def kind() -> str:
     words = {word for line in text.splitlines() if line.startswith(("vendor_id", "flags")) for word in line.split()}
     maker = " ".join(sorted(words & {"AuthenticAMD", "GenuineIntel"}))
     extra = " ".join(sorted(words & {"avx512_bf16", "amx_bf16"}))
-    return " ".join(["cpu", maker or platform.machine(), torch.backends.cpu.get_cpu_capability(), extra]).strip()
+    loops = "" if vectors.fast else "without numba"
+    parts = ("cpu", maker or platform.machine(), torch.backends.cpu.get_cpu_capability(), extra, loops)
+    return " ".join(part for part in parts if part)
 
 
 @contextmanager

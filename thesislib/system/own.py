@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: What a name of one's own looks like: an importable module, and something in it.
 NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
-#: The text that each module was imported from: one that was edited since is another one.
+#: The text that each module was loaded from: one that was edited since is another one.
 _texts: dict[str, str] = {}
 
 
@@ -70,20 +70,52 @@ def _text(path: Path) -> str:
 
 def digest(name: str) -> str:
     """A short name of that text, part of a run's id: 16 hex digits."""
-    return hashlib.sha256(source(name).encode()).hexdigest()[:16]
+    return _short(source(name))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def loaded(name: str, short: str) -> str:
+    """The text that "module:name" was loaded from, else that of now. Raises UserError if it is not of this `digest`."""
+    text = _texts.get(name.partition(":")[0]) or source(name)
+    if _short(text) != short:
+        raise UserError(f"{name} was changed just when a run of it was to begin: start it again")
+    return text
 
 
 def load(name: str) -> Callable[..., Any]:
     """What "module:name" says, as its module's text is now. Raises UserError if it is not there, or not callable."""
     module, _, attribute = name.partition(":")
     text = source(name)
-    with_module = importlib.reload if module in sys.modules and _texts.get(module) != text else importlib.import_module
-    loaded = call(name, with_module, sys.modules[module] if with_module is importlib.reload else module)
-    _texts[module] = text
-    found = getattr(loaded, attribute, None)
+    if module not in sys.modules or _texts.get(module) != text:
+        call(name, _execute, module, text)
+        _texts[module] = text
+    found = getattr(sys.modules[module], attribute, None)
     if not callable(found):
         raise UserError(f"{name}: {module} has no function or class {attribute}")
     return found
+
+
+def _execute(module: str, text: str) -> None:
+    """Import a module from this very text.
+
+    Python itself would read the file once more, or take the bytecode of an older text, if that has as many letters and
+    is of the same second. What was made by an earlier text keeps its own module.
+    """
+    spec, before = importlib.util.find_spec(module), sys.modules.get(module)
+    sys.modules[module] = made = importlib.util.module_from_spec(spec)
+    try:
+        exec(compile(text, spec.origin, "exec", dont_inherit=True), made.__dict__)
+    except BaseException:
+        del sys.modules[module]
+        if before is not None:
+            sys.modules[module] = before
+        raise
+    parent, _, last = module.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], last, made)
 
 
 def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,8 +13,8 @@ from thesislib.system import draws
 
 try:
     from thesislib.system import fast
-except ImportError:  # torch's own operations give the same up to rounding
-    fast = None
+except (ImportError, OSError):  # no numba, or an llvmlite whose library does not load
+    fast = None  # torch's own operations give the same up to rounding, which `machine.kind` names
 
 
 def squared_distances(a: Tensor, rows: Sequence[Tensor]) -> Tensor:

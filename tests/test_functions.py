@@ -1,0 +1,131 @@
+"""Measures of one's own: which function a stored number is of, and who computes it."""
+
+import hashlib
+import json
+import os
+import sys
+from functools import partial
+
+import pytest
+
+from thesislib.analysis import barriers, ensembles
+from thesislib.runs import cache, functions
+from thesislib.runs.results import Results
+from thesislib.system import machine
+from thesislib.system.errors import UserError
+
+FACTOR = 1.0
+
+
+def helper(x):
+    return x + 1
+
+
+def scaled(runs):
+    return {"n": FACTOR * len(runs)}
+
+
+def by_helper(runs):
+    return {"n": float(helper(len(runs)))}
+
+
+def made(k):
+    return lambda runs: {"n": k}
+
+
+def times(k, runs, by=1):
+    return {"n": float(k * by)}
+
+
+@pytest.fixture
+def number(tiny, finished):
+    """What a function gives for one run."""
+
+    def of(function, **parameters):
+        (found,) = Results([tiny]).map(function, "mine", 1, **parameters)["n"]
+        return found
+
+    return of
+
+
+def test_another_function_of_the_same_name_has_its_own_numbers(number, monkeypatch):
+    functions_of_1_to_4 = [lambda runs: {"n": 1.0}, lambda runs: {"n": 2.0}, made(3.0), made(4.0)]
+    for _ in range(2):
+        assert [number(function) for function in functions_of_1_to_4] == [1, 2, 3, 4]
+    assert [number(partial(times, k, by=by)) for k, by in ((5, 1), (5, 2), (7, 1))] == [5, 10, 7]
+    assert (number(scaled), number(by_helper)) == (1, 2)
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 8.0)
+    monkeypatch.setattr(sys.modules[__name__], "helper", lambda x: x + 8)
+    assert (number(scaled), number(by_helper)) == (8, 9), "a constant and a function that it names"
+
+
+def test_the_same_function_is_not_called_again(number):
+    calls = []
+    text = "def mine(runs):\n    calls.append(1)\n    return {'n': 1.0 if 'a' in {'a', 'b', 'c'} else 2.0}\n"
+    for _ in range(2):  # as a cell that is executed twice
+        cell = {"calls": calls}
+        exec(text, cell)
+        assert number(cell["mine"]) == 1
+    assert calls == [1]
+
+
+def test_the_packages_own_numbers_keep_their_names(tiny, finished):
+    """Archives have them under these."""
+    for function in (ensembles._score, partial(barriers._of_members, barriers._lines)):
+        assert functions.key(function) == {}
+    ensembles.table(Results([tiny]))
+    (path,) = finished.folder.glob("derived-ensemble-*")
+    key = json.dumps([[finished.id], {"average": "probabilities", "last": None, "version": 2}], sort_keys=True)
+    assert path.name == f"derived-ensemble-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+
+
+def test_what_is_no_measure_is_one_line(number):
+    with pytest.raises(UserError, match="mine: its function must return a dictionary of numbers or columns, not float"):
+        number(lambda runs: 3.0)
+    with pytest.raises(UserError, match="mine: parameters are numbers, texts and lists of such"):
+        number(made(1.0), way=print)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Everything takes long, and there are two cores."""
+    monkeypatch.setattr(cache, "POOL_SECONDS", -1)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+
+
+class Some:
+    """As much of a `Result` as is asked for here."""
+
+    def __init__(self, run, folder):
+        self.run, self.folder, self.id = run, folder, folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def test_what_others_cannot_import_is_computed_here(tiny, tmp_path, slow, monkeypatch):
+    """A notebook's function, a lambda, one that was made in another one."""
+    groups = [[Some(tiny, tmp_path / f"{k}")] for k in range(3)]
+    mine = partial(times, 2)
+    assert functions.is_importable(mine)
+    assert functions.is_importable(partial(barriers._of_members, barriers._lines))
+    monkeypatch.setattr(times, "__module__", "__main__")
+    for k, function in enumerate((mine, lambda runs: {"n": 2.0}, made(2.0))):
+        assert not functions.is_importable(function)
+        assert [found["n"].item() for found in cache.many(f"x{k}", groups, function, 1)] == [2, 2, 2]
+
+
+def test_others_compute_what_was_imported_here(tiny, tmp_path, slow, monkeypatch):
+    """Not what the file says by then: it would be stored as the old one's."""
+    groups = [[Some(tiny, tmp_path / f"{k}")] for k in range(3)]
+    path = tmp_path / "mymeasure.py"
+    path.write_text("import os\ndef process(runs):\n    return {'n': os.getpid()}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import mymeasure
+
+    monkeypatch.delitem(sys.modules, "mymeasure")
+    monkeypatch.setitem(sys.modules, "mymeasure", mymeasure)
+    found = [arrays["n"].item() for arrays in cache.many("x", groups, mymeasure.process, 1)]
+    assert found[0] == os.getpid()
+    assert os.getpid() not in found[1:]
+    path.write_text("import os\ndef process(runs):\n    return {'n': -os.getpid()}\n")
+    with pytest.raises(UserError, match="y: its function was edited since it was imported: restart"):
+        cache.many("y", groups, mymeasure.process, 1)
