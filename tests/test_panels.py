@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import PATIENCE, TINY, trained
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from PIL import Image
 
@@ -262,6 +263,18 @@ def test_small_print_says_n_and_what_a_band_is(results, tiny):
     assert small_print(curves.curves(few, ["accuracy"])) == ["n = 1 to 2; bands: ± 1 SD"]
     one = results.of([row for row in results if row.seed == 0])
     assert small_print(curves.curves(one)) == ["n = 1"], "a single seed has no band"
+
+
+def test_some_labels_alone_have_bands():
+    """Where bands of all would lie on each other."""
+    rows = [{"label": label, "network": "m", "seed": seed, "x": x, "y": x + seed}
+            for label in "ab" for seed in (0, 1) for x in (1.0, 2.0)]  # fmt: skip
+    figure = curves.against(pd.DataFrame(rows), "x", ["y"], banded=["b"])
+    (band,) = figure.axes[0].collections
+    assert to_hex(band.get_facecolor()[0]) == to_hex(figure.axes[0].lines[1].get_color())
+    assert small_print(figure) == ["n = 2; bands: ± 1 SD of b"]
+    with pytest.raises(UserError, match="banded is a list of labels, of which 'c' is none"):
+        curves.against(pd.DataFrame(rows), "x", ["y"], banded=["c"])
 
 
 def test_small_print_counts_the_seeds_that_have_a_value():

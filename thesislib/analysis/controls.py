@@ -36,15 +36,10 @@ def since_minimum(results: Results) -> pd.DataFrame:
 def against_hill(since: pd.DataFrame) -> pd.DataFrame:
     """Each control against the label "hill" in a table of `since_minimum`, paired by seed.
 
-        One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
-    <<<<<<< HEAD
-        difference in points; each with its 95 % interval over seeds (..._low, ..._high; of fewer than FEWEST seeds NaN),
-        and the number of seeds that have it (..._n).
-    =======
-        difference in points; each with its 95 % interval over seeds (..._low, ..._high), and the number of seeds that have
-        it (..._n). Raises UserError for a table without these columns, a network without a hill, and two rows of one label
-        and seed.
-    >>>>>>> h2
+    One row a label and network: n; of the squared distance the `factor`, of `accuracy` and `disagreement` the
+    difference in points; each with its 95 % interval over seeds (..._low, ..._high; of fewer than FEWEST seeds NaN),
+    and the number of seeds that have it (..._n). Raises UserError for a table without these columns, a network without
+    a hill, and two rows of one label and seed.
     """
     need(since, ["d_0", "accuracy", "disagreement"], numbers=True, front=("label", "network", "seed"))
     rows = []

@@ -86,14 +86,15 @@ def against(
     near_best: bool = False,
     height: float = 2.5,
     names: Mapping[str, str] = MappingProxyType({}),
+    banded: Sequence[str] = (),
 ) -> Figure:
     """Mean (line) and standard deviation (band) of some columns against `x`, a panel each, a line a label.
 
     `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; with
     `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
-    `names` are what labels are called in the legend.
+    `names` are what labels are called in the legend. `banded` are the labels that have a band; all, if none are given.
     """
-    figure = _against(table, x, columns, log, same_scale, near_best, height)
+    figure = _against(table, x, columns, log, same_scale, near_best, height, banded)
     _name_lines(figure, names)
     legend_below(figure, figure.axes[0])
     return figure
@@ -107,6 +108,7 @@ def _against(
     same_scale: bool = False,
     near_best: bool = False,
     height: float = 2.5,
+    banded: Sequence[str] = (),
 ) -> Figure:
     """`against` without its legend."""
     need(table, columns, numbers=True, front=("label", "network", "seed"))
@@ -115,6 +117,9 @@ def _against(
     if isinstance(log, str) or (unknown := [name for name in log if name not in table and name not in LABELS]):
         wrong = log if isinstance(log, str) else unknown[0]
         raise UserError(f"log is a list of columns, of which {wrong!r} is none: such as log=[{columns[0]!r}]")
+    if isinstance(banded, str) or (unknown := [label for label in banded if label not in set(table["label"])]):
+        wrong = banded if isinstance(banded, str) else unknown[0]
+        raise UserError(f"banded is a list of labels, of which {wrong!r} is none")
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
@@ -126,7 +131,8 @@ def _against(
                 axis.set_xticks(values, [f"{value:g}" for value in values])
                 axis.xaxis.set_minor_locator(NullLocator())
         for label, rows in shown.groupby("label", sort=False):
-            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles)
+            has_band = not banded or label in banded
+            _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles, has_band)
         if same_scale:
             values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
             room = 1.1 if name in log else 1.0
@@ -138,7 +144,7 @@ def _against(
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
         _finish(axis, name)
-    note_seeds(figure, table, "bands: ± 1 SD")
+    note_seeds(figure, table, "bands: ± 1 SD" + f" of {', '.join(banded)}" * bool(banded))
     return figure
 
 
@@ -227,14 +233,22 @@ def _drawable(rows: pd.DataFrame, x: str, name: str, log: Sequence[str]) -> pd.D
     return rows[(rows[name] > 0) & (worst <= FARTHEST)]
 
 
-def _mean_and_band(axis: Axes, rows: pd.DataFrame, x: str, name: str, label: str, styles: dict[str, LineStyle]) -> None:
+def _mean_and_band(
+    axis: Axes,
+    rows: pd.DataFrame,
+    x: str,
+    name: str,
+    label: str,
+    styles: dict[str, LineStyle],
+    has_band: bool = True,
+) -> None:
     rows = rows.dropna(subset=[name])
     line = curve_style(styles, label, rows[x].nunique())
     if rows.empty:  # for the legend alone; `plot` would set the limits of an axis that has none yet
         axis.add_line(Line2D([], [], **line))
     else:
         # A single seed has no deviation, and the empty band would trip matplot2tikz.
-        band = "sd" if rows["seed"].nunique() > 1 else None
+        band = "sd" if has_band and rows["seed"].nunique() > 1 else None
         sns.lineplot(rows, x=x, y=name, errorbar=band, ax=axis, legend=False, **line)
 
 
