@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_a_trajectory_that_leads_elsewhere_here_is_not_drawn(strong, monkeypatch
 
 
 def test_a_plane_is_of_one_run(strong):
-    both = strong.of([*strong, *strong])
+    both = strong.of([*strong, replace(strong[0], label="another")])
     for draw in (lambda: planes.plane(both), lambda: animation.trajectory({}, both), lambda: planes.plane(both[:0])):
         with pytest.raises(UserError, match=r"of one run, not of [02]: choose one, such as runs\[:1\]"):
             draw()
