@@ -71,7 +71,8 @@ def test_the_same_function_is_not_called_again(number):
 
 def test_the_packages_own_numbers_keep_their_names(tiny, finished):
     """Archives have them under these."""
-    for function in (ensembles._score, partial(barriers._of_members, barriers._lines)):
+    nested = partial(barriers._of_members, partial(barriers._aligned, starts=1))
+    for function in (ensembles._score, partial(barriers._of_members, barriers._lines), nested):
         assert functions.key(function) == {}
     ensembles.table(Results([tiny]))
     (path,) = finished.folder.glob("derived-ensemble-*")

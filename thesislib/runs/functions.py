@@ -33,10 +33,11 @@ def is_importable(function: Callable[..., Any]) -> bool:
 
 
 def _parts(function: Callable[..., Any]) -> list[Any]:
-    """A function, or the one of a `partial` and what it was given."""
-    if isinstance(function, partial):
-        return [*_parts(function.func), *function.args, *(x for pair in function.keywords.items() for x in pair)]
-    return [function]
+    """A function, or the one of a `partial` and what it was given, which may be such ones as well."""
+    if not isinstance(function, partial):
+        return [function]
+    given = [*function.args, *(x for pair in function.keywords.items() for x in pair)]
+    return [*_parts(function.func), *(part for value in given for part in _parts(value))]
 
 
 def _is_ours(part: Any) -> bool:
