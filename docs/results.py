@@ -22,6 +22,7 @@ from thesislib.app.prose import Section
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import SECTIONS
 from thesislib.experiments.statements import FEWEST
+from thesislib.plots.save import read_table
 from thesislib.plots.tables import TITLES, curves, interval, means, readable, statements
 from thesislib.runs.results import spread
 
@@ -119,7 +120,7 @@ def _png(scale: str, name: str) -> Path:
 def _csv(scale: str, name: str) -> pd.DataFrame | None:
     """A table of the reference, its column of networks named "network"; None if it is not there."""
     path = REFERENCE / scale / f"{name}.csv"
-    return pd.read_csv(path).rename(columns={"model": "network"}) if path.is_file() else None
+    return read_table(path).rename(columns={"model": "network"}) if path.is_file() else None
 
 
 def markdown(table: pd.DataFrame) -> str:

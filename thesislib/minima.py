@@ -26,7 +26,7 @@ class Minima:
 
     `visited` holds every recorded minimum, for distances and ensembles, `places` where its hill is put: there, or
     elsewhere. `hills` holds what the loss feels: the places (`single`, `multiple`), or the one row they are merged
-    into (`merge`).
+    into (`merge`). With `units` (`system.filters`) the lengths of filters do not count.
     Rows are vectors of P numbers, never changed in place once they are in `visited`.
     """
 
