@@ -8,7 +8,7 @@ from conftest import trained
 
 from thesislib.analysis import barriers, ensembles, planes
 from thesislib.config import Run
-from thesislib.experiments.sections import independent
+from thesislib.experiments.thesis import independent
 from thesislib.runs import archive
 from thesislib.runs.results import Results, Row, WithoutWeights
 from thesislib.system.errors import UserError

@@ -53,6 +53,17 @@ def test_every_claim_is_answered(results):
     assert set(table["rules"]) == {statements.digest()}
 
 
+def test_a_claim_is_judged_by_all_of_its_statements_or_not_at_all(results):
+    every = claims.table(results).set_index("claim")
+    some = Results(sections.rows("9_claims", "smoke", claims=["C1", "C4"]), "smoke", "9_claims")
+    found = claims.table(some).set_index("claim")
+    assert list(dict.fromkeys(found.index)) == ["C1", "C3", "C4"], "C3 is about the runs of C1"
+    pd.testing.assert_frame_equal(found, every.loc[["C1", "C3", "C4"]])
+    assert list(claims.sensitivity(some)["claim"]) == ["C1", "C3", "C4"]
+    without = [row for row in some if (row.section, row.label) != ("2-2_strength", "s = 10")]
+    assert "C4" not in set(claims.table(Results(without, "smoke", "9_claims"))["claim"])
+
+
 def _settles(row):
     (statement,) = (s for s in statements.statements("smoke") if (s.claim, s.says) == (row["claim"], row["says"]))
     return statement.settles

@@ -5,7 +5,7 @@ from conftest import TINY, trained
 
 from thesislib.analysis import comparisons, ensembles, predictions, scores
 from thesislib.analysis.intervals import holm, over_seeds_and_images
-from thesislib.experiments.sections import independent
+from thesislib.experiments.thesis import independent
 from thesislib.plots.tables import readable
 from thesislib.runs import launch
 from thesislib.runs.results import Results, Row

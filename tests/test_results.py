@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import TINY, trained
 
-from thesislib.experiments.sections import independent
+from thesislib.experiments.thesis import independent
 from thesislib.plots import tables
 from thesislib.runs.growth import growth
 from thesislib.runs.results import FRONT, Results, Row

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from thesislib import datasets, schedules
-from thesislib.experiments import sections
+from thesislib.experiments import sections, statements
 from thesislib.experiments.scales import SCALES
 from thesislib.runs.identity import digest
 from thesislib.system.errors import UserError
@@ -156,12 +156,25 @@ def test_sections_share_runs():
     baseline = ids(row for row in sections.rows("1_baseline", "laptop") if row.label in ("no term", "term"))
     assert baseline <= ids(sections.rows("2-1_width", "laptop"))
     assert baseline <= ids(sections.rows("2-2_strength", "laptop"))
-    everything = ids(sections.rows("9_claims", "laptop"))
-    rows = {s: sections.rows(s, "laptop") for s in sections.CLAIMED}
-    rows["7_ensembles"] = [row for row in rows["7_ensembles"] if row.role == "curve"]
-    others = [ids(some) for some in rows.values()]
-    assert everything == set().union(*others)
-    assert len(everything) < sum(map(len, others))
+    claimed = sections.rows("9_claims", "laptop")
+    rows = {row for s in statements.CLAIMED for row in sections.rows(s, "laptop") if row.role == "curve"}
+    assert set(claimed) < rows, "the same rows, under the sections where they stand"
+    assert len(ids(claimed)) < len(claimed)
+    assert "term, tanh" not in {row.label for row in claimed}, "nothing is said about it"
+
+
+def test_some_claims_take_the_runs_of_their_statements_alone():
+    def settings(*claims):
+        return {(row.section, row.label) for row in sections.rows("9_claims", "cifar", 1, claims=list(claims) or None)}
+
+    none, term = ("1_baseline", "no term"), ("1_baseline", "term")
+    assert settings("C1") == settings("C3", "C1") == {none, term}
+    assert settings("C4") == {none} | {("2-2_strength", label) for label in ("no term", "s = 1", "s = 10", "s = 100")}
+    assert settings("C14") == {none, ("8_cost", "no term"), ("8_cost", "s = 1")}
+    everything = [f"C{k}" for k in range(1, 15)]
+    assert settings() == set().union(*map(settings, everything))
+    with pytest.raises(UserError, match="no claim is 'c1': choose from C1, C2, .*, C14"):
+        settings("C4", "c1")
 
 
 def test_seeds_can_be_chosen():

@@ -19,8 +19,9 @@ from thesislib.analysis import scores as metrics
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.rates import SCORE
 from thesislib.experiments import sections
+from thesislib.experiments.beyond import MEMBERS
 from thesislib.experiments.scales import SCALES
-from thesislib.experiments.sections import MEMBERS, Average
+from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.growth import growth as growth_of
 from thesislib.runs.results import Result, Results, Row, spreads

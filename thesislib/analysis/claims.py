@@ -18,7 +18,7 @@ from thesislib.analysis.intervals import Effect, over_seeds, over_seeds_and_imag
 from thesislib.analysis.verdicts import outcome, summary, verdict
 from thesislib.experiments import statements
 from thesislib.experiments.scales import SCALES
-from thesislib.experiments.statements import BANDS, FROZEN, WIDEST, Quantity, Side, Statement
+from thesislib.experiments.statements import BANDS, BASELINE, FROZEN, OTHERS, PLAIN, WIDEST, Quantity, Side, Statement
 from thesislib.runs.growth import LEFT
 from thesislib.runs.results import Result, Results, Row, spread
 
@@ -55,11 +55,9 @@ def sensitivity(results: Results) -> pd.DataFrame:
     for network in dict.fromkeys(row.network for row in results):
         chapter = ChapterResults(results.where(network=network))
         columns = {}
-        for name, bands, left in (
-            ("rules", 1.0, LEFT),
-            ("bands halved", 0.5, LEFT), ("bands doubled", 2.0, LEFT),
-            (f"left from N = {LEFT / 2:g}", 1.0, LEFT / 2), (f"left from N = {2 * LEFT:g}", 1.0, 2 * LEFT),
-        ):  # fmt: skip
+        ways = [("rules", 1.0, LEFT), ("bands halved", 0.5, LEFT), ("bands doubled", 2.0, LEFT)]
+        ways += [(f"left from N = {by * LEFT:g}", 1.0, by * LEFT) for by in OTHERS]
+        for name, bands, left in ways:
             rows = chapter.rows(bands, left).assign(network=network)
             columns[name] = summary(rows).set_index(["claim", "network"])["verdict"]
         found.append(pd.DataFrame(columns).reset_index())
@@ -67,18 +65,27 @@ def sensitivity(results: Results) -> pd.DataFrame:
 
 
 class ChapterResults:
-    """The results of the whole chapter for one network, and what they say about each statement."""
+    """The results of the whole chapter for one network, or of some claims, and what they say about each statement.
+
+    A claim is judged by all of its statements, or not at all.
+    """
 
     def __init__(self, results: Results) -> None:
         self.results, self.cycle = results, SCALES[results.scale].cycle
+        self._there = {(row.section, row.label) for row in results if row.role == "curve"}
         self._effects: dict[Statement, Effect] = {}
 
     def rows(self, bands: float = 1.0, left: float = LEFT) -> pd.DataFrame:
         """The claims' table: the verdicts with bands so many times those of the rules, and hills left from an N on."""
-        chosen = statements.statements(self.results.scale, left)
+        every = statements.statements(self.results.scale, left)
+        absent = {s.claim for s in every if not self._is_there(s)}
+        chosen = [s for s in every if s.claim not in absent]
         settled = {s for s in chosen if statements.is_settled(s, self.results.scale, left)}
         among = pd.Series([s.claim for s in chosen if s in settled]).value_counts()
         return pd.DataFrame([self._row(s, s in settled, among.get(s.claim, 1), bands) for s in chosen])
+
+    def _is_there(self, statement: Statement) -> bool:
+        return all((side.section, side.label) in self._there for side in (statement.left, statement.right))
 
     def _row(self, statement: Statement, settled: bool, among: int, bands: float) -> dict[str, object]:
         """Its row; it is one `among` so many statements of its claim that can be tested."""
@@ -103,10 +110,10 @@ class ChapterResults:
         """Half the width of what counts as the same, in the unit of the effects (distances: of their logarithm)."""
         band = BANDS[quantity]
         if quantity == "accuracy":
-            error = 100 - 100 * self._mean(Side("1_baseline", "no term"), quantity)
+            error = 100 - 100 * self._mean(BASELINE, quantity)
             return min(WIDEST, band * error)
         if quantity == "agreement":
-            return band * (100 - 100 * self._mean(Side("7_ensembles", "constant", of="ensemble"), quantity))
+            return band * (100 - 100 * self._mean(PLAIN, quantity))
         return band if quantity == "cost" else float(np.log1p(band))
 
     def effect(self, statement: Statement) -> Effect:

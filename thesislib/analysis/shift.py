@@ -18,7 +18,8 @@ from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator, statistics_version
 from thesislib.analysis.intervals import by_seed, holm, over_seeds
 from thesislib.datasets import facts
-from thesislib.experiments.sections import MEMBERS, Average
+from thesislib.experiments.beyond import MEMBERS
+from thesislib.experiments.sections import Average
 from thesislib.experiments.statements import FEWEST, LEVEL
 from thesislib.runs.cache import Computed
 from thesislib.runs.results import Result, Results

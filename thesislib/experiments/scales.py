@@ -22,6 +22,8 @@ class Scale:
     networks: tuple[dict[str, Any], ...]
     cycle: int
     seeds: tuple[int, ...]
+    #: its name in `SCALES`, which a section is given with it
+    name: str = ""
     #: of the ensembles, whose differences are small; None: as many as elsewhere
     ensemble_seeds: tuple[int, ...] | None = None
     #: cycles before the first minimum of the runs that have one: the thesis stores it at epoch 100 of a cycle of 150

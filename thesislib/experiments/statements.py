@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
 from thesislib.config import Run
 from thesislib.experiments import sections
-from thesislib.experiments.scales import SCALES
-from thesislib.experiments.sections import digits
+from thesislib.experiments.scales import SCALES, Scale
+from thesislib.experiments.sections import Labels, digits, section
 from thesislib.runs.growth import LEFT, growth
+from thesislib.runs.results import Row
+from thesislib.system.errors import UserError
 
 Kind = Literal["more", "less", "same", "not more", "not less"]
 #: What is read of both sides. distance: log of the squared distance to the first minimum. accuracy: of the test images,
@@ -43,6 +45,13 @@ Outcome = Literal["more", "less", "same", "inconclusive"]
 FEWEST = 3
 #: How sure an interval is, and by how much a claim may be contradicted by chance: half of the rest.
 LEVEL = 0.95
+#: By how much the N from which on a hill counts as left is halved and doubled, to see whether a verdict hangs on it.
+OTHERS = (0.5, 2.0)
+#: The sections whose runs the claims are about, and the settings that bands are shares of.
+CLAIMED = (
+    "1_baseline", "2-1_width", "2-2_strength", "2-3_interaction", "3-1_learning_rate", "3-2_epochs",
+    "4-1_multiple_minima", "5_warm_restarts", "7_ensembles", "8_cost",
+)  # fmt: skip
 #: What is said of a statement, and of a claim.
 HOLDS, FAILS, OPEN = "reproduced", "not reproduced", "undecided"
 #: What each outcome says about a statement of each kind.
@@ -69,6 +78,10 @@ class Side:
     of: Literal["network", "ensemble"] = "network"
 
 
+#: The setting of whose errors the band of accuracies is a share; that of agreement is one of plain snapshots.
+BASELINE, PLAIN = Side("1_baseline", "no term"), Side("7_ensembles", "constant", of="ensemble")
+
+
 @dataclass(frozen=True)
 class Statement:
     """A testable part of a claim: `left` minus `right` in a quantity is expected to be of a kind.
@@ -91,7 +104,7 @@ class Statement:
 def _settings(scale: str) -> Mapping[tuple[str, str], list[Run]]:
     """By section and label, the runs of one seed."""
     found: dict[tuple[str, str], list[Run]] = {}
-    for row in sections.rows("9_claims", scale, seeds=1):
+    for row in (row for name in CLAIMED for row in sections.rows(name, scale, seeds=1)):
         if row.role == "curve":
             found.setdefault((row.section, row.label), []).append(row.run)
     return found
@@ -290,6 +303,27 @@ class _Statements:
             says = f"{side.label} agrees no less than plain"
             yield Statement("C13", says, "not less", "agreement", side, plain)
         yield Statement("C13", "cosine agrees more than plain", "more", "agreement", cosine, plain)
+
+
+@section("9_claims")
+def claims(scale: Scale, claims: Labels = None) -> Iterable[Row]:
+    """9: the runs that the thesis' claims are about, in the sections where they stand; all of C1 to C14, or these.
+
+    That are both sides of each statement, also of those that stand in its place by another N (`OTHERS`), and the
+    baseline, of whose errors the band of accuracies is a share.
+    """
+    tested = {s for left in (1.0, *OTHERS) for s in statements(scale.name, left * LEFT)}
+    known = sorted({s.claim for s in tested}, key=lambda claim: int(claim[1:]))
+    if unknown := [claim for claim in claims or () if claim not in known]:
+        raise UserError(f"no claim is {unknown[0]!r}: choose from {', '.join(known)}")
+    sides = {(BASELINE.section, BASELINE.label)}
+    for statement in tested:
+        if statement.claim in (claims or known):
+            sides |= {(side.section, side.label) for side in (statement.left, statement.right)}
+    for name in CLAIMED:
+        for row in sections.SECTIONS[name](scale):
+            if row.role == "curve" and (name, row.label) in sides:
+                yield replace(row, section=name)
 
 
 def digest(scales: Iterable[str] = ("laptop", "mnist", "cifar", "thesis")) -> str:
