@@ -78,7 +78,7 @@ def scales() -> list[str]:
 
 
 def judged() -> list[str]:
-    """Those at which the thesis' claims are judged: all but those that have a few sections only."""
+    """Those at which the thesis' claims are judged, all of them or some."""
     return [scale for scale in scales() if _csv(scale, "9_claims") is not None]
 
 
@@ -143,10 +143,10 @@ def table(scale: str, section: str, what: str | list[str]) -> str:
 
 
 def claims(chosen: list[str]) -> pd.DataFrame:
-    """One line a claim, with its verdict at each of these scales."""
+    """One line a claim, with its verdict at each of these scales, as far as its runs are trained there."""
     outcomes = {s: verdicts.summary(_csv(s, "9_claims")).set_index("claim")["verdict"] for s in chosen}
     rows = [
-        {"": c, "claim of the thesis": says} | {s: o.get(c, "") for s, o in outcomes.items()}
+        {"": c, "claim of the thesis": says} | {s: o.get(c, "not trained") for s, o in outcomes.items()}
         for c, says in CLAIMS.items()
     ]
     return pd.DataFrame(rows)
@@ -207,10 +207,10 @@ def cost(chosen: list[str]) -> str:
     """What a hill costs: the part of claim 14 at each of these scales."""
     rows = []
     for scale in chosen:
-        row = _csv(scale, "9_claims").query("claim == 'C14'").iloc[0]
-        cell = f"{interval(row.effect, row.low, row.high, '.3g')} %"
-        rows.append({"scale": scale, "network": row.network, "each hill, share of an epoch": cell, "n": row.n})
-    return markdown(pd.DataFrame(rows))
+        for row in _csv(scale, "9_claims").query("claim == 'C14'").itertuples():
+            cell = f"{interval(row.effect, row.low, row.high, '.3g')} %"
+            rows.append({"scale": scale, "network": row.network, "each hill, share of an epoch": cell, "n": row.n})
+    return markdown(pd.DataFrame(rows)) if rows else ""
 
 
 def side_by_side(section: str) -> str:
