@@ -23,7 +23,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import SECTIONS
 from thesislib.experiments.statements import FEWEST
 from thesislib.plots.save import read_table
-from thesislib.plots.tables import TITLES, curves, interval, means, readable, statements
+from thesislib.plots.tables import TITLES, curves, interval, markdown, means, readable, statements
 from thesislib.runs.results import spread
 
 ROOT = Path(__file__).parents[1]
@@ -121,16 +121,6 @@ def _csv(scale: str, name: str) -> pd.DataFrame | None:
     """A table of the reference, its column of networks named "network"; None if it is not there."""
     path = REFERENCE / scale / f"{name}.csv"
     return read_table(path).rename(columns={"model": "network"}) if path.is_file() else None
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown; what is missing stays empty."""
-    rows = [table.columns, ["---"] * table.shape[1], *table.astype(object).where(table.notna(), "").to_numpy()]
-    return "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")
 
 
 def table(scale: str, section: str, what: str | list[str]) -> str:

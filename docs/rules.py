@@ -16,6 +16,7 @@ from scipy import stats
 from thesislib.experiments import sections, statements
 from thesislib.experiments.scales import CHOOSING, FRESH, FRESHER, Scale
 from thesislib.experiments.statements import BANDS, FROZEN, LEVEL, TABLE, WIDEST, Side
+from thesislib.plots.tables import markdown
 
 #: The days on which the rules of claims N1 and N2 were frozen.
 FROZEN_N1, FROZEN_N2 = "2026-11-28", "2026-11-29"
@@ -194,20 +195,15 @@ sides, "–" where there is no hill or it does not matter.
 """
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
-    return "\n".join("| " + " | ".join(str(value) for value in row) + " |" for row in rows)
-
-
 def _table() -> str:
     frame = pd.DataFrame(TABLE).T.rename_axis("expected").reset_index()
-    return _markdown(frame)
+    return markdown(frame)
 
 
 def _power() -> str:
     seeds = (3, 5, 10, 20)
     half = [f"{stats.t.ppf((1 + LEVEL) / 2, n - 1) / math.sqrt(n):.2f}" for n in seeds]
-    return _markdown(pd.DataFrame([half], columns=[f"n = {n}" for n in seeds]))
+    return markdown(pd.DataFrame([half], columns=[f"n = {n}" for n in seeds]))
 
 
 def _side(side: Side) -> str:
@@ -245,7 +241,7 @@ def _labels(section: str) -> str:
 
 def page() -> str:
     """docs/RULES.md."""
-    tables = [f"### {scale}\n\n{_markdown(_growth(scale))}" for scale in SCALES]
+    tables = [f"### {scale}\n\n{markdown(_growth(scale))}" for scale in SCALES]
     tenth = 1 + BANDS["distance"]
     return TEXT.format(
         frozen=FROZEN, digest=statements.digest(), low=1 / tenth, high=tenth, widest=WIDEST, nll=BANDS["nll"],

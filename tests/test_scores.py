@@ -97,3 +97,12 @@ def test_each_image_is_scaled_by_the_other_half():
     labels[0] = (labels[0] + 1) % 4
     assert np.array_equal(scores.calibrated(said, labels)[:, 0], before)
     assert not np.array_equal(scores.calibrated(said, labels)[:, 1:], scores.calibrated(said, labels[::-1])[:, 1:])
+
+
+def test_scores_of_each_image_have_the_scores_as_their_mean():
+    rng = np.random.default_rng(0)
+    both = scores.log_softmax(rng.normal(size=(2, len(LABELS), 10)))
+    for score, of_each in ((scores.nll, scores.nll_of_each), (scores.brier, scores.brier_of_each)):
+        assert of_each(both, LABELS).shape == (2, len(LABELS))
+        assert of_each(both, LABELS).mean(1) == pytest.approx([score(one, LABELS) for one in both])
+    assert scores.nll_of_each(np.log([[0.8, 0.2]]), np.array([1])) == pytest.approx([-np.log(0.2)])

@@ -191,3 +191,12 @@ def test_a_table_without_columns_is_one_line_and_writes_nothing(folders):
 def test_a_table_of_ones_own_may_have_any_name():
     own = pd.DataFrame({"label": ["a", "b"], "loss": [0.1, 0.2]})
     assert list(readable(own, "mine_compared")["setting"]) == ["a", "b"]
+
+
+def test_a_notebook_shows_a_table_whole(folders):
+    """pandas breaks off texts after 50 letters and leaves out rows of more than 60."""
+    says = "after the first drop of the learning rate the distance to the first minimum falls, s = 100"
+    frame = pd.DataFrame({"says": [says] * 100, "k": range(100)})
+    shown = save.table(frame, "long", Results([], "smoke"))._repr_html_()
+    assert shown.count(says) == 100
+    assert pd.get_option("display.max_colwidth") == 50, "the user's own tables are as they were"

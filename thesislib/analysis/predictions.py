@@ -62,10 +62,10 @@ def of_ensembles(results: Results, what: str, last: int | None = None, which: Wh
 def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
     logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])
     whole, classes = ensembles.combine(logits), logits.argmax(-1)
-    scaled = np.mean([_nll(split, labels) for split in scores.calibrated(whole, labels)], 0)
+    scaled = scores.nll_of_each(scores.calibrated(whole, labels), labels).mean(0)
     return {
         "hits": np.packbits(whole.argmax(-1) == labels), "agree": np.packbits((classes == classes[0]).all(0)),
-        "nll": _nll(whole, labels).astype(np.float16), "nll_scaled": scaled.astype(np.float16),
+        "nll": scores.nll_of_each(whole, labels).astype(np.float16), "nll_scaled": scaled.astype(np.float16),
         "images": np.array(len(labels)),
     }  # fmt: skip
 
@@ -73,14 +73,8 @@ def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") ->
 def _brier(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
     """Apart from `_of_ensemble`, which archives had before."""
     logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])
-    errors = np.exp(scores.calibrated(ensembles.combine(logits), labels))
-    errors[:, np.arange(len(labels)), labels] -= 1
-    return {"brier_scaled": (errors**2).sum(-1).mean(0).astype(np.float32)}
-
-
-def _nll(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each image, [N], in nats."""
-    return -np.take_along_axis(log_probabilities, labels[:, None], -1)[:, 0]
+    whole = scores.calibrated(ensembles.combine(logits), labels)
+    return {"brier_scaled": scores.brier_of_each(whole, labels).mean(0).astype(np.float32)}
 
 
 def _unpacked(bits: np.ndarray, arrays: Arrays) -> np.ndarray:

@@ -29,7 +29,12 @@ def accuracy(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def nll(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood, in nats."""
-    return float(-np.take_along_axis(log_probabilities, labels[:, None], -1).mean())
+    return float(nll_of_each(log_probabilities, labels).mean())
+
+
+def nll_of_each(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of each image, [..., N] of [..., N, K], in nats."""
+    return -log_probabilities[..., np.arange(len(labels)), labels]
 
 
 def agreement(classes: np.ndarray) -> float:
@@ -39,9 +44,14 @@ def agreement(classes: np.ndarray) -> float:
 
 def brier(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean squared distance between predicted probabilities and the truth, sum_k (p_k - [k = y])^2 (Brier 1950)."""
+    return float(brier_of_each(log_probabilities, labels).mean())
+
+
+def brier_of_each(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Brier score of each image, [..., N] of [..., N, K]."""
     error = np.exp(log_probabilities)
-    error[np.arange(len(labels)), labels] -= 1
-    return float((error**2).sum(-1).mean())
+    error[..., np.arange(len(labels)), labels] -= 1
+    return (error**2).sum(-1)
 
 
 def ece(log_probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:

@@ -224,7 +224,15 @@ def table(
     code = latex(read, language, points)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
     write(folder, f"{name}.tex", code.encode())
-    return read
+    return _Whole(read)
+
+
+class _Whole(pd.DataFrame):
+    """A table that notebooks show whole, where pandas breaks off texts and leaves out rows."""
+
+    def _repr_html_(self) -> str | None:
+        with pd.option_context("display.max_colwidth", None, "display.max_rows", 500):
+            return super()._repr_html_()
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -197,6 +197,16 @@ def heading(column: str) -> str:
     return TITLES.get(column) or LABELS.get(column) or column
 
 
+def markdown(frame: pd.DataFrame) -> str:
+    """A table for a Markdown page, numbers with four digits; what is missing stays empty."""
+    rows = [frame.columns, ["---"] * frame.shape[1], *frame.astype(object).where(frame.notna(), "").to_numpy()]
+    return "\n".join("| " + " | ".join(_marked(value) for value in row) + " |" for row in rows)
+
+
+def _marked(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")
+
+
 #: Lines that stand on one page, with room for a caption.
 _LINES = 40
 #: Points that a letter of small print takes and the gap between columns; letters of which a text may be broken into
