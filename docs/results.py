@@ -24,7 +24,7 @@ from thesislib.experiments.sections import SECTIONS
 from thesislib.experiments.statements import FEWEST
 from thesislib.plots.save import read_table
 from thesislib.plots.tables import TITLES, curves, interval, markdown, means, readable, statements
-from thesislib.runs.results import spread
+from thesislib.runs.spreads import spread
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS, REFERENCE = ROOT / "notebooks", ROOT / "figures" / "reference"

@@ -16,7 +16,8 @@ import torch
 from thesislib.config import Run
 from thesislib.minima import Minima
 from thesislib.runs import launch, store
-from thesislib.runs.results import Labelled, Result, Results, Row, load, rows_of
+from thesislib.runs.finished import Result, load
+from thesislib.runs.results import Labelled, Results, Row, rows_of
 from thesislib.system import files
 from thesislib.trainer import Trainer
 

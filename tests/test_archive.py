@@ -10,6 +10,7 @@ from thesislib import datasets
 from thesislib.__main__ import main
 from thesislib.analysis import ensembles
 from thesislib.runs import archive, cache, launch, results, store
+from thesislib.runs import finished as finished_runs
 from thesislib.system import datafiles, files
 from thesislib.system.errors import UserError
 
@@ -57,7 +58,7 @@ def test_an_archived_run_is_left_out_where_its_weights_were_needed(tiny, finishe
     assert list(found["seed"]) == [finished.run.seed, 2]
     assert found["norm"].iloc[0] == whole
     for some, leave_out in ((runs, False), (runs[1:2], True)):
-        with pytest.raises(results.WithoutWeights):
+        with pytest.raises(finished_runs.WithoutWeights):
             results.Results(some).map(final_weights, "norm", 1, leave_out=leave_out)
 
 

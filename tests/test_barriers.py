@@ -10,7 +10,8 @@ from thesislib.analysis import barriers, ensembles, planes
 from thesislib.config import Run
 from thesislib.experiments.thesis import independent
 from thesislib.runs import archive
-from thesislib.runs.results import Results, Row, WithoutWeights
+from thesislib.runs.finished import WithoutWeights
+from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
 

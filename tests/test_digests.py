@@ -16,7 +16,8 @@ from conftest import TINY, interrupted
 from safetensors.numpy import load_file
 
 from thesislib import datasets, models
-from thesislib.runs import archive, cache, launch, results, shared_prefix, slurm, store
+from thesislib.runs import archive, cache, launch, shared_prefix, slurm, store
+from thesislib.runs import finished as finished_runs
 from thesislib.system import files
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer
@@ -66,18 +67,18 @@ def readers(run, tmp_path):
     loss = {"version": 3}
     names = ["final", *range(len(run.minimum_epochs)), *(f"member-{k}" for k in range(len(run.member_ends)))]
     identity = store.run_id(run)
-    all_of = {f"all of {name}": lambda name=name: results.load(run).arrays(name) for name in names}
-    some_of = {f"logits of {name}": lambda name=name: results.load(run).arrays(name, "logits") for name in names}
+    all_of = {f"all of {name}": lambda name=name: finished_runs.load(run).arrays(name) for name in names}
+    some_of = {f"logits of {name}": lambda name=name: finished_runs.load(run).arrays(name, "logits") for name in names}
     return {
         **all_of,
         **some_of,
-        "summary": lambda: results.load(run).summary,
-        "history": lambda: results.load(run).history,
-        "steps": lambda: results.load(run).steps,
-        "losses": lambda: results.load(run).step_losses,
-        "id": lambda: results.load_id(identity).run,
+        "summary": lambda: finished_runs.load(run).summary,
+        "history": lambda: finished_runs.load(run).history,
+        "steps": lambda: finished_runs.load(run).steps,
+        "losses": lambda: finished_runs.load(run).step_losses,
+        "id": lambda: finished_runs.load_id(identity).run,
         "start": lambda: launch.start_arrays(run.replace(start=f"{identity}:1")),
-        "derived": lambda: cache.arrays("loss", [results.load(run)], lambda: {"x": 0.1, "y": np.nan}, **loss),
+        "derived": lambda: cache.arrays("loss", [finished_runs.load(run)], lambda: {"x": 0.1, "y": np.nan}, **loss),
         "pack": lambda: (archive.pack([run], tmp_path / "runs.zip"), (tmp_path / "runs.zip").read_bytes()),
     }
 
@@ -281,7 +282,7 @@ def test_what_cannot_be_read_is_not_called_broken(tmp_path):
         result.folder / "done.json": lambda: launch.load(FULL).summary,
         result.folder / "metrics.csv": lambda: launch.load(FULL).history,
         result.folder / "steps.csv": lambda: launch.load(FULL).steps,
-        result.folder / "config.json": lambda: results.load_id(result.id),
+        result.folder / "config.json": lambda: finished_runs.load_id(result.id),
         result.folder / "losses.safetensors": lambda: launch.load(FULL).step_losses,
         result.folder / "final.safetensors": lambda: launch.load(FULL).arrays("final"),
         answer: lambda: cache.arrays("x", [result], lambda: {"n": 1.0}),

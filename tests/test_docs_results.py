@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from thesislib.runs.results import bounded
+from thesislib.runs.spreads import bounded
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.runs import store
-from thesislib.runs.results import load
+from thesislib.runs.finished import load
 from thesislib.system import files
 
 #: Epochs of the run that is stopped: some ten seconds at least, which is two checkpoints.

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 import thesislib as tl
 from thesislib.config import Run
 from thesislib.runs import launch
+from thesislib.runs.finished import load
 from thesislib.runs.growth import growth
-from thesislib.runs.results import load
 from thesislib.system.errors import UserError
 
 #: A network with BatchNorm on noise: what matters is its filters.

@@ -9,7 +9,7 @@ from thesislib import Trainer
 from thesislib.batches import splits
 from thesislib.minima import Minima
 from thesislib.runs import launch
-from thesislib.runs.results import load
+from thesislib.runs.finished import load
 from thesislib.system import machine, vectors
 from thesislib.system.augment import crop_and_flip, draw_crops
 

@@ -12,7 +12,7 @@ from nbconvert import HTMLExporter
 import thesislib as tl
 from thesislib.__main__ import main
 from thesislib.runs import listing, store
-from thesislib.runs.results import load
+from thesislib.runs.finished import load
 from thesislib.system.errors import UserError
 
 

@@ -19,8 +19,9 @@ from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
 from thesislib.runs import archive, cache, launch, listing, store
+from thesislib.runs.finished import load_id, read_config
 from thesislib.runs.growth import growth
-from thesislib.runs.results import Results, load_id, read_config
+from thesislib.runs.results import Results
 from thesislib.system import own
 from thesislib.system.errors import UserError
 from thesislib.trainer import Trainer

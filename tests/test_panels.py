@@ -20,7 +20,8 @@ from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
 from thesislib.plots.tex import PREAMBLE
 from thesislib.runs import copies
-from thesislib.runs.results import Result, Results, Row
+from thesislib.runs.finished import Result
+from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from thesislib import kernels
 from thesislib.config import Run
 from thesislib.runs import launch, store
+from thesislib.runs.finished import load
 from thesislib.runs.growth import growth
-from thesislib.runs.results import load
 from thesislib.system.errors import UserError
 from thesislib.system.probe import BATCH, IMAGES, Probe, mixtures
 from thesislib.trainer import Trainer

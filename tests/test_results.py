@@ -8,7 +8,8 @@ from conftest import TINY, trained
 from thesislib.experiments.thesis import independent
 from thesislib.plots import tables
 from thesislib.runs.growth import growth
-from thesislib.runs.results import FRONT, Results, Row
+from thesislib.runs.results import Results, Row
+from thesislib.runs.spreads import FRONT
 from thesislib.system.errors import UserError
 
 

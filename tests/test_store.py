@@ -11,7 +11,8 @@ import pytest
 from conftest import edit, interrupted, trained
 
 from thesislib import datasets
-from thesislib.runs import launch, results, slurm, store
+from thesislib.runs import finished as finished_runs
+from thesislib.runs import launch, slurm, store
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, read_arrays, write_arrays
 from thesislib.trainer import Trainer
@@ -20,7 +21,7 @@ from thesislib.trainer import Trainer
 def test_a_finished_run_reads_back(tiny, finished):
     again = finished
     assert again.summary == launch.execute(tiny).summary
-    assert again.run == results.load_id(again.id).run == tiny
+    assert again.run == finished_runs.load_id(again.id).run == tiny
     assert list(again.history["epoch"]) == [1, 2, 3, 4, 5, 6]
     assert again.minimum_epochs == [2, 4, 6]
     last = again.arrays(2, "theta", "logits")
@@ -69,7 +70,7 @@ def test_a_column_that_came_later_is_nan_in_older_runs(tiny, finished, capsys):
     lacking.to_csv(finished.folder / "metrics.csv", index=False)
     edit(finished.folder)
     for _ in range(2):
-        found = results.load(tiny).history
+        found = finished_runs.load(tiny).history
         assert found[["grad_norm", "d_1"]].isna().all(axis=None)
         assert found[lacking.columns].equals(lacking)
     said = capsys.readouterr().err.splitlines()
@@ -97,7 +98,7 @@ def test_a_column_that_came_later_is_nan_in_runs_that_were_begun_before(tiny, fo
 def test_other_broken_files_are_one_line(finished, name, content):
     (finished.folder / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} is broken") as error:
-        _ = results.load_id(finished.id).summary, finished.arrays("final")
+        _ = finished_runs.load_id(finished.id).summary, finished.arrays("final")
     assert "\n" not in str(error.value)
 
 

@@ -25,7 +25,8 @@ from thesislib.config import Run
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, WithoutWeights
+from thesislib.runs.finished import Result, WithoutWeights
+from thesislib.runs.results import Results
 from thesislib.system import machine
 from thesislib.system.errors import UserError
 

@@ -23,8 +23,10 @@ from thesislib.experiments.beyond import MEMBERS
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
+from thesislib.runs.finished import Result
 from thesislib.runs.growth import growth as growth_of
-from thesislib.runs.results import Result, Results, Row, spreads
+from thesislib.runs.results import Results, Row
+from thesislib.runs.spreads import spreads
 from thesislib.system.errors import UserError
 
 #: How the labels of runs without a hill begin.

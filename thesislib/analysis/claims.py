@@ -19,8 +19,10 @@ from thesislib.analysis.verdicts import outcome, summary, verdict
 from thesislib.experiments import statements
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import BANDS, BASELINE, FROZEN, OTHERS, PLAIN, WIDEST, Quantity, Side, Statement
+from thesislib.runs.finished import Result
 from thesislib.runs.growth import LEFT
-from thesislib.runs.results import Result, Results, Row, spread
+from thesislib.runs.results import Results, Row
+from thesislib.runs.spreads import spread
 
 #: Unit of the effects in a quantity.
 UNITS: dict[Quantity, str] = {

@@ -13,7 +13,8 @@ from thesislib.analysis.intervals import Effect, by_seed, holm, over_seeds, over
 from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
 from thesislib.experiments.statements import BANDS, FEWEST, LEVEL, WIDEST
-from thesislib.runs.results import Results, need
+from thesislib.runs.results import Results
+from thesislib.runs.spreads import need
 from thesislib.system.errors import UserError
 
 #: What `predictions.of_ensembles` has of each image for a score.

@@ -10,7 +10,9 @@ from thesislib.analysis.ensembles import labels_of
 from thesislib.analysis.intervals import by_seed, over_seeds
 from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, need
+from thesislib.runs.finished import Result
+from thesislib.runs.results import Results
+from thesislib.runs.spreads import need
 from thesislib.system.errors import UserError
 
 #: The parts of the squared distance, of networks with filters.

@@ -22,7 +22,8 @@ from thesislib.analysis import scores
 from thesislib.datasets import test_images
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results, Row
+from thesislib.runs.finished import Result
+from thesislib.runs.results import Results, Row
 from thesislib.system.errors import UserError
 
 What = Literal["logits", "theta"]

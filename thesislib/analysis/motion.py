@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator, RectBivariateSpline
 
 from thesislib.analysis import landscape
 from thesislib.runs.cache import Arrays
-from thesislib.runs.results import Result
+from thesislib.runs.finished import Result
 from thesislib.system.errors import UserError
 
 

@@ -16,7 +16,8 @@ from thesislib.analysis.landscape import Plane
 from thesislib.experiments.scales import SCALES
 from thesislib.runs import cache, trajectory
 from thesislib.runs.cache import Arrays
-from thesislib.runs.results import Result, Results, only_run
+from thesislib.runs.finished import Result
+from thesislib.runs.results import Results, only_run
 from thesislib.system import machine
 from thesislib.system.errors import UserError
 

@@ -10,7 +10,8 @@ from thesislib.analysis import ensembles, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.runs import cache
 from thesislib.runs.cache import Arrays, Computed
-from thesislib.runs.results import Result, Results, WithoutWeights
+from thesislib.runs.finished import Result, WithoutWeights
+from thesislib.runs.results import Results
 
 
 def hits(results: Results, epoch: int | None = None) -> np.ndarray | None:

@@ -14,7 +14,8 @@ import pandas as pd
 from thesislib.analysis import ensembles
 from thesislib.analysis.ensembles import Which
 from thesislib.experiments.scales import SCALES
-from thesislib.runs.results import Results, spread
+from thesislib.runs.results import Results
+from thesislib.runs.spreads import spread
 
 SCORE = "nll_ensemble_scaled"
 

@@ -22,7 +22,8 @@ from thesislib.experiments.beyond import MEMBERS
 from thesislib.experiments.sections import Average
 from thesislib.experiments.statements import FEWEST, LEVEL
 from thesislib.runs.cache import Computed
-from thesislib.runs.results import Result, Results
+from thesislib.runs.finished import Result
+from thesislib.runs.results import Results
 from thesislib.system import machine
 
 #: Images uint8 [N, C, H, W] and a severity from 1 to 5 to images like them.

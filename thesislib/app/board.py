@@ -14,7 +14,8 @@ from pathlib import Path
 from thesislib.config import Run
 from thesislib.experiments import sections
 from thesislib.runs import store
-from thesislib.runs.results import Row, read_config, rows_of
+from thesislib.runs.finished import read_config
+from thesislib.runs.results import Row, rows_of
 from thesislib.system.errors import UserError
 
 #: Seconds after which runs that were begun meanwhile show; the longest part of a name.

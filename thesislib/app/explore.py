@@ -19,8 +19,9 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.sections import digits
 from thesislib.plots import save
 from thesislib.runs import launch, listing, progress, store
+from thesislib.runs.finished import Result
 from thesislib.runs.growth import growth, says
-from thesislib.runs.results import Result, Results, Row
+from thesislib.runs.results import Results, Row
 from thesislib.system import files
 from thesislib.system.errors import UserError
 

@@ -31,7 +31,8 @@ from thesislib.plots.style import (
     styled,
 )
 from thesislib.runs.growth import LEFT, growth, left_after
-from thesislib.runs.results import Results, need, need_results
+from thesislib.runs.results import Results, need_results
+from thesislib.runs.spreads import need
 from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.

@@ -29,7 +29,8 @@ from thesislib.plots.style import (
     note_seeds,
     styled,
 )
-from thesislib.runs.results import Results, need, need_results
+from thesislib.runs.results import Results, need_results
+from thesislib.runs.spreads import need
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 

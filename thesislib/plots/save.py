@@ -38,7 +38,8 @@ from thesislib.plots.style import (
 from thesislib.plots.tables import latex, readable
 from thesislib.plots.tex import PREAMBLE, escape
 from thesislib.runs.copies import variant
-from thesislib.runs.results import FRONT, Results, Row, need, need_results
+from thesislib.runs.results import Results, Row, need_results
+from thesislib.runs.spreads import FRONT, need
 from thesislib.system import files
 from thesislib.system.errors import UserError, printable
 from thesislib.system.files import ABANDONED, make_writable

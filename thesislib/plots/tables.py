@@ -12,7 +12,7 @@ from thesislib.analysis import better, rates
 from thesislib.plots.language import formula, localized
 from thesislib.plots.style import LABELS, NARROWEST
 from thesislib.plots.tex import escape
-from thesislib.runs.results import spreads
+from thesislib.runs.spreads import spreads
 
 #: Columns of tables, and their headings; those that are not here have figures' LABELS.
 TITLES = {

@@ -22,7 +22,7 @@ from pydantic import Field, RootModel
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.runs import store
-from thesislib.runs.results import Result, load, read_config
+from thesislib.runs.finished import Result, load, read_config
 from thesislib.system import datafiles, files
 from thesislib.system.errors import UserError
 

@@ -1,7 +1,7 @@
 """What is computed from finished runs, kept beside them: computed once, then drawn as often as one likes.
 
 runs/<id of the first run>/derived-<name>-<key>.safetensors, the key made of all runs' ids and the parameters. Runs are
-`results.Result` here, which this module may not import.
+`finished.Result` here, which this module may not import.
 """
 
 from __future__ import annotations

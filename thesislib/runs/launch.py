@@ -23,7 +23,8 @@ from tqdm import tqdm
 from thesislib.config import Run
 from thesislib.datasets import facts
 from thesislib.runs import progress, shared_prefix, store
-from thesislib.runs.results import Labelled, Result, Results, Row, load, load_id, rows_of
+from thesislib.runs.finished import Result, load, load_id
+from thesislib.runs.results import Labelled, Results, Row, rows_of
 from thesislib.system import machine, own
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable

@@ -9,7 +9,8 @@ from filelock import FileLock, Timeout
 
 from thesislib.config import Run
 from thesislib.runs import store
-from thesislib.runs.results import load_id, need, read_config
+from thesislib.runs.finished import load_id, read_config
+from thesislib.runs.spreads import need
 from thesislib.runs.store import Summary
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, parse_table, read_json

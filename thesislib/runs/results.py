@@ -1,245 +1,24 @@
-"""Finished runs: one read from its folder, or many as one tidy table."""
+"""Finished runs, many of them, as one tidy table."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 
 from thesislib.config import Run
-from thesislib.runs import cache, functions, identity
+from thesislib.runs import cache, functions
+from thesislib.runs.finished import Result, load
 from thesislib.runs.growth import growth
-from thesislib.runs.store import STEPS, Config, Summary, columns, is_archived, run_id, runs_folder
+from thesislib.runs.spreads import FRONT, need, spreads
+from thesislib.runs.store import run_id, runs_folder
 from thesislib.system.errors import UserError
-from thesislib.system.files import LONGEST_NAME, Broken, read_arrays, read_json, read_table
-
-
-class WithoutWeights(UserError):
-    """Weights were asked for that an archived run does not have."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished (or diverged) run, read lazily from its folder."""
-
-    run: Run
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.folder.name
-
-    @cached_property
-    def _done(self) -> Summary:
-        path = self.folder / "done.json"
-        done = read_json(path, Summary)
-        if done.id != self.id:
-            raise Broken(path, f"it is run {done.id}'s")
-        return done
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """id, status (finished, diverged), epochs, accuracy, nll, squared_distances, seconds, finished, versions."""
-        return self._done.model_dump(exclude={"digests"})
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """One row an epoch, columns as in store.COLUMNS and d_0, d_1, ..."""
-        path = self.folder / "metrics.csv"
-        return read_table(path, columns(self.run), self._done.digests.get(path.name))
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """One row a step just after a minimum, columns as in store.STEPS; empty unless the run has dense_steps."""
-        path = self.folder / "steps.csv"
-        if not self.run.dense_steps:
-            return pd.DataFrame(columns=list(STEPS))
-        return read_table(path, STEPS, self._done.digests.get(path.name))[list(STEPS)]
-
-    def arrays(self, which: int | str, *names: str) -> dict[str, np.ndarray]:
-        """theta [P], logits [N, C] and buffers of minimum `which`, of the end for "final", or of the mean member
-        "member-K"; only `names` if given.
-
-        "final" also has labels [N], the true classes of the test images.
-
-        Raises UserError if there is no such minimum, WithoutWeights if the run came so (`archive`).
-        """
-        if self.is_archived:
-            raise WithoutWeights(
-                f"run {self.id} came without its weights, which are asked for here: "
-                "'python -m thesislib clean --records' deletes all such runs, to be trained anew"
-            )
-        name = which if isinstance(which, str) and not which.isdigit() else f"minimum-{which}"
-        if name not in self._done.digests:
-            raise UserError(f"run {self.id} has no minimum {which}; it has {len(self.minimum_epochs)}, and 'final'")
-        return read_arrays(self.folder / f"{name}.safetensors", names, self._done.digests[name])
-
-    @property
-    def step_losses(self) -> np.ndarray:
-        """The training loss of every step, [epochs, steps]; empty unless the run has step_losses."""
-        if not self.run.step_losses:
-            return np.zeros((0, 0), np.float32)
-        path = self.folder / "losses.safetensors"
-        return read_arrays(path, ["train_loss"], self._done.digests.get("losses", ""))["train_loss"]
-
-    @property
-    def minimum_epochs(self) -> list[int]:
-        """Epochs of the minima that were reached."""
-        return [e for e in self.run.minimum_epochs if e <= self._done.epochs - self.diverged]
-
-    @property
-    def member_ends(self) -> list[int]:
-        """Epochs of the mean members that were stored (member_epochs)."""
-        return [e for e in self.run.member_ends if e <= self._done.epochs - self.diverged]
-
-    @property
-    def is_archived(self) -> bool:
-        """Whether the run came without its weights (`archive`)."""
-        return is_archived(self.folder)
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the run ended early because its loss was no longer finite."""
-        return self._done.status == "diverged"
-
-    def check(self) -> None:
-        """Read all that others need to draw this run (`archive`). Raises Broken for the first file that is broken."""
-        _ = self.history, self.steps, self.step_losses
-        for path in sorted(self.folder.glob("derived-*.safetensors")):
-            try:
-                read_arrays(path)
-            except Broken as error:
-                raise Broken(path, error.why, "delete it, and draw its figure again") from None
-
-
-def load(run: Run, folder: Path | None = None) -> Result:
-    """A run's result, from the `folder` that it has today (None) or had when it began. Raises UserError without it."""
-    folder = folder or runs_folder() / run_id(run)
-    if not (folder / "done.json").is_file():
-        raise UserError(f"run {folder.name} is not finished in {runs_folder()}")
-    with contextlib.suppress(OSError):  # left by a process that was killed just before it deleted it
-        (folder / "checkpoint.safetensors").unlink()
-    return Result(run, folder)
-
-
-def load_id(identity: str) -> Result:
-    """A finished run by its id. Raises UserError if it is not there, or would be another one today."""
-    folder = runs_folder() / identity
-    if folder.is_dir() and (config := read_config(folder)).earlier:
-        raise UserError(f"run {identity} is {config.earlier}")
-    if not (folder / "done.json").is_file():
-        raise UserError(f"no finished run {identity} in {runs_folder()}")
-    return Result(config.run, folder)
-
-
-def read_config(folder: Path) -> Config:
-    """What the run in a folder is. Raises UserError if that is not what the folder's name says."""
-    path = folder / "config.json"
-    config = read_json(path, Config)
-    if not config.earlier and identity.digest(config.run, config.data, config.sources) != folder.name:
-        raise Broken(path, f"it is not run {folder.name}'s: it was damaged, edited or exchanged")
-    return config
-
-
-def spread(values: pd.Series) -> str:
-    """ "mean ± std", both with the decimals of the deviation's two leading digits; of a single number, itself.
-
-    Where some are missing, as of networks that died, it is of the others and says of how many: "2.3 ± 0.1, n = 4".
-    """
-    numbers = values.dropna()
-    if 0 < len(numbers) < len(values):
-        return f"{spread(numbers)}, n = {len(numbers)}"
-    if len(numbers) < 2:
-        return "".join(f"{number:.4g}" for number in numbers)
-    if not np.isfinite(numbers).all():  # of a network that exploded
-        return f"{numbers.mean():g}"
-    mean, deviation = numbers.mean(), numbers.std(ddof=1)
-    if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
-        return f"{mean:.4g} ± 0"
-    if abs(mean) >= 1e6:  # of a network that explodes
-        return f"{mean:.1e} ± {deviation:.1e}"
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
-
-
-def bounded(values: pd.Series) -> str:
-    """The median of numbers of networks: a whole one is a bound, 1 the lower, any other the upper (`equivalents`).
-
-    A mean would take bounds for numbers. So where one of the two in the middle of an even count is a bound, both stand.
-    """
-    numbers = values.dropna()
-    if numbers.empty:
-        return ""
-    middle = sorted({numbers.quantile(interpolation=side) for side in ("lower", "higher")})
-    if all(number % 1 for number in middle):
-        return f"{np.mean(middle):.2f}"
-    return " to ".join(f"{n:.2f}" if n % 1 else f"{'≤' if n == 1 else '≥'} {n:g}" for n in middle)
-
-
-def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) -> pd.DataFrame:
-    """The `spread` of some columns under headings, one row for all rows of equal keys, with their number n.
-
-    Of deep-ensemble equivalents it is the median (`bounded`). If the table has N of any setting (`growth`), the least
-    of each comes first.
-    """
-    groups, shown = table.groupby(keys, sort=False), {}
-    if "N" in table and table["N"].notna().any():
-        shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
-    shown |= {heading: groups[c].agg(bounded if c == "equivalent" else spread) for c, heading in columns.items()}
-    return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
-
-
-def need(table: pd.DataFrame, columns: Iterable[str], numbers: bool = False, front: Iterable[str] = ()) -> None:
-    """Raise UserError for what is no table, and for columns that it lacks, that are named twice, or are no list.
-
-    With `numbers` the columns must be numbers, and there must be one. `front` are those of FRONT without which it is
-    not known which run a row is of.
-    """
-    if not hasattr(table, "columns"):
-        raise UserError(f"a table is what runs.final, runs.history or runs.table(...) is, not {type(table).__name__}")
-    if lacking := [name for name in front if name not in table]:
-        raise UserError(
-            f"this table has no column {lacking[0]}: take one that says which run a row is of, such as runs.final or "
-            f"runs.history of tl.section or tl.train, or give it {', '.join(front)}"
-        )
-    if isinstance(columns, str):
-        raise UserError(f"columns are a list: [{columns!r}], not {columns!r}")
-    columns = list(columns)
-    if twice := [name for k, name in enumerate(columns) if name in columns[:k]]:
-        raise UserError(f"the column {twice[0]} is named twice")
-    if unknown := [name for name in columns if name not in table]:
-        raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(map(str, table.columns))}")
-    if numbers and not columns:
-        raise UserError("columns are a list of one or more, not []")
-    if numbers and (texts := [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]):
-        raise UserError(f"the column {texts[0]} has no numbers")
-
-
-def need_results(runs: object) -> None:
-    """Raise UserError for anything but results."""
-    if not isinstance(runs, Results):
-        raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
-
-
-def only_run(runs: Results) -> Row:
-    """The one row of results. Raises UserError for anything but results of one run."""
-    need_results(runs)
-    if len(runs) != 1:
-        raise UserError(f"this is of one run, not of {len(runs)}: choose one, such as runs[:1]")
-    return runs[0]
-
-
-#: The columns that say which run a line of a table is of.
-FRONT = ("section", "label", "role", "network", "seed", "member", "id")
+from thesislib.system.files import LONGEST_NAME
 
 
 @dataclass(frozen=True)
@@ -444,3 +223,17 @@ class Results(Sequence[Row]):
         final, rows = self.final, {(row.role, row.label, row.id): row for row in self}
         own = [rows[key].run.seed for key in zip(final["role"], final["label"], final["id"], strict=True)]
         return final.assign(seed=own, N=self._growths()).drop(columns=["section", "member"])
+
+
+def need_results(runs: object) -> None:
+    """Raise UserError for anything but results."""
+    if not isinstance(runs, Results):
+        raise UserError(f"runs are what tl.section or tl.train returned, not {type(runs).__name__}")
+
+
+def only_run(runs: Results) -> Row:
+    """The one row of results. Raises UserError for anything but results of one run."""
+    need_results(runs)
+    if len(runs) != 1:
+        raise UserError(f"this is of one run, not of {len(runs)}: choose one, such as runs[:1]")
+    return runs[0]

@@ -22,8 +22,8 @@ import numpy as np
 from thesislib import schedules
 from thesislib.config import MOST_MINIMA, NETWORK_VERSIONS, Run
 from thesislib.runs import store
+from thesislib.runs.finished import Result
 from thesislib.runs.identity import REVISION
-from thesislib.runs.results import Result
 from thesislib.system.errors import UserError
 from thesislib.system.fields import LARGEST_COUNT
 from thesislib.system.files import Broken, read_arrays, write_arrays

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from thesislib.runs import launch
-from thesislib.runs.results import Result
+from thesislib.runs.finished import Result
 from thesislib.system import machine
 
 if TYPE_CHECKING:
