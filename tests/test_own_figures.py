@@ -106,7 +106,18 @@ def steps(axis):
     axis.hist(X, histtype="step", color="red", linewidth=4)
 
 
-WRITTEN = (bars, spans, scatters, histograms, marks)
+def empty(axis):
+    """What is left of a figure whose data have been filtered away, beside what is not."""
+    axis.fill_between(X, 0, 1, color="red")
+    axis.fill_between([], [], [], color="blue", label="nothing")
+    axis.scatter([], [], color="blue")
+    axis.vlines([], 0, 1, color="blue")
+    axis.errorbar([], [], yerr=[], color="blue")
+    axis.bar([], [])
+    axis.legend()
+
+
+WRITTEN = (bars, spans, scatters, histograms, marks, empty)
 SHOWN = {
     arrow: "Annotation", inset: "Axes", hatched: "Rectangle", hexagons: "PolyCollection", arrows: "Quiver",
     boxed: "Text", pie: "Wedge", symmetrical_log: "a symlog axis", titled_legend: "a title in a legend",

@@ -398,9 +398,12 @@ def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
         (("resnet32", 4.0, "it is"), ("mobilenetv2", 5.0, "it is"), ("resnet32", -80.0, "it was"))
     ]  # fmt: skip
     axes = panels.forest(pd.DataFrame(rows)).axes
-    assert [axis.get_title() for axis in axes[:2]] == ["resnet32", "mobilenetv2"]
-    assert [axis.lines[0].get_xydata().tolist() for axis in axes[2:4]] == [[[4, 0]], [[5, 0]]]
-    assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes[2:4]] == [["C1 it is"], [" "]]
+    assert [axis.get_xlabel() for axis in axes] == ["percentage points"] * 2, "no panel of what nothing is said about"
+    assert [axis.get_title() for axis in axes] == ["resnet32", "mobilenetv2"]
+    assert [axis.lines[0].get_xydata().tolist() for axis in axes] == [[[4, 0]], [[5, 0]]]
+    assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes] == [["C1 it is"], [" "]]
+    with pytest.raises(UserError, match="no statement to show but premises"):
+        panels.forest(pd.DataFrame(rows[2:]))
 
 
 def compile_tex(folder: Path, name: str) -> str:
@@ -572,7 +575,7 @@ def test_each_statement_has_its_own_band():
     ]  # fmt: skip
     figure = panels.forest(pd.DataFrame(rows))
     assert small_print(figure) == ["n = 3 to 5; 95 % intervals"]
-    axis = figure.axes[1]
+    (axis,) = figure.axes
     (band,) = [child for child in axis.collections if isinstance(child, PolyCollection)]
     corners = {(round(x, 3), round(y, 3)) for x, y in band.get_paths()[0].vertices}
     assert corners == {(s * m, y + e) for m, y in ((0.2, 0), (0.5, 1)) for s in (-1, 1) for e in (-0.5, 0.5)}

@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import Collection, PathCollection, PolyCollection
+from matplotlib.collections import (
+    Collection,
+    FillBetweenPolyCollection,
+    LineCollection,
+    PathCollection,
+    PolyCollection,
+)
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon, Rectangle
 from matplotlib.text import Text
 
 from thesislib.plots.thinning import NO_MARKER, thinned_band, written
+
+_OF_PATHS = (PolyCollection, FillBetweenPolyCollection, LineCollection)
 
 
 def as_marks(dots: PathCollection) -> Line2D:
@@ -28,6 +36,13 @@ def as_marks(dots: PathCollection) -> Line2D:
         markerfacecolor=face, markeredgecolor=edge, color=face if edge == "none" else edge,
         markeredgewidth=(*dots.get_linewidth(), 0)[0], alpha=dots.get_alpha(), zorder=dots.get_zorder(),
     )  # fmt: skip
+
+
+def _is_empty(child: Artist) -> bool:
+    """Whether it is a scatter, a band or lines of no point at all, at which matplot2tikz stumbles."""
+    if isinstance(child, PathCollection):
+        return not len(child.get_offsets())
+    return type(child) in _OF_PATHS and not any(len(path.vertices) for path in child.get_paths())
 
 
 def _simpler(child: Artist, axis: Axes) -> Artist:
@@ -69,7 +84,7 @@ def as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
             back.callback(setattr, axis, sign, getattr(axis, sign))
             delattr(axis, sign)
         back.callback(setattr, axis, "_children", axis._children)
-        axis._children = [_simpler(child, axis) for child in axis._children]
+        axis._children = [_simpler(child, axis) for child in axis._children if not _is_empty(child)]
         for line in axis.lines:
             if line.get_marker() not in NO_MARKER:  # it knows few, and what it says of them is not used
                 put(line, "marker", "o")

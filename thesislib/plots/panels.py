@@ -286,10 +286,13 @@ def forest(statements: pd.DataFrame) -> Figure:
     table = statements.assign(statement=statements["claim"] + " " + statements["says"], verdict=verdicts)
     networks = list(table["network"].unique())
     listed = {unit: list(table[table["unit"] == unit]["statement"].unique()) for unit in units}
-    counts = [max(1, len(some)) for some in listed.values()]
-    height = (0.13 * sum(counts) + 1.6) / len(units)
-    figure, axes = grid(len(units), len(networks), height, gridspec_kw={"height_ratios": counts})
-    for axis, (unit, network) in zip(axes.flat, itertools.product(units, networks), strict=True):
+    listed = {unit: some for unit, some in listed.items() if some}
+    if not listed:
+        raise UserError("there is no statement to show but premises")
+    counts = [len(some) for some in listed.values()]
+    height = (0.13 * sum(counts) + 1.6) / len(listed)
+    figure, axes = grid(len(listed), len(networks), height, gridspec_kw={"height_ratios": counts})
+    for axis, (unit, network) in zip(axes.flat, itertools.product(listed, networks), strict=True):
         rows = table[(table["unit"] == unit) & (table["network"] == network)]
         rows = rows.assign(place=[listed[unit].index(statement) for statement in rows["statement"]])
         for outcome, (colour, marker) in shown.items():
@@ -298,7 +301,7 @@ def forest(statements: pd.DataFrame) -> Figure:
             error = np.where(np.isinf(error).any(axis=0), 0, error)  # of one seed: a factor's interval is (0, inf) then
             face = "white" if outcome == "not tested" else colour
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
-        end, nothing = max(1, len(listed[unit])) - 0.5, 1 if unit == "factor" else 0
+        end, nothing = len(listed[unit]) - 0.5, 1 if unit == "factor" else 0
         axis.plot([nothing] * 2, [-0.5, end], color="0.6", linewidth=0.6, zorder=0.5)
         # A band of its own a statement, in data coordinates: matplot2tikz misplaces what axvspan draws.
         band = rows.groupby("place")["margin"].max().repeat(2)
@@ -310,7 +313,7 @@ def forest(statements: pd.DataFrame) -> Figure:
         first = network == networks[0]
         axis.set_yticks(range(len(listed[unit])), listed[unit] if first else [" "] * len(listed[unit]))
         axis.tick_params(axis="y", labelsize=7)
-        if len(networks) > 1 and unit == "factor":
+        if len(networks) > 1 and unit == next(iter(listed)):
             axis.set_title(network)
     if len(n := statements.loc[np.isfinite(statements["effect"]), "n"]):
         note(figure, count(n), f"{100 * LEVEL:g} % intervals")
