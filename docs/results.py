@@ -55,11 +55,12 @@ ABOUT = {
     "by. The hills are those that were chosen on MNIST. All of it was fixed before a run was looked at.",
     "cifar": "20,000 CIFAR-10 photographs that have gone through JPEG, ResNet-20 in bf16, four cycles of eight epochs. "
     "Section 10 has five seeds, against three of its nine opponents; the others take ten hours on two cores. Its "
-    "barriers and its predictions under shift are of one seed: the other runs came without their weights. Sections 1 "
-    "and 2 have one seed so far, which carries no verdict. A seed of all sections but 10 takes eleven to thirteen "
-    "hours. Accuracies are with BatchNorm statistics that are estimated anew at each epoch's end.\n\n"
-    "To draw section 10 without training:\n\n    make restore scale=cifar\n    "
-    'make figures scale=cifar section=10_better_ensembles p=\'opponents=["plain means", "SWA"]\'',
+    "barriers and its predictions under shift are of one seed: the other runs came without their weights. Section 2.2 "
+    "and claims C1 to C4 have three seeds, sections 1 and 2.1 have one, which carries no verdict. A seed of all "
+    "sections but 10 takes eleven to thirteen hours, one of the claims alone six. Accuracies are with BatchNorm statistics that are estimated anew at each epoch's end.\n\n"
+    "To draw section 10 and the claims without training:\n\n    make restore scale=cifar\n    "
+    'make figures scale=cifar section=10_better_ensembles p=\'opponents=["plain means", "SWA"]\'\n    '
+    'make figures scale=cifar section=9_claims seeds=3 p=\'claims=["C1", "C2", "C3", "C4"]\'',
 }
 
 #: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
@@ -136,7 +137,7 @@ def claims(chosen: list[str]) -> pd.DataFrame:
     """One line a claim, with its verdict at each of these scales, as far as its runs are trained there."""
     outcomes = {s: verdicts.summary(_csv(s, "9_claims")).set_index("claim")["verdict"] for s in chosen}
     rows = [
-        {"": c, "claim of the thesis": says} | {s: o.get(c, "not trained") for s, o in outcomes.items()}
+        {"": c, "claim of the thesis": says} | {s: o.get(c, "–") for s, o in outcomes.items()}
         for c, says in CLAIMS.items()
     ]
     return pd.DataFrame(rows)
