@@ -7,7 +7,7 @@ import pytest
 from conftest import trained
 
 from thesislib.analysis import claims, ensembles, predictions
-from thesislib.analysis.intervals import over_seeds
+from thesislib.analysis.intervals import Effect, over_seeds, rounding
 from thesislib.analysis.verdicts import summary
 from thesislib.config import Run
 from thesislib.experiments import sections, statements
@@ -33,6 +33,14 @@ def test_a_hill_costs_a_share_of_the_epoch_without():
     assert cost.loc["s = 1", "percent"] == pytest.approx(15)
     assert cost.loc["s = 1", "seconds"] == pytest.approx(0.3)
     assert cost.loc["no term", "percent"] == pytest.approx(0)
+
+
+def test_an_epoch_has_the_hills_that_were_there_when_it_began():
+    """A minimum after the second of four epochs is a hill in the third and the fourth."""
+    result = made_up(train_seconds=[9.0, 2.0, 2.3, 2.3])
+    rows = [SimpleNamespace(label=str(s), network="mlp", seed=0, run=Run(strength=s, minima_every=2), result=result)
+            for s in (0, 1)]  # fmt: skip
+    assert claims.cost_per_minimum(rows)["seconds"].tolist() == pytest.approx([0.3, 0.3])
 
 
 @pytest.fixture
@@ -179,3 +187,99 @@ def test_other_rules_give_other_verdicts(monkeypatch):
     tested = claims.ChapterResults(Results(runs, "laptop")).rows(left=10).set_index("says")
     assert tested.loc["s = 10: after a further minimum d to the first falls", "N"] == pytest.approx(12.4, abs=0.1)
     assert tested.loc["s = 10: after a further minimum d to the first falls", "verdict"] == "not reproduced"
+
+
+def made_up(first=2, **columns):
+    """A result with one minimum and these columns of metrics.csv."""
+    return SimpleNamespace(run=SimpleNamespace(minimum_epochs=[first]), history=pd.DataFrame(columns))
+
+
+def test_a_drop_is_the_worst_of_a_third_of_a_cycle_after_the_minimum():
+    """Errors of 0.1 at the minimum, 0.3 at worst in the three epochs behind it, and worse later."""
+    chapter = claims.ChapterResults(Results([], "laptop"))
+    errors = np.array([0.9, 0.1, 0.2, 0.3, 0.05, 0.8, 0.8])
+    assert chapter._drop(made_up(accuracy=1 - errors)) == pytest.approx(np.log(3))
+    assert np.isnan(chapter._drop(made_up(first=7, accuracy=1 - errors))), "nothing comes behind it"
+
+
+def test_what_a_run_says_at_a_time():
+    """At the end, after an epoch, and where it had diverged: then its accuracy stays, its distance is unknown."""
+    chapter = claims.ChapterResults(Results([], "laptop"))
+    result = made_up(accuracy=[0.1, 0.2, 0.3], d_0=[1.0, 2.0, 3.0])
+    assert [chapter._at(result, "d_0", epoch) for epoch in (1, 3, None)] == [1, 3, 3]
+    assert np.isnan(chapter._at(result, "d_0", 4))
+    assert chapter._at(result, "accuracy", 4) == 0.3
+    later = claims.ChapterResults(Results([], "mnist"))
+    assert later._epochs(statements.Side("", "", (13 / 20 + 1 / 3, 2))) == [20, 40], "of 20 epochs a cycle"
+
+
+def test_distances_over_several_times_are_a_mean_of_logarithms():
+    chapter = claims.ChapterResults(Results([], "laptop"))
+    rows = [SimpleNamespace(result=made_up(d_0=[0.0] * 9 + [2.0] + [0.0] * 9 + [8.0]))]
+    side = statements.Side("", "", (1, 2))
+    assert chapter._values(side, rows, "distance") == pytest.approx([np.log(4)])
+    assert np.isnan(chapter._values(statements.Side("", "", (0.5,)), rows, "distance")), "of 0 there is none"
+
+
+def test_networks_are_dead_if_both_are_right_about_less_than_twice_what_guessing_is(monkeypatch):
+    """Of ten classes: less than 20 %."""
+    chapter = claims.ChapterResults(Results(sections.rows("9_claims", "smoke"), "smoke"))
+    statement = next(s for s in statements.statements("smoke") if s.quantity == "accuracy")
+    for left, right, dead in ((0.19, 0.11, True), (0.19, 0.21, False), (0.9, 0.1, False)):
+        found = {statement.left: left, statement.right: right}
+        monkeypatch.setattr(chapter, "_mean", lambda side, _, found=found: found[side])
+        assert chapter._dead(statement) == dead
+        assert not chapter._dead(replace(statement, quantity="distance"))
+
+
+def test_costs_are_paired_by_seed_too():
+    """A run of another seed, which has no partner, is left out; two a hundred times slower are as dear in percent."""
+    rows = []
+    for s, label, seeds in ((0, "no term", (0, 1)), (1, "s = 1", (1, 0, 2))):
+        for seed in seeds:
+            hills = np.arange(12) // 2
+            seconds = (2 + (0.1 + 0.1 * seed) * hills * s) * 100**seed
+            rows.append(Row(Run(seed=seed, strength=s, minima_every=2), label, section="8_cost"))
+            rows[-1].__dict__["result"] = made_up(train_seconds=seconds)
+    (statement,) = (s for s in statements.statements("laptop") if s.claim == "C14")
+    effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
+    assert (effect.mean, effect.error, effect.n) == pytest.approx((7.5, 2.5, 2)), "5 and 10 percent of 2 seconds"
+
+
+def test_runs_are_paired_by_their_seeds_in_whatever_order_they_come():
+    """Two seeds, whose differences are 1 and 2, one side turned round."""
+    rows = [
+        Row(Run(seed=seed, strength=s), label, section="1_baseline")
+        for s, label, seeds in ((0, "no term", (0, 1)), (1, "term", (1, 0))) for seed in seeds
+    ]  # fmt: skip
+    for row, d in zip(rows, (1.0, 3.0, np.exp(2) * 3.0, np.exp(1)), strict=True):
+        row.__dict__["result"] = made_up(d_0=[d])
+    (statement,) = (s for s in statements.statements("laptop") if s.claim == "C1" and s.right == statements.BASELINE
+                    and s.left.section == "1_baseline")  # fmt: skip
+    effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
+    assert (effect.mean, effect.error) == pytest.approx((1.5, 0.5))
+
+
+def test_a_statement_that_cannot_be_tested_takes_no_share_of_what_chance_may_do(monkeypatch):
+    """An effect that contradicts at 95 %, and not at 97.5 %: alone in C1, whose other hill is not left, it suffices."""
+    monkeypatch.setattr(claims.ChapterResults, "_effect", lambda *_: Effect(-1.0, 0.32, 9, 10))
+    monkeypatch.setattr(claims.ChapterResults, "band", lambda *_: 0.2)
+    monkeypatch.setattr(claims.ChapterResults, "_dead", lambda *_: False)
+    chapter = claims.ChapterResults(Results(sections.rows("9_claims", "laptop", seeds=3), "laptop"))
+    found = chapter.rows().groupby("claim")["verdict"].agg(list)
+    assert found["C1"] == ["not settled", "not reproduced"]
+    assert found["C2"] == ["undecided", "undecided"], "one of two"
+
+
+def test_without_images_the_steps_of_an_accuracy_are_noise(monkeypatch):
+    """Three seeds that differ by the same image of 1,000: their error is that of rounding."""
+    monkeypatch.setattr(claims.ChapterResults, "_of_images", lambda *_: None)
+    rows = [
+        Row(Run(seed=seed, strength=s), label, section="1_baseline")
+        for s, label in ((0, "no term"), (1, "term")) for seed in range(3)
+    ]  # fmt: skip
+    for row in rows:
+        row.__dict__["result"] = made_up(accuracy=[0.95 + 0.001 * row.run.strength])
+    (statement,) = (s for s in statements.statements("laptop") if s.claim == "C3" and s.left.section == "1_baseline")
+    effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
+    assert (effect.mean, effect.error) == pytest.approx((0.1, 100 * rounding(1000) / np.sqrt(3)))

@@ -126,8 +126,9 @@ class ChapterResults:
 
     def _effect(self, statement: Statement) -> Effect:
         left, right = (self._runs(side) for side in (statement.left, statement.right))
-        seeds = [row.seed for row in left if row.seed in {other.seed for other in right}]
-        sides = [(side, runs.where(seed=seeds)) for side, runs in ((statement.left, left), (statement.right, right))]
+        seeds = {row.seed for row in left} & {row.seed for row in right}
+        paired = [sorted(runs.where(seed=seeds), key=lambda row: row.seed) for runs in (left, right)]
+        sides = [(side, left.of(rows)) for side, rows in zip((statement.left, statement.right), paired, strict=True)]
         if statement.quantity not in ("accuracy", "agreement"):
             first, second = (self._values(side, runs, statement.quantity) for side, runs in sides)
             return over_seeds(first - second)
@@ -163,11 +164,9 @@ class ChapterResults:
     def _values(self, side: Side, runs: Results, quantity: Quantity) -> np.ndarray:
         """The quantity of each run, [n]."""
         if quantity == "cost":
-            return (
-                cost_per_minimum(self.results.where(section=side.section))
-                .set_index("label")["percent"][[side.label]]
-                .to_numpy()
-            )
+            seeds = [row.seed for row in runs]
+            costs = cost_per_minimum(self.results.where(section=side.section, seed=seeds)).set_index(["label", "seed"])
+            return costs.loc[[(side.label, seed) for seed in seeds], "percent"].to_numpy()
         if side.of == "ensemble":
             scores = ensembles.table(runs, last=LAST)
             return scores["accuracy_ensemble" if quantity == "accuracy" else "agreement"].to_numpy()
