@@ -89,6 +89,7 @@ def test_holm():
     p = np.array([0.01, 0.04, 0.03, 0.005])
     assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02]), "the example of Holm's paper in any textbook"
     assert holm(np.array([0.9])) == pytest.approx([0.9])
+    assert list(holm(np.array([0.6, 0.7]))) == [1, 1], "no probability is more than 1"
     assert holm(np.array([])).size == 0
     assert (holm(p) >= p).all() and (holm(p) <= np.minimum(1, 4 * p)).all()
 
@@ -99,3 +100,29 @@ def test_another_unit_is_the_same_effect():
     assert points.interval() == pytest.approx(100 * np.array(effect.interval()))
     assert points.p == pytest.approx(effect.p)
     assert effect.scaled(-1).interval() == pytest.approx([-x for x in reversed(effect.interval())])
+
+
+def test_two_seeds_on_two_images_by_hand():
+    """Means of seeds 1.5 and 5.5, of images 2 and 5; what is left is 1 or -1 everywhere."""
+    effect = over_seeds_and_images(np.array([[1.0, 2.0], [3.0, 8.0]]))
+    seeds, images, rest = 8 / 2, 4.5 / 2, 4 / 4
+    assert (effect.mean, effect.error**2) == pytest.approx((3.5, seeds + images - rest))
+    assert effect.freedom == pytest.approx(5.25**2 / (seeds**2 + images**2 + rest**2)), "Satterthwaite"
+
+
+def test_the_whole_is_no_less_than_either_part():
+    """Nearly all is interaction, and its estimate is larger than both: what is left of them would be negative."""
+    effect = over_seeds_and_images(np.array([[2.0, -1.0], [-1.0, 1.0]]))
+    assert effect.error**2 == pytest.approx(0.125 / 2), "of seeds alone, or of images alone"
+
+
+def test_one_seed_on_many_images_says_nothing():
+    effect = over_seeds_and_images(np.random.default_rng(0).normal(size=(1, 400)) + 9)
+    assert (effect.n, effect.images, effect.p) == (1, 400, 1)
+    assert effect.interval() == (-np.inf, np.inf)
+
+
+def test_seeds_that_agree_exactly():
+    """On no difference there is nothing to doubt, on another one neither."""
+    assert over_seeds(np.zeros(3)).p == 1
+    assert over_seeds(np.full(3, 0.5)).p == 0

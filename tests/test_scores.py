@@ -99,6 +99,14 @@ def test_each_image_is_scaled_by_the_other_half():
     assert not np.array_equal(scores.calibrated(said, labels)[:, 1:], scores.calibrated(said, labels[::-1])[:, 1:])
 
 
+def test_every_halving_is_another():
+    """Else they would be one, by chance a good or a bad one."""
+    labels = (scores.log_softmax(LOGITS) + np.random.default_rng(4).gumbel(size=LOGITS.shape)).argmax(1)
+    splits = scores.calibrated(scores.log_softmax(LOGITS), labels)
+    temperatures = (LOGITS[0, 0] - LOGITS[0, 1]) / (splits[:, 0, 0] - splits[:, 0, 1])
+    assert len(set(temperatures.round(6))) == scores.SPLITS
+
+
 def test_scores_of_each_image_have_the_scores_as_their_mean():
     rng = np.random.default_rng(0)
     both = scores.log_softmax(rng.normal(size=(2, len(LABELS), 10)))

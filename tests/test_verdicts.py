@@ -179,6 +179,7 @@ def test_a_claim_is_all_of_its_statements_that_can_be_tested(statements, expecte
     (row,) = summary(rows(*statements)).to_dict("records")
     assert row["verdict"] == expected
     assert row["n"] == min(n for *_, n in statements)
+    assert (row["statements"], row["reproduced"]) == (len(statements), sum(v == "reproduced" for _, v, _ in statements))
 
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
