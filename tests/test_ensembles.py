@@ -308,3 +308,53 @@ def test_holm_is_over_all_networks():
         for name in ("one", "two")
     ]
     assert list(both["p"]) == pytest.approx(holm(np.array([one["p"].item() for one in each])))
+
+
+def compared(**accuracies):
+    """Accuracies of labels by seed against "plain", on so many images that rounding is nothing."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "images": 10**9, "accuracy_mean": 0.9,
+         "accuracy_ensemble": accuracy}
+        for label, some in accuracies.items() for seed, accuracy in enumerate(some)
+    ]  # fmt: skip
+    return comparisons.against(NONE, pd.DataFrame(rows), "plain", ["accuracy_ensemble"]).set_index("label")
+
+
+def test_the_margin_is_a_tenth_of_the_references_errors_and_a_point_at_most():
+    """And two percent of its NLL. Of nobody else's: a bad opponent makes it no wider."""
+    rows = pd.DataFrame(
+        {"label": label, "network": "mlp", "seed": seed, "images": 10**9, "accuracy_mean": mean,
+         "accuracy_ensemble": 0.9, "nll_ensemble": nll}
+        for label, mean, nll in (("plain", 0.5, 0.4), ("good", 0.95, 0.2)) for seed in range(3)
+    )  # fmt: skip
+    for reference, accuracy, nll in (("plain", 0.01, 0.008), ("good", 0.005, 0.004)):
+        found = comparisons.against(NONE, rows, reference, ["accuracy_ensemble", "nll_ensemble"])
+        assert list(found["margin"]) == pytest.approx([accuracy, nll])
+
+
+def test_a_difference_is_sure_only_beside_all_others():
+    """p of 0.03 alone, of 0.06 as one of two: Student's t with two degrees of freedom is 5.6 there."""
+    plain, step = np.array([0.90, 0.91, 0.92]), np.sqrt(3) / 5.6428 * 0.05
+    one = plain + 0.05 + step * np.array([-1, 0, 1])
+    alone, beside = compared(plain=plain, one=one), compared(plain=plain, one=one, other=plain + 0.05)
+    assert (alone.loc["one", "p"], alone.loc["one", "verdict"]) == (pytest.approx(0.03, rel=1e-3), "wins")
+    two = compared(plain=plain, one=one, two=one[::-1] + plain - plain[::-1])
+    assert list(two["p"]) == pytest.approx([0.06, 0.06], rel=1e-3)
+    assert set(two["verdict"]) == {"undecided"}
+    assert set(beside["verdict"]) == {"wins"}
+
+
+def test_what_is_surely_different_by_next_to_nothing_is_equivalent():
+    found = compared(plain=[0.90, 0.91, 0.92], same=[0.901, 0.911001, 0.921])
+    assert found.loc["same", "p"] < 0.001
+    assert found.loc["same", "verdict"] == "equivalent"
+
+
+def test_images_are_paired_by_seed_in_whatever_order_runs_come():
+    runs = {
+        name: [TINY.replace(strength=s, seed=k) for k in range(3)] for name, s in (("plain", 0.0), ("s = 1000", 1e3))
+    }
+    results = trained(runs)
+    turned = results.of([*results.only("plain"), *reversed(results.only("s = 1000"))])
+    one, other = (comparisons.against(some, ensembles.table(some), "plain") for some in (results, turned))
+    pd.testing.assert_frame_equal(one, other)
