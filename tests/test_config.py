@@ -14,6 +14,8 @@ DATA = "1b845fda52828834"
         ({}, "2d4aeb9dd0d5"),
         ({"width": 1e-2, "minima_every": 7}, "ca6a45d112dd"),
         ({"data": "cifar10", "model": "resnet32", "augment": True, "lr_schedule": "cosine"}, "cb4e8e3595b7"),
+        ({"strength_schedule": "pulse", "minima_every": 7}, "5ca956d79b88"),
+        ({"strength_schedule": "pulse", "minima_every": 7, "offset": 3}, "0bc66a279a39"),
     ],
 )
 def test_ids_are_pinned(fields, identity):

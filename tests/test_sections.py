@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,10 @@ from thesislib.experiments import sections, statements
 from thesislib.experiments.scales import SCALES
 from thesislib.runs.identity import digest
 from thesislib.system.errors import UserError
+from thesislib.system.files import ROOT
 
 DATA = "0" * 16
+REFERENCE = ROOT / "figures" / "reference"
 
 
 def ids(rows):
@@ -150,6 +153,12 @@ def test_the_thesis_settings():
     laptop = first("5_warm_restarts", "step", "laptop")
     assert (laptop.cycle, laptop.lr_step) == (10, 4), "two drops a cycle, as in the thesis"
     assert {row.network for row in sections.rows("1_baseline", "thesis")} == {"mobilenetv2", "resnet32"}
+
+
+def test_what_the_thesis_prints_is_of_two_cycles_with_a_minimum_between_them():
+    printed = [row.run for row in sections.rows("2-1_width", "mnist", seeds=1) if row.role == "published"]
+    assert {(run.strength, run.width) for run in printed} == SCALES["mnist"].published.keys()
+    assert {(run.epochs, *run.minimum_epochs) for run in printed} == {(40, 20)}
 
 
 def test_sections_share_runs():
@@ -324,3 +333,23 @@ def test_a_hill_that_never_comes_is_refused(fields):
         sections.rows("0_explore", "smoke", **fields)
     assert sections.rows("0_explore", "smoke", strength=0, **fields)
     assert sections.rows("0_explore", "smoke", minimum_at_start=True, **fields)
+
+
+@pytest.mark.parametrize("scale", ["laptop", "mnist", "fashion"])
+def test_committed_figures_are_of_the_runs_that_sections_ask_for(scale):
+    """Of each setting that a figure's provenance names: else they would show other settings than the code says."""
+    asked, of_number = {}, {name.partition("_")[0]: name for name in sections.SECTIONS}
+    for path in sorted((REFERENCE / scale).glob("*.json")):
+        section, made = of_number[path.stem.partition("_")[0]], json.loads(path.read_text())
+        if section == "9_claims":  # whose runs are those of the others
+            continue
+        if section not in asked:
+            asked[section] = {}
+            for row in sections.rows(section, scale, seeds=10):
+                # Figures at the rates that were chosen show these runs under the labels of the others.
+                label = row.label.removesuffix(", rate chosen") if row.role == "chosen" else row.label
+                name = label if row.role in ("curve", "chosen") else f"{row.role}: {label}"
+                asked[section].setdefault(name, set()).add(digest(row.run, made["data"][row.run.data]))
+        for name, found in made["runs"].items():
+            assert set(found) <= asked[section][name], (path.stem, name)
+    assert asked

@@ -33,6 +33,9 @@ def test_every_side_is_there_and_every_claim_once_in_order(scale):
         assert statement.left != statement.right
     assert list(dict.fromkeys(s.claim for s in found)) == [f"C{k}" for k in range(1, 15)]
     assert len({(s.claim, s.says) for s in found}) == len(found), "each statement has words of its own"
+    for left in (by * LEFT for by in statements.OTHERS):
+        other = statements.statements(scale, left)
+        assert {(side.section, side.label) for s in other for side in (s.left, s.right)} <= known, "by another N, too"
 
 
 @pytest.mark.parametrize("scale", ["laptop", "mnist", "cifar", "thesis"])
