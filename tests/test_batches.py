@@ -80,6 +80,9 @@ def test_evaluation_as_the_thesis_did_it(photographs):
     x, _ = augmented.test_images.take(torch.arange(64), draws)
     with torch.inference_mode():
         assert torch.allclose(augmented.model.eval()(x), logits, atol=1e-5)
+    augmented.finished_epochs = 1
+    assert augmented.evaluate() != first, "the same network, another epoch's crops"
+    augmented.finished_epochs = 0
     assert augmented.epoch()["train_loss"] == plain.epoch()["train_loss"]
     assert augmented.finished_epochs == 1
     assert augmented.evaluate() != first

@@ -263,3 +263,19 @@ def test_values_are_taken_as_they_are_read():
 def test_a_value_that_does_not_fit_is_one_line(given, says):
     with pytest.raises(UserError, match=says):
         DistanceTerm(torch.nn.Linear(3, 2), **given)
+
+
+def test_a_state_takes_the_place_of_the_hills_that_are_there():
+    """Of a wide hill too: its width is that of what was loaded."""
+    model = nn.Linear(3, 2)
+    term = DistanceTerm(model, width=0.1, minima="merge", merge="widen")
+    term.visit()
+    state = term.state_dict()
+    for _ in range(2):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        term.visit()
+    assert term.minima.hill_width == pytest.approx(1 / (10 + 6)), "the middle of three, each 6 from the next"
+    term.load_state_dict(state)
+    assert term.distances() == pytest.approx([6 * 2**2])
+    assert term.minima.hill_width == 0.1

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from thesislib.config import Run
 from thesislib.runs import launch, store
+from thesislib.runs.growth import growth
 from thesislib.system.errors import UserError
 from thesislib.system.files import read_arrays
 from thesislib.system.vectors import RunningMean, turned
@@ -226,3 +227,25 @@ def test_a_mistake_is_one_line(fields, words):
         Run(**fields)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_hill_at_the_mean_grows_as_one_at_the_weights(run):
+    """N is known for it, and for no hill that is elsewhere or pushes elsewhere."""
+    at_mean = run.replace(hill_at="mean", member_epochs=1)
+    assert growth(at_mean) == growth(run) > 0
+    for values in ({"hill_at": "random"}, {"hill_at": "origin"}, {"push": "random"}):
+        assert np.isnan(growth(run.replace(**values)))
+
+
+def test_a_random_push_is_another_one_at_every_step_of_every_epoch(run):
+    trainer, _ = trained(run.replace(push="random"), 4)
+    _, factors = trainer.minima.factors(trainer.flat.theta, 5.0)
+
+    def push(epoch, step):
+        trainer.finished_epochs = epoch
+        return torch.cat([piece.flatten() for piece in trainer._push(factors, step)])
+
+    first = push(4, 0)
+    assert torch.equal(push(4, 0), first)
+    for other in (push(5, 0), push(4, 1)):
+        assert F.cosine_similarity(first, other, dim=0).abs() < 0.05

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from thesislib.config import Run
-from thesislib.schedules import learning_rate, strength
+from thesislib.schedules import is_averaged, learning_rate, strength
 
 
 def torchs(scheduler, epochs, lr, **settings):
@@ -63,3 +63,10 @@ def test_the_first_half_of_each_cycle_has_the_strength(cycle, expected):
 def test_a_pulse_waits_for_its_offset():
     run = Run(strength=3, strength_schedule="pulse", pulse=1, cycle=2, offset=3, epochs=8)
     assert [strength(run, epoch) for epoch in range(8)] == [0, 0, 0, 3, 0, 3, 0, 3]
+
+
+@pytest.mark.parametrize(("last", "expected"), [(1, [0, 0, 0, 0, 1, 0, 1]), (2, [0, 0, 0, 1, 1, 1, 1])])
+def test_a_mean_is_of_the_end_of_its_cycle_and_of_nothing_before_the_offset(last, expected):
+    run = Run(cycle=2, offset=3, member_epochs=last)
+    assert [is_averaged(run, epoch) for epoch in range(7)] == expected
+    assert not any(is_averaged(run.replace(member_epochs=None), epoch) for epoch in range(7))

@@ -69,10 +69,13 @@ def test_resumed_equals_uninterrupted_to_the_bit(tiny, optimizer, minima, epoch)
 
 def reference(run, epochs):
     """The thesis' way: the whole loss through autograd, torch's optimiser on a list of parameters."""
+    adam = {"lr": run.lr, "betas": (run.momentum, 0.999), "weight_decay": run.weight_decay}
     trainer = Trainer(run)  # for its data and its order of batches
     model = network(run)
     parameters = list(model.parameters())
     optimizer = torch.optim.SGD(parameters, run.lr, run.momentum, weight_decay=run.weight_decay)
+    if run.optimizer == "adam":
+        optimizer = torch.optim.Adam(parameters, **adam)
     flat = lambda: torch.nn.utils.parameters_to_vector(parameters)  # noqa: E731
     minima = []
     for epoch in range(1, epochs + 1):
@@ -89,8 +92,9 @@ def reference(run, epochs):
     return flat().detach(), [((flat() - c) ** 2).sum().item() for c in minima]
 
 
-def test_the_engine_is_the_thesis_loop(tiny):
-    run = tiny.replace(strength=5, width=1e-1)
+@pytest.mark.parametrize("values", [{}, {"optimizer": "adam", "lr": 1e-3, "momentum": 0.5}], ids=["sgd", "adam"])
+def test_the_engine_is_the_thesis_loop(tiny, values):
+    run = tiny.replace(strength=5, width=1e-1, **values)
     theta, distances = reference(run, 6)
     trainer = Trainer(run)
     rows_of(trainer, 6)
@@ -157,6 +161,22 @@ def test_the_norm_of_a_normalised_step_is_the_learning_rate(tiny):
     assert trainer.epoch()["d_init"] == pytest.approx(0.01**2, rel=1e-4)
 
 
+def test_a_normalised_step_is_that_of_the_whole_loss(tiny):
+    """Also beside a hill that pushes harder than the data."""
+    run = tiny.replace(optimizer="ngd", momentum=0, weight_decay=0, lr=0.1, train_size=128, minima_every=1)
+    trainer = Trainer(run.replace(strength=1e4, width=1.0))
+    rows_of(trainer, 2)
+    before = trainer.flat.theta.clone()
+    row = trainer.epoch()
+    assert row["term_norm"] > 10 * row["grad_norm"]
+    assert (trainer.flat.theta - before).norm().item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_row_has_the_strength_of_its_epoch(tiny):
+    run = tiny.replace(strength=3, strength_schedule="pulse", pulse=1, cycle=2, epochs=4)
+    assert [row["strength"] for row in rows_of(Trainer(run), 4)] == [3, 0, 3, 0]
+
+
 def test_the_term_alone_walks_away(tiny):
     run = tiny.replace(cross_entropy=False, minimum_at_start=True, minima="single", weight_decay=1e-2, strength=10)
     rows = rows_of(Trainer(run), 3)
@@ -172,6 +192,16 @@ def test_a_diverging_run_says_so(tiny):
         row = trainer.epoch()
     assert trainer.diverged
     assert not np.isfinite(row["train_loss"] + row["d_init"])
+
+
+def test_a_last_step_that_explodes_is_noticed_at_once(tiny):
+    """Its loss was a number still; what it leads to is no minimum."""
+    trainer = Trainer(tiny.replace(train_size=128, lr=1e29, weight_decay=1e11, minima_every=1))
+    row = trainer.epoch()
+    assert np.isfinite(row["train_loss"])
+    assert not np.isfinite(row["d_init"])
+    assert trainer.diverged
+    assert trainer.minima.visited == []
 
 
 def test_batchnorm_statistics_travel(tiny, monkeypatch, photographs):
@@ -198,6 +228,7 @@ def test_the_steps_after_each_minimum_are_logged(tiny):
     for _ in range(run.epochs):
         rows.append(trainer.epoch())
         dense += trainer.dense
+    assert [row["d"] for row in dense if row["step"] == 0] == [0, 0], "to the last minimum, where it is"
     assert [(row["minimum"], row["step"], row["epoch"]) for row in dense] == [
         (k, step, 3 * (k + 1) + 1 + step // 4) for k in (0, 1) for step in range(7 if k == 0 else 4)
     ]
@@ -215,7 +246,9 @@ def test_a_start_is_given_or_not_asked_for(tiny):
     """A trainer knows no folders: without the arrays it would begin with other weights, and say nothing."""
     start = Trainer(tiny.replace(seed=7)).snapshot()
     elsewhere = tiny.replace(start="0123456789ab:0")
-    assert np.array_equal(Trainer(elsewhere, start=start).snapshot()["theta"], start["theta"])
+    trainer = Trainer(elsewhere, start=start)
+    assert np.array_equal(trainer.snapshot()["theta"], start["theta"])
+    assert np.array_equal(trainer.initial, start["theta"]), "what d_init is measured from"
     for run, arrays in ((elsewhere, None), (tiny, start)):
         with pytest.raises(UserError, match="give its arrays as start"):
             Trainer(run, start=arrays)
@@ -359,6 +392,21 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
             assert row["accuracy_mean"] == right.mean()
 
 
+def test_a_member_is_the_mean_over_measured_steps(tiny, monkeypatch):
+    """Of an epoch of many steps, evenly spread ones: here every second one."""
+    monkeypatch.setattr("thesislib.system.steplog.MEASURED_STEPS", 2)
+    trainer = Trainer(tiny.replace(cycle=1, epochs=1, member_epochs=1))
+    weights, step = [], trainer.optimizer.step
+
+    def recorded():
+        step()
+        weights.append(trainer.flat.theta.double().clone())
+
+    trainer.optimizer.step = recorded
+    trainer.epoch()
+    assert np.allclose(trainer.member["theta"], (weights[1] + weights[3]) / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_all_of_it_resumes_to_the_bit(photographs, epoch):
     run = Run(**PHOTOGRAPHS | STORED | {"member_epochs": 2})
@@ -399,10 +447,11 @@ def test_filters_that_change_length_and_filters_that_turn(photographs):
 
 def test_rows_know_the_parts_of_the_distance(photographs):
     trainer = Trainer(Run(**PHOTOGRAPHS | {"model": "resnet20"}))
-    rows = [trainer.epoch() for _ in range(3)]
+    rows = [trainer.epoch() for _ in range(4)]
     assert "d_0_radial" not in rows[0]
     assert rows[1]["d_0_radial"] == rows[1]["d_0_angular"] == 0
-    assert 0 < rows[2]["d_0_radial"] + rows[2]["d_0_angular"] < rows[2]["d_0"]
+    for row in rows[2:]:  # at the second minimum they are to the first one still
+        assert 0 < row["d_0_radial"] + row["d_0_angular"] < row["d_0"]
 
 
 FROZEN = """
