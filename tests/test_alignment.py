@@ -194,3 +194,17 @@ def test_pooling_keeps_channels_in_their_places():
         nn.AvgPool2d(2), nn.Flatten(), nn.Linear(5 * 25, 3),
     )  # fmt: skip
     assert [len(units) for units in hidden_units(model)] == [6, 5]
+
+
+def test_pixels_of_a_channel_go_with_it():
+    """Where a fully connected layer sees several of each channel, as in the small network of docs/EXTENDING.md."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(6 * 9, 3))
+    flat, x = FlatParameters(model), torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        before = model(x)
+        theta = flat.theta.numpy().copy()
+        moved = shuffled(theta, model, 1)
+        flat.theta.copy_(torch.from_numpy(moved))
+        torch.testing.assert_close(model(x), before)
+    assert (moved != theta).any()

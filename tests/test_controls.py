@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,3 +130,10 @@ def test_controls_are_compared_with_the_hill_seed_by_seed():
     assert [found[f"accuracy{end}"] for end in ("", "_low", "_high")] == pytest.approx([2, 2 - half, 2 + half])
     assert [found[f"disagreement{end}"] for end in ("", "_low", "_high")] == pytest.approx([0] * 3)
     assert list(tables.readable(controls.against_hill(table), "6-1_controls_against")["setting"]) == ["random place"]
+
+
+def test_the_lowest_accuracy_is_one_behind_the_minimum():
+    """Not the minimum's own, where it only rises from there."""
+    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "accuracy": [0.1, 0.5, 0.6, 0.7], "d_0": [np.nan, 0, 1, 2]})
+    found = controls._logged(SimpleNamespace(minimum_epochs=[2], history=history, diverged=False))
+    assert (found["accuracy_minimum"], found["lowest"], found["accuracy"], found["d_0"]) == (0.5, 0.6, 0.7, 2)
