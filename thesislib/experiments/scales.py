@@ -22,7 +22,7 @@ class Scale:
     networks: tuple[dict[str, Any], ...]
     cycle: int
     seeds: tuple[int, ...]
-    #: its name in `SCALES`, which a section is given with it
+    #: its name in `SCALES`: `sections.rows` sets it
     name: str = ""
     #: of the ensembles, whose differences are small; None: as many as elsewhere
     ensemble_seeds: tuple[int, ...] | None = None

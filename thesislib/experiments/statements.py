@@ -45,7 +45,7 @@ Outcome = Literal["more", "less", "same", "inconclusive"]
 FEWEST = 3
 #: How sure an interval is, and by how much a claim may be contradicted by chance: half of the rest.
 LEVEL = 0.95
-#: By how much the N from which on a hill counts as left is halved and doubled, to see whether a verdict hangs on it.
+#: Does a verdict hang on the N from which on a hill counts as left? It is made again with so many times that N.
 OTHERS = (0.5, 2.0)
 #: The sections whose runs the claims are about, and the settings that bands are shares of.
 CLAIMED = (
@@ -309,8 +309,9 @@ class _Statements:
 def claims(scale: Scale, claims: Labels = None) -> Iterable[Row]:
     """9: the runs that the thesis' claims are about, in the sections where they stand; all of C1 to C14, or these.
 
-    That are both sides of each statement, also of those that stand in its place by another N (`OTHERS`), and the
-    baseline, of whose errors the band of accuracies is a share.
+    These are the runs of both sides of each statement, also of statements that take its place by another N (`OTHERS`),
+    and the baseline's, of whose errors the band of accuracies is a share. Claims that need no further runs than the
+    chosen ones are judged with them.
     """
     tested = {s for left in (1.0, *OTHERS) for s in statements(scale.name, left * LEFT)}
     known = sorted({s.claim for s in tested}, key=lambda claim: int(claim[1:]))

@@ -20,8 +20,6 @@ from thesislib.runs.results import Row
 NO_TRAJECTORY = ("FGE", "SWA", "one cosine", "two of half")
 #: Those of section 7 whose members are also there as means of the weights of a cycle's last half.
 AVERAGED = ("constant", "s = 10", "s = 100")
-#: Roles in section 7 that no claim of the thesis is about.
-BEYOND_THESIS = ("chosen", "full", "means")
 
 
 def single(scale: Scale, **fields: Any) -> list[Run]:
