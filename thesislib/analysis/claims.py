@@ -210,7 +210,8 @@ def cost_per_minimum(results: Iterable[Row]) -> pd.DataFrame:
         epochs = seconds(row)
         hills = np.arange(1, len(epochs) + 1) // row.run.minima_every
         # Theil-Sen: the median of all slopes, deaf to an epoch that the machine disturbed.
-        slope = stats.theilslopes(epochs, hills).slope
+        with np.errstate(invalid="ignore"):  # in its interval, which is not read: many epochs have as many hills
+            slope = stats.theilslopes(epochs, hills).slope
         which = {"label": row.label, "network": row.network, "seed": row.seed}
         rows.append(which | {"seconds": slope, "percent": 100 * slope / without[row.network, row.seed]})
     return pd.DataFrame(rows)
