@@ -105,6 +105,8 @@ def test_signs_are_mathematics(tables):
     assert numbers._math("≤ 1", "en") == r"\ensuremath{\leq 1}"
     assert numbers._math("≥ 5", "en") == r"\ensuremath{\geq 5}"
     assert numbers._math("−0.5", "de") == r"\ensuremath{-0{,}5}"
+    assert numbers._math("4.97 to ≥ 5", "de") == r"\ensuremath{4{,}97\mbox{ to }\geq 5}"
+    assert numbers._math("2e+09", "en") == r"\ensuremath{2\cdot 10^{9}}"
     assert not re.search("[≤≥]", numbers.numbers(tables, {}).split("%")[-1])
 
 

@@ -99,6 +99,16 @@ def test_a_cell_says_where_runs_are_missing():
     assert r"${}\pm 1.4$, $n = 2$ & $3$" in latex(shown), "a number still, below the others"
 
 
+def test_a_range_spans_the_number_and_its_deviation():
+    exploded, bounds = ["2.0 ± 1.4", "2.2 to 8e+34", ""], ["5", "≤ 1 to ≥ 5", "4.97 to 5, n = 2"]
+    shown = latex(pd.DataFrame({"label": ["a", "b", "c"], "d": exploded, "networks": bounds}), "de").splitlines()
+    assert shown[4:7] == [
+        r"a & $2{,}0$ & ${}\pm 1{,}4$ & $5$ \tabularnewline",
+        r"b & \multicolumn{2}{c}{$2{,}2\mbox{ to }8\cdot 10^{34}$} & $\leq 1\mbox{ to }\geq 5$ \tabularnewline",
+        r"c &  &  & $4{,}97\mbox{ to }5$, $n = 2$ \tabularnewline",
+    ]
+
+
 @needs_tex
 def test_a_document_takes_them(tmp_path):
     """Wide, long and with every kind of cell, on the narrowest page, in German."""
@@ -107,7 +117,7 @@ def test_a_document_takes_them(tmp_path):
         {"claim": [f"C{k}" for k in range(50)], "says": text, "effect": "−0.0833 [−0.721, 0.554] points"}
     )
     own = pd.DataFrame(
-        {'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≥ 5", "4.2 ± 1.8, n = 3"]}
+        {'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≤ 1 to ≥ 5", "4.2 ± 1.8, n = 3"]}
     )
     wide = pd.DataFrame({"label": ["x"], **{f"column_{k}": [k / 7] for k in range(12)}})
     for name, frame in (("long", long), ("own", own), ("wide", wide)):

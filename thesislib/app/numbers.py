@@ -128,6 +128,5 @@ def _number(value: float, language: str) -> str:
 
 
 def _math(text: str, language: str) -> str:
-    r"""A number for text and formulas alike; "≥ 5" is \geq 5, "≤ 1" is \leq 1."""
-    sign = {"≥": r"\geq ", "≤": r"\leq "}.get(text[0], "")
-    return rf"\ensuremath{{{sign}{math_number(text.lstrip('≥≤ '), language)}}}"
+    r"""A number, or two as "4.9 to ≥ 5", for text and formulas alike."""
+    return rf"\ensuremath{{{math_number(text, language)}}}"

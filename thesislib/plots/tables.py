@@ -214,6 +214,8 @@ _LINES = 40
 _LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
 _PLAIN = r"[-\N{MINUS SIGN}]?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)".replace(r"\N{MINUS SIGN}", "\N{MINUS SIGN}")
 _NUMBER = re.compile(rf"([≥≤] )?({_PLAIN})(?: ± ({_PLAIN}))?(, n = \d+)?")
+#: What `spread` and `bounded` say of several: "2.3 to 8e+34", "4.9 to ≥ 5".
+_RANGE = re.compile(rf"(?:[≥≤] )?{_PLAIN} to (?:[≥≤] )?{_PLAIN}(, n = \d+)?")
 
 
 def latex(frame: pd.DataFrame, language: str = "en", points: float = NARROWEST) -> str:
@@ -243,7 +245,8 @@ class _Column:
     def __init__(self, name: str, values: pd.Series, language: str) -> None:
         texts = [_text(value) for value in values]
         found = [_NUMBER.fullmatch(text) for text in texts]
-        self.is_number = any(found) and all(match or not text for match, text in zip(found, texts, strict=True))
+        other = [text for match, text in zip(found, texts, strict=True) if text and not match]
+        self.is_number = any(found) and all(_RANGE.fullmatch(text) for text in other)
         self.has_deviation = self.is_number and any(match and match[3] for match in found)
         self.heading = prose(localized(name, language))
         self.letters = [_letters(text) for text in (name, *texts)]
@@ -253,9 +256,11 @@ class _Column:
         self.cells = [prose(localized(text, language)) for text in texts]
         if self.is_number:
             decimals = max(_decimals(match[2]) for match in found if match)
-            nothing = " & " if self.has_deviation else ""
             self.cells = [
-                _aligned(match, decimals, self.has_deviation, language) if match else nothing for match in found
+                _aligned(match, decimals, self.has_deviation, language)
+                if match
+                else _spanning(text, self.has_deviation, language)
+                for match, text in zip(found, texts, strict=True)
             ]
 
     def head(self) -> str:
@@ -301,10 +306,13 @@ def prose(text: str) -> str:
 
 
 def math_number(text: str, language: str) -> str:
-    r"""A number for LaTeX's mathematics, as the language writes it."""
+    r"""A number for LaTeX's mathematics, as the language writes it; "≥ 5" is \geq 5, "1 to 2" has both."""
+    if " to " in text:
+        return r"\mbox{ to }".join(math_number(part, language) for part in text.split(" to "))
     text = text.replace("\N{MINUS SIGN}", "-").replace("inf", r"\infty").replace("nan", r"\mbox{--}")
-    digits, _, exponent = formula(text, language).partition("e")
-    return rf"{digits}\cdot 10^{{{int(exponent)}}}" if exponent else digits
+    text = text.replace("≥ ", r"\geq ").replace("≤ ", r"\leq ")
+    digits, times, exponent = re.sub(r"e(?=[+-]?\d)", "×", formula(text, language)).partition("×")
+    return rf"{digits}\cdot 10^{{{int(exponent)}}}" if times else digits
 
 
 def _decimals(text: str) -> int:
@@ -315,12 +323,19 @@ def _aligned(match: re.Match[str], decimals: int, deviation: bool, language: str
     """A number with room for the decimals that others of its column have, its deviation in a column of its own."""
     own, some = _decimals(match[2]), (match[4] or "").replace(", n = ", ", $n = ") + "$" * bool(match[4])
     lacking = formula("0." + "0" * decimals, language)[1 if not own else -(decimals - own) :]
-    shown = {"≥ ": r"\geq ", "≤ ": r"\leq "}.get(match[1], "") + math_number(match[2], language)
+    shown = math_number((match[1] or "") + match[2], language)
     if own < decimals and "e" not in match[2]:
         shown += rf"\phantom{{{lacking}}}"
     if not deviation:
         return f"${shown}${some}"
     return f"${shown}$ & " + (rf"${{}}\pm {math_number(match[3], language)}$" if match[3] else "") + some
+
+
+def _spanning(text: str, deviation: bool, language: str) -> str:
+    """A range, or nothing, over both columns that a number with its deviation has."""
+    numbers, some, count = text.partition(", n = ")
+    shown = (f"${math_number(numbers, language)}$" if numbers else "") + f", $n = {count}$" * bool(some)
+    return rf"\multicolumn{{2}}{{c}}{{{shown}}}" if deviation and shown else " & " * deviation or shown
 
 
 def _letters(text: str) -> int:

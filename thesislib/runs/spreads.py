@@ -29,8 +29,9 @@ def spread(values: pd.Series) -> str:
     mean, deviation = numbers.mean(), numbers.std(ddof=1)
     if deviation <= 1e-9 * abs(mean):  # all the same, but for the rounding of their mean
         return f"{mean:.4g} ± 0"
-    if abs(mean) >= 1e6:  # of networks that explode: over so many orders of magnitude a mean is the greatest of them
-        return f"{mean:.1e} ± {deviation:.1e}" if deviation < abs(mean) else f"≥ {numbers.min():.1e}"
+    if abs(mean) >= 1e6:  # of networks that explode: over orders of magnitude a mean is a share of the greatest
+        near = deviation < abs(mean)
+        return f"{mean:.1e} ± {deviation:.1e}" if near else f"{numbers.min():.2g} to {numbers.max():.2g}"
     decimals = max(0, 1 - math.floor(math.log10(deviation)))
     return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
