@@ -80,6 +80,18 @@ class Projected(nn.Linear):
     def forward(self, images):
         return super().forward(images.flatten(1) @ self.directions)
 
+class Centred(nn.Module):
+    # subtracts what it remembers of all images that it has seen in training
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(784), nn.Linear(784, classes)
+        self.register_buffer("seen", torch.zeros(784))
+    def forward(self, images):
+        images = images.flatten(1)
+        if self.training:
+            self.seen.lerp_(images.detach().mean(0), 0.1)
+        return self.head(self.norm(images) - self.seen)
+
 def lazy(shape, classes):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
 
@@ -177,6 +189,24 @@ def test_weights_alone_say_nothing_where_buffers_are_drawn(modules):
     run = TINY.replace(model="mynet:Projected", epochs=1)
     assert launch.execute(run).summary["epochs"] == 1
     with pytest.raises(UserError, match="its buffer directions is drawn at random"):
+        Evaluator(run)
+
+
+def test_what_a_network_remembers_is_evaluated_stored_and_resumed(modules):
+    """Beside BatchNorm's statistics, which are collected anew before each evaluation."""
+    run = TINY.replace(model="mynet:Centred", epochs=3, statistics_images=256)
+    whole = Trainer(run)
+    whole.epoch()
+    state, minima = {k: v.copy() for k, v in whole.state().items()}, []
+    assert torch.equal(whole.evaluated.seen, whole.model.seen)
+    assert np.array_equal(whole.snapshot()["buffer.seen"], whole.model.seen.numpy())
+    resumed = Trainer(run)
+    resumed.restore(1, state, minima)
+    first, second = whole.epoch(), resumed.epoch()
+    assert {k: v for k, v in first.items() if "seconds" not in k} == pytest.approx(
+        {k: v for k, v in second.items() if "seconds" not in k}, abs=0, nan_ok=True
+    )
+    with pytest.raises(UserError, match="its buffer seen changes as it trains"):
         Evaluator(run)
 
 

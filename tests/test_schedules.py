@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from thesislib.config import Run
-from thesislib.schedules import is_averaged, learning_rate, strength
+from thesislib.schedules import averaged_steps, learning_rate, strength
 
 
 def torchs(scheduler, epochs, lr, **settings):
@@ -68,5 +68,13 @@ def test_a_pulse_waits_for_its_offset():
 @pytest.mark.parametrize(("last", "expected"), [(1, [0, 0, 0, 0, 1, 0, 1]), (2, [0, 0, 0, 1, 1, 1, 1])])
 def test_a_mean_is_of_the_end_of_its_cycle_and_of_nothing_before_the_offset(last, expected):
     run = Run(cycle=2, offset=3, member_epochs=last)
-    assert [is_averaged(run, epoch) for epoch in range(7)] == expected
-    assert not any(is_averaged(run.replace(member_epochs=None), epoch) for epoch in range(7))
+    assert [len(averaged_steps(run, epoch, 1)) for epoch in range(7)] == expected
+    assert not any(averaged_steps(run.replace(member_epochs=None), epoch, 1) for epoch in range(7))
+
+
+@pytest.mark.parametrize(("steps", "count"), [(468, 66), (156, 78), (31, 31), (127, 127), (128, 64)])
+def test_a_mean_is_of_64_to_127_steps_of_an_epoch(steps, count):
+    """Of MNIST, of scale cifar, of scale laptop, and of the longest and the shortest epoch that differ most."""
+    found = averaged_steps(Run(member_epochs=1), 9, steps)
+    assert len(found) == count
+    assert found[-1] > steps - 8, "up to the end of the epoch"

@@ -383,7 +383,7 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
         row = trainer.epoch()
         assert bool(trainer.member) == ("accuracy_mean" in row) == (epoch % 2 == 0)
         if trainer.member:
-            mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them measured
+            mean = torch.stack(weights[-4 * last :]).mean(0)  # four steps an epoch, each of them counts
             assert np.allclose(trainer.member["theta"], mean, atol=1e-6)
             evaluator = Evaluator(trainer.run)
             (logits,) = evaluator.logits_of(mean.float(), [evaluator.test.images])
@@ -392,9 +392,10 @@ def test_a_member_is_the_mean_of_the_weights_at_the_end_of_its_cycle(tiny, last)
             assert row["accuracy_mean"] == right.mean()
 
 
-def test_a_member_is_the_mean_over_measured_steps(tiny, monkeypatch):
-    """Of an epoch of many steps, evenly spread ones: here every second one."""
-    monkeypatch.setattr("thesislib.system.steplog.MEASURED_STEPS", 2)
+def test_a_member_is_the_mean_over_steps_of_its_own(tiny, monkeypatch):
+    """Of an epoch of many steps, evenly spread ones: here every second one, however many the log measures."""
+    monkeypatch.setattr("thesislib.schedules.AVERAGED_STEPS", 2)
+    monkeypatch.setattr("thesislib.system.steplog.MEASURED_STEPS", 1)
     trainer = Trainer(tiny.replace(cycle=1, epochs=1, member_epochs=1))
     weights, step = [], trainer.optimizer.step
 

@@ -6,6 +6,10 @@ import math
 
 from thesislib.config import Run
 
+#: A mean member is of the weights after this many steps of an epoch, or up to twice as many, evenly spread, or after
+#: every one of a shorter epoch. Part of what a run is: another number is another REVISION.
+AVERAGED_STEPS = 64
+
 
 def learning_rate(run: Run, epoch: int) -> float:
     """Learning rate of the epoch that begins after `epoch` finished ones (0 is the first).
@@ -32,10 +36,15 @@ def strength(run: Run, epoch: int) -> float:
     return run.strength * _cosine(t, run.cycle) if run.strength_schedule == "cosine" else run.strength
 
 
-def is_averaged(run: Run, epoch: int) -> bool:
-    """Whether the weights of that epoch go into the mean of its cycle (`member_epochs`)."""
-    last = run.member_epochs or 0
-    return epoch >= run.offset and _since_restart(run, epoch) >= run.cycle - last
+def averaged_steps(run: Run, epoch: int, steps: int) -> range:
+    """The steps of that epoch, of `steps`, after which the weights go into the mean of its cycle (`member_epochs`).
+
+    >>> averaged_steps(Run(member_epochs=1), epoch=9, steps=468)[:3]
+    range(6, 27, 7)
+    """
+    is_late = epoch >= run.offset and _since_restart(run, epoch) >= run.cycle - (run.member_epochs or 0)
+    every = max(1, steps // AVERAGED_STEPS)
+    return range(every - 1, steps, every) if is_late else range(0)
 
 
 def _since_restart(run: Run, epoch: int) -> int:

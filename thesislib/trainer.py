@@ -111,7 +111,7 @@ class Trainer:
         pushed = self.term.acts and probe is None
         log = StepLog(steps, self._since_minimum(steps), run.dense_steps)
         gradients, term = [], torch.zeros((), device=self.device)
-        averaged = schedules.is_averaged(run, self.finished_epochs)
+        averaged = schedules.averaged_steps(run, self.finished_epochs, steps)
         batches = self.train_images.shuffled(run.batch_size, self.generator, run.augment)
         for step, (images, labels) in enumerate(batches):
             # Kept only where the angle needs it: otherwise autograd's next gradients take the same, warm memory.
@@ -139,7 +139,7 @@ class Trainer:
             if run.optimizer == "ngd":
                 torch._foreach_div_(gradients, get_total_norm(gradients).clamp_min(1e-12))
             self.optimizer.step()
-            if averaged and log.is_measured(step):
+            if step in averaged:
                 self.mean.add(flat.theta)
         self.dense = log.rows(self.finished_epochs + 1, len(minima.visited) - 1)
         if run.step_losses:
@@ -174,6 +174,8 @@ class Trainer:
         Without augmentation, unless the run says otherwise; with BatchNorm's statistics collected anew if it says so.
         """
         if self.precise:
+            for buffer, trained in zip(self.precise.buffers(), self.model.buffers(), strict=True):
+                buffer.copy_(trained)  # what else a network remembers; the statistics begin anew
             self._estimate_statistics(self.precise, self.run.statistics_images)
         self.logits = self._logits(self.evaluated)
         return self._score(self.logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ from thesislib.config import Run
 from thesislib.flat import FlatParameters
 from thesislib.models import network
 from thesislib.runs.results import Results
-from thesislib.system import own
+from thesislib.system import draws, own
 from thesislib.system.errors import UserError
-from thesislib.system.precision import estimate_statistics, predict
+from thesislib.system.precision import estimate_statistics, other_buffers, predict
 
 
 class Point(NamedTuple):
@@ -36,7 +37,8 @@ class Evaluator:
     BatchNorm's statistics belong to the weights they were collected at: at any other weights they are collected anew,
     or the numbers would be wrong (Izmailov et al. 2018). They are of training images that are augmented as in training:
     black borders shift a network's activations, and without them ResNet-20 loses four points of accuracy. Raises
-    UserError for a network with other buffers that are drawn at random: they would be another seed's.
+    UserError for a network with other buffers that are drawn at random, they would be another seed's, or that a step
+    of training changes.
     """
 
     def __init__(self, run: Run, images: int | None = None, device: str = "cpu", batch_size: int = 500) -> None:
@@ -48,6 +50,10 @@ class Evaluator:
         self.has_statistics = any(isinstance(m, _BatchNorm) for m in self.model.modules())
         if drawn := own.drawn_parts(_buffers(self.model), _buffers(network(run, _another(run)).to(self.device))):
             raise UserError(f"{run.model}: at weights alone it says nothing, its buffer {drawn[0]} is drawn at random")
+        if changed := self._trained_buffers():
+            raise UserError(
+                f"{run.model}: at weights alone it says nothing, its buffer {changed[0]} changes as it trains"
+            )
 
     def at(self, theta: Tensor | np.ndarray) -> Point:
         """Loss and accuracy at theta [P] on the first `images` training images and as many test images (None: all)."""
@@ -78,6 +84,17 @@ class Evaluator:
             counts = (count, size) if count else (self.counts[0], self.batch_size)
             estimate_statistics(self.model, self.train.even_batches(*counts, crops), self.run.precision)
         self.model.eval()
+
+    @torch.no_grad()
+    def _trained_buffers(self) -> list[str]:
+        """Names of the buffers that a network in training changes, but for BatchNorm's statistics."""
+        if not other_buffers(self.model):
+            return []
+        step = copy.deepcopy(self.model).train()
+        images, _ = self.train.take(torch.arange(self.run.batch_size, device=self.device))
+        with draws.drawn_by("buffers"):
+            predict(step, images, self.run.precision)
+        return own.drawn_parts(other_buffers(step), other_buffers(self.model))
 
     def _batches(self, images: Images, count: int) -> list[Tensor]:
         return [images.take(index)[0] for index in torch.arange(count, device=self.device).split(self.batch_size)]
