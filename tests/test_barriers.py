@@ -71,7 +71,7 @@ def test_what_a_process_misses_is_said_in_one_line(tiny, folders, monkeypatch):
     for row in trajectories[1:]:
         (row.result.folder / "final.safetensors").unlink()
     with pytest.raises(UserError, match="came without its weights"):
-        ensembles.growth(trajectories)  # needs no torch, which processes would wait for
+        ensembles.by_count(trajectories)  # needs no torch, which processes would wait for
 
 
 def test_the_rise_is_above_the_line_between_two_minima():

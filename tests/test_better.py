@@ -255,7 +255,7 @@ def test_gains_are_against_the_same_seed_and_severity():
 
 def test_members_are_added_one_by_one(trained):
     """The first is a network alone, the last the whole ensemble."""
-    growing, whole = better.growth(trained), better.table(trained).set_index("label")
+    growing, whole = better.by_count(trained), better.table(trained).set_index("label")
     for label, members in (("s = 10", 5), ("plain snapshots", 5), ("MultiSWA", 2)):
         some = growing[growing["label"] == label].set_index("members")
         assert list(some.index) == [*range(1, members + 1)]
@@ -265,7 +265,7 @@ def test_members_are_added_one_by_one(trained):
     first = ensembles.combine(ensembles.members([row.result], which="mean")[:2])
     right = (first.argmax(-1) == ensembles.labels_of(row.result)).mean()
     assert growing.set_index(["label", "members"]).loc[("s = 10", 2), "accuracy_ensemble"] == right, "the first two"
-    three = better.growth(trained, members=3).set_index(["label", "members"])
+    three = better.by_count(trained, members=3).set_index(["label", "members"])
     last = better.table(trained, members=3).set_index("label")
     assert three.loc[("s = 10", 3), rates.SCORE] == pytest.approx(last.loc["s = 10", rates.SCORE]), "the last three"
 
@@ -396,9 +396,9 @@ def test_gains_by_members_stand_side_by_side():
         {"label": label, "network": "mlp", "seed": seed, "members": members, "nll_gain": gain * members + seed}
         for label, gain in (("s = 30", 2.0), ("s = 1", 1.0)) for seed in (0, 1) for members in range(1, 11)
     ]  # fmt: skip
-    found = better.by_members(pd.DataFrame(rows))
+    found = better.gains_by_count(pd.DataFrame(rows))
     assert list(found["label"]) == ["s = 30", "s = 1"], "in the order of the figure"
-    assert list(found)[2:] == [*(f"{k} members" for k in range(1, 11)), "n"]
+    assert list(found)[2:] == ["1 member", *(f"{k} members" for k in range(2, 11)), "n"]
     assert found.loc[0, "10 members"] == "20.50 ± 0.71"
     assert found["n"].tolist() == [2, 2]
 

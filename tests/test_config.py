@@ -1,11 +1,18 @@
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from thesislib import config, kernels, models
 from thesislib.config import Run
 from thesislib.runs.identity import digest
 from thesislib.system.errors import UserError
 
 DATA = "1b845fda52828834"
+
+
+def test_a_run_may_have_what_there_is():
+    """The names stand where no torch is needed; what they mean, where it is."""
+    assert (*models.MODELS,) == config.NETWORKS
+    assert (*kernels.KERNELS,) == config.KERNELS
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,9 @@ def test_hills_go_on_from_a_stored_state(settings, tmp_path):
     assert again.distances() == term.distances()
     with pytest.raises(UserError, match="another network: this one has 20 weights"):
         DistanceTerm(nn.Linear(4, 4)).load_state_dict(state["term"])
+    for wrong, found in (({}, "nothing"), (state, "network, term")):
+        with pytest.raises(UserError, match=f"state has strength and visited, not {found}"):
+            again.load_state_dict(wrong)
 
 
 @pytest.mark.parametrize("copy", [pickle.dumps, deepcopy])

@@ -65,7 +65,7 @@ def test_members_are_the_minima_and_the_end_once(tiny):
 
 def test_growth_ends_in_the_whole_ensemble(tiny):
     results = trained({"a": [tiny]})
-    growth = ensembles.growth(results)
+    growth = ensembles.by_count(results)
     assert list(growth["members"]) == [1, 2, 3]
     assert growth["accuracy"].iloc[-1] == ensembles.table(results)["accuracy_ensemble"].iloc[0]
 
@@ -277,7 +277,7 @@ def test_an_ensemble_with_a_dead_member_has_no_scores(tiny):
     assert found.loc["good"].drop("network").notna().all()
     scored = found.columns.difference(["network", "seed", "images", "members"])
     assert found.loc["half dead", scored].isna().all()
-    growing = ensembles.growth(trained(rows)).set_index(["label", "members"])
+    growing = ensembles.by_count(trained(rows)).set_index(["label", "members"])
     assert growing.loc[("half dead", 1)].equals(growing.loc[("good", 1)])
     assert growing.loc[("half dead", 2), ["accuracy", "nll"]].isna().all()
     each = ensembles.each(trained(rows)).set_index(["label", "member"])

@@ -14,7 +14,7 @@ from thesislib.app import explore
 from thesislib.config import KERNELS
 from thesislib.experiments import sections
 from thesislib.plots.hill import hill
-from thesislib.runs import launch, store
+from thesislib.runs import launch, progress, store
 from thesislib.runs.growth import growth, left_after, says
 from thesislib.system.errors import UserError
 
@@ -217,11 +217,11 @@ def test_a_hill_is_left_where_n_is_twenty():
 
 
 def test_a_kernel_is_live_only_where_somebody_looks(monkeypatch):
-    assert not explore.is_live()
+    assert not progress.is_live()
     monkeypatch.setattr(explore.progress, "in_notebook", lambda: True)
     shell = type("IPython", (), {"get_ipython": staticmethod(lambda: type("Shell", (), {"user_ns": {}}))})
     monkeypatch.setitem(sys.modules, "IPython", shell)
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert not explore.is_live()
+    assert not progress.is_live()
     monkeypatch.setenv("JPY_SESSION_NAME", "0_explore.ipynb")
-    assert explore.is_live()
+    assert progress.is_live()

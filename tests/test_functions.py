@@ -1,10 +1,13 @@
 """Measures of one's own: which function a stored number is of, and who computes it."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import sys
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -71,9 +74,9 @@ def test_the_same_function_is_not_called_again(number):
 
 def test_the_packages_own_numbers_keep_their_names(tiny, finished):
     """Archives have them under these."""
-    nested = partial(barriers._of_members, partial(barriers._aligned, starts=1))
-    for function in (ensembles._score, partial(barriers._of_members, barriers._lines), nested):
-        assert functions.key(function) == {}
+    for measure in (barriers._lines, barriers._aligned, barriers._aligned_once):
+        assert functions.key(partial(barriers._of_members, measure)) == functions.key(ensembles._score) == {}
+    assert functions.key(partial(barriers._aligned, starts=1)) != functions.key(partial(barriers._aligned, starts=2))
     ensembles.table(Results([tiny]))
     (path,) = finished.folder.glob("derived-ensemble-*")
     key = json.dumps([[finished.id], {"average": "probabilities", "last": None, "version": 2}], sort_keys=True)
@@ -85,6 +88,33 @@ def test_what_is_no_measure_is_one_line(number):
         number(lambda runs: 3.0)
     with pytest.raises(UserError, match="mine: parameters are numbers, texts and lists of such"):
         number(made(1.0), way=print)
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ({"seed": 1.0}, "must not return 'seed': label, network, seed say of which run it is"),
+        ({"n": "three"}, "columns of numbers, not n: <U5 [1]"),
+        ({"n": [[1.0, 2.0]]}, "columns of numbers, not n: float64 [1, 2]"),
+        ({"n": None}, "columns of numbers, not n: object [1]"),
+        ({"n": [1, 2, 3], "m": [1.0, 2.0]}, "columns must be of one length, not of [2, 3]"),
+    ],
+)
+def test_what_is_no_table_is_one_line_and_not_kept(number, finished, returned, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        number(lambda runs: returned)
+    assert not list(finished.folder.glob("derived-mine-*"))
+
+
+def test_only_a_folder_that_may_not_be_written_is_passed_over(number, monkeypatch):
+    """Any other error of the disk is said: what was computed would be computed again and again."""
+
+    for code in (errno.EROFS, errno.EACCES, errno.EIO, errno.ENOSPC):
+        monkeypatch.setattr(cache, "write_arrays", Mock(side_effect=OSError(code, "no")))
+        if code in (errno.EROFS, errno.EACCES):
+            assert number(made(2.0)) == 2
+        else:
+            pytest.raises(OSError, number, made(2.0)).match("no")
 
 
 @pytest.fixture
@@ -111,7 +141,7 @@ def test_what_others_cannot_import_is_computed_here(tiny, tmp_path, slow, monkey
     monkeypatch.setattr(times, "__module__", "__main__")
     for k, function in enumerate((mine, lambda runs: {"n": 2.0}, made(2.0))):
         assert not functions.is_importable(function)
-        assert [found["n"].item() for found in cache.many(f"x{k}", groups, function, 1)] == [2, 2, 2]
+        assert [found["n"].item() for found in cache.many(f"x{k}", groups, function, {"version": 1})] == [2, 2, 2]
 
 
 def test_others_compute_what_was_imported_here(tiny, tmp_path, slow, monkeypatch):
@@ -124,9 +154,9 @@ def test_others_compute_what_was_imported_here(tiny, tmp_path, slow, monkeypatch
 
     monkeypatch.delitem(sys.modules, "mymeasure")
     monkeypatch.setitem(sys.modules, "mymeasure", mymeasure)
-    found = [arrays["n"].item() for arrays in cache.many("x", groups, mymeasure.process, 1)]
+    found = [arrays["n"].item() for arrays in cache.many("x", groups, mymeasure.process, {"version": 1})]
     assert found[0] == os.getpid()
     assert os.getpid() not in found[1:]
     path.write_text("import os\ndef process(runs):\n    return {'n': -os.getpid()}\n")
     with pytest.raises(UserError, match="y: its function was edited since it was imported: restart"):
-        cache.many("y", groups, mymeasure.process, 1)
+        cache.many("y", groups, mymeasure.process, {"version": 1})

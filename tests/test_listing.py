@@ -3,6 +3,7 @@
 import importlib.util
 
 import nbformat
+import numpy as np
 import pytest
 from browser import window
 from conftest import TINY, interrupted, trained
@@ -11,7 +12,7 @@ from nbconvert import HTMLExporter
 
 import thesislib as tl
 from thesislib.__main__ import main
-from thesislib.runs import listing, store
+from thesislib.runs import launch, listing, store
 from thesislib.runs.finished import load
 from thesislib.system.errors import UserError
 
@@ -87,6 +88,31 @@ def test_a_table_without_rows_and_seeds_beside_one_are_one_line(finished):
         tl.train(tl.runs(), seeds=3)
 
 
+def test_ids_of_no_run_are_one_line(finished):
+    for unknown in ("0123456789ab", None):
+        with pytest.raises(UserError, match=f"there is no run {unknown} in "):
+            tl.train(tl.runs().assign(id=unknown))
+
+
+def test_runs_of_data_that_have_changed_are_others_today(folders):
+    """What is asked for by its id would else be trained anew, as another run."""
+    (folders / "data").mkdir()
+    run = TINY.replace(data="letters", model="mlp-tiny", epochs=1, minima_every=None)
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        x, y = rng.integers(0, 256, (600, 28, 28), dtype=np.uint8), np.arange(600) % 10
+        np.savez(folders / "data" / "letters.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        if not seed:
+            old = launch.execute(run)
+            assert tl.train(tl.runs())[0].id == old.id
+    for asked in (lambda: tl.train(tl.runs()), lambda: launch.execute(run.replace(start=f"{old.id}:final", seed=1))):
+        with pytest.raises(UserError, match=f"run {old.id} is of other data: letters has changed since"):
+            asked()
+    assert old.history["accuracy"].notna().all(), "it can still be read"
+    (folders / "data" / "letters.npz").unlink()
+    assert tl.runs()["broken"].tolist() == [""]
+
+
 def test_a_broken_row_is_one_line(finished):
     (finished.folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="is broken"):
@@ -95,11 +121,11 @@ def test_a_broken_row_is_one_line(finished):
 
 def test_epochs_are_counted_while_they_are_logged(folders):
     folder = interrupted(TINY, after=3)
-    assert listing.epochs(TINY) == 3
-    assert listing.epochs(TINY.replace(seed=1)) == 0
+    other = TINY.replace(seed=1)
+    assert [listing.epochs(run, store.Config.of(run).folder) for run in (TINY, other)] == [3, 0]
     with (folder / "metrics.csv").open("a") as file:
         file.write("4,0.1")  # half a line
-    assert len(listing.logged(folder)) == listing.epochs(TINY) == 3
+    assert len(listing.logged(folder)) == listing.epochs(TINY, folder) == 3
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from conftest import PATIENCE
 from thesislib.flat import FlatParameters
 from thesislib.runs import launch
 from thesislib.system import machine
+from thesislib.system.errors import UserError
+from thesislib.trainer import Trainer
 
 #: Evaluated by workers: a function of this file would have each of them import torch.
 NUMBER = "__import__('time').sleep(0.5) or __import__('sys').modules['thesislib.system.machine']._worker"
@@ -60,6 +62,12 @@ def test_a_dead_network_ends_at_zero(tiny, folders, monkeypatch):
     theta = launch.execute(tiny.replace(epochs=1, lr=1e-4)).arrays("final", "theta")["theta"]
     small = abs(theta[:-10])  # the last biases learn how frequent the digits are
     assert ((small == 0) | (small > 1.1e-38)).all()
+
+
+def test_a_device_that_is_none_is_one_line(tiny):
+    for name in ("gpu", "cuda:99", ""):
+        with pytest.raises(UserError, match=f"device {name!r}: write cpu, or cuda"):
+            Trainer(tiny, device=name)
 
 
 def test_workers_are_in_no_group(monkeypatch):
@@ -145,14 +153,16 @@ def test_what_is_computed_leaves_the_number_of_threads_alone():
     torch.set_num_threads(before)
 
 
-def test_what_interrupts_a_pool_ends_its_processes_alone():
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("no")], ids=["interrupt", "error"])
+def test_what_interrupts_a_pool_ends_its_processes_alone(error):
     """A process that somebody else started goes on."""
     other = SpawnProcess(target=time.sleep, args=(PATIENCE,), daemon=True)
     other.start()
-    with pytest.raises(KeyboardInterrupt), machine.pool_of(1) as pool:
+    with pytest.raises(type(error)), machine.pool_of(1) as pool:
         pool.submit(eval, NUMBER).result()
         (ours,) = [child for child in active_children() if child.pid != other.pid]
-        raise KeyboardInterrupt
+        pool.submit(time.sleep, PATIENCE)
+        raise error
     # Not ours.is_alive(): the pool's thread may have seen the end and not yet noted it, and both ask the system once.
     with pytest.raises(ProcessLookupError):
         os.kill(ours.pid, 0)

@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_mean_members(run):
     results = trained({"a": [run]})
     (row,) = results
     alone = row.result.history["accuracy_mean"].dropna().to_numpy()
-    table, growth = ensembles.table(results, which="mean"), ensembles.growth(results, which="mean")
+    table, growth = ensembles.table(results, which="mean"), ensembles.by_count(results, which="mean")
     assert np.array_equal(ensembles.each(results, which="mean")["accuracy"], alone)
     assert table["accuracy_last"].item() == alone[-1]
     assert table["accuracy_mean"].item() == pytest.approx(alone.mean())
@@ -151,7 +151,7 @@ def test_live_members_keep_the_files_that_they_had(run):
 
     def look(**which):
         ensembles.table(results, **which)
-        ensembles.growth(results, **which)
+        ensembles.by_count(results, **which)
         barriers.lines(results, points=3, **which)
         return {path.name for path in row.result.folder.glob("derived-*")}
 

@@ -18,7 +18,7 @@ from thesislib.analysis.evaluator import Evaluator
 from thesislib.batches import Images, splits
 from thesislib.config import Run
 from thesislib.experiments import own as experiments_own
-from thesislib.runs import archive, cache, launch, listing, store
+from thesislib.runs import archive, cache, launch, listing, progress, store
 from thesislib.runs.finished import load_id, read_config
 from thesislib.runs.growth import growth
 from thesislib.runs.results import Results
@@ -208,6 +208,18 @@ def test_what_a_network_remembers_is_evaluated_stored_and_resumed(modules):
     )
     with pytest.raises(UserError, match="its buffer seen changes as it trains"):
         Evaluator(run)
+
+
+def test_the_bar_counts_on_when_a_network_is_edited(modules):
+    """A run's folder is that of when the training began; a module that is gone meanwhile ends nobody's training."""
+    interrupted(OWN, after=2)
+    with progress.Bar([OWN], shown=False) as bar:
+        training, counted = launch.Training(None, [OWN], bar), []
+        training.running[None] = OWN
+        (modules / "mynet.py").unlink()
+        bar._bar.update = counted.append
+        training.end([])
+    assert counted == [2]
 
 
 def test_own_network_and_kernel_train_and_resume_by_their_text(modules):

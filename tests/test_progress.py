@@ -8,7 +8,7 @@ from conftest import TINY, interrupted
 from nbformat import v4
 
 from thesislib.app import notebooks
-from thesislib.runs import launch, progress
+from thesislib.runs import launch, progress, store
 
 CODE = """
 import thesislib as tl
@@ -20,10 +20,10 @@ def test_it_counts_epochs_of_what_is_done_and_under_way(capsys):
     other = TINY.replace(seed=1)
     interrupted(TINY, after=3)
     with progress.Bar([TINY, other]) as bar:
-        bar.update([TINY])
+        bar.update({TINY: store.Config.of(TINY).folder})
         assert bar._bar.n == 3
         bar.done(TINY)
-        bar.update([other])
+        bar.update({other: store.Config.of(other).folder})
     line = re.split(r"[\r\n]+", capsys.readouterr().err.strip())[-1]
     assert re.search(r"training: +50%.* 6/12 .*epoch.*1 of 2 runs, under way: 0/6", line)
 
@@ -49,5 +49,5 @@ def test_a_saved_notebook_still_shows_it(tmp_path, monkeypatch):
 def test_it_stays_a_line(capsys, count):
     runs = [TINY.replace(seed=seed) for seed in range(count)]
     with progress.Bar(runs) as bar:
-        bar.update(runs)
+        bar.update({run: store.Config.of(run).folder for run in runs})
     assert ("..." in capsys.readouterr().err) == (count > 4)

@@ -321,7 +321,7 @@ def test_a_worker_of_a_local_launch_that_is_killed_is_named_and_the_rest_goes_on
     """As by a system that has no memory left; what waits in the queue is trained, and the run when it is sent again."""
     runs = [LONG.replace(epochs=400, minima_every=150), *(TINY.replace(seed=seed) for seed in range(4))]
     slurm.submit(runs, "local", Resources(tasks=2))
-    until("epochs", lambda: listing.epochs(runs[0]))
+    until("epochs", lambda: listing.epochs(runs[0], store.Config.of(runs[0]).folder))
     os.kill(pid_of(runs[0]), signal.SIGKILL)
     assert slurm.watch(runs) == 1
     assert launch.missing(runs) == runs[:1]
@@ -337,7 +337,7 @@ def test_a_local_task_whose_controller_was_killed_is_known_and_can_be_stopped():
     long = [run.replace(epochs=3000, minima_every=1000) for run in runs]
     slurm.submit(long, "local", Resources())
     worker = until("worker", lambda: worker_of(long[0]))
-    until("epochs", lambda: listing.epochs(long[0]))
+    until("epochs", lambda: listing.epochs(long[0], store.Config.of(long[0]).folder))
     controller = psutil.Process(int(sent_job(long[0]).job))
     task = worker.parent()
     controller.kill()

@@ -139,6 +139,13 @@ def test_clone_starts_from_the_minimum(tiny, finished):
         launch.execute(tiny.replace(start=f"{parent.id}:7"))
 
 
+def test_an_array_that_it_does_not_have_is_one_line(finished):
+    """And no word of a broken file, or of deleting the run."""
+    with pytest.raises(UserError, match="has no array 'thetas': choose from .*logits, theta") as error:
+        finished.arrays(0, "thetas")
+    assert "broken" not in str(error.value)
+
+
 def test_a_diverged_run_keeps_its_rows(tiny):
     run = tiny.replace(lr=1e6)
     result = launch.execute(run)

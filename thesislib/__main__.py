@@ -262,12 +262,14 @@ def _launch(options: Namespace) -> int:
 
 def _pack(options: Namespace) -> int:
     """Put what figures need of finished runs, no weights, into one small file."""
+    from thesislib.analysis import predictions
     from thesislib.plots import save
     from thesislib.runs import archive
 
     path = options.file or save.figures_folder(options.scale) / "runs.zip"
-    packed, runs = archive.pack(_runs(options), path), len({store.run_id(run) for run in _runs(options)})
-    print(f"{packed} of {runs} runs in {path}, {path.stat().st_size / 1e6:.1f} MB")
+    runs = dict.fromkeys(_runs(options))
+    predictions.keep_hits(run for run in runs if store.is_done(run))
+    print(f"{archive.pack(runs, path)} of {len(runs)} runs in {path}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -153,7 +153,9 @@ class DistanceTerm:
         return {"strength": self.strength, "visited": list(self.minima.visited)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`, of a term with the same settings. Raises UserError if it is another network's."""
+        """Go on from a `state_dict` of a term with these settings. Raises UserError for another network's, and none."""
+        if state.keys() != {"strength", "visited"}:
+            raise UserError(f"a DistanceTerm's state has strength and visited, not {', '.join(state) or 'nothing'}")
         if any(theta.shape != self.flat.theta.shape for theta in state["visited"]):
             raise UserError(f"these hills are of another network: this one has {len(self.flat.theta)} weights")
         self.minima.forget()
@@ -183,10 +185,10 @@ class DistanceTerm:
         if not 0 <= self.strength < math.inf:
             raise UserError(f"strength must be 0 or more, not {self.strength}")
         value, factors = self.minima.factors(self.flat.theta, self.strength)
-        self.add(factors)
+        self.add_by(factors)
         return value
 
-    def add(self, factors: Tensor) -> None:
+    def add_by(self, factors: Tensor) -> None:
         """The same by the `factors` of `Minima.factors`, for a loop that needs them."""
         self.minima.add_gradient(self.flat.theta, factors, self.flat.gradients)
 

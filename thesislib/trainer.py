@@ -17,7 +17,7 @@ from thesislib.batches import splits
 from thesislib.config import Run
 from thesislib.minima import DistanceTerm
 from thesislib.models import network
-from thesislib.system import draws, parallel, slots, vectors
+from thesislib.system import draws, machine, parallel, slots, vectors
 from thesislib.system.errors import UserError
 from thesislib.system.precision import estimate_statistics, predict
 from thesislib.system.probe import Probe, mixtures
@@ -39,7 +39,7 @@ class Trainer:
     """
 
     def __init__(self, run: Run, device: str = "cpu", start: Arrays | None = None) -> None:
-        self.run, self.device = run, torch.device(device)
+        self.run, self.device = run, machine.torch_device(device)
         self.train_images, self.test_images = splits(run, self.device)
         self.model = network(run).to(self.device)
         parallel.share_batch_statistics(self.model)
@@ -133,7 +133,7 @@ class Trainer:
             if pushed and random:
                 torch._foreach_add_(gradients, push)
             elif pushed:
-                self.term.add(factors)
+                self.term.add_by(factors)
             distance = vectors.squared_distances(flat.theta, minima.visited[-1:]) if log.is_dense(step) else None
             log.add(step, loss.detach(), term, looked, distance)
             if run.optimizer == "ngd":

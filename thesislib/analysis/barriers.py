@@ -89,18 +89,17 @@ def aligned(results: Results, images: int | None = None, which: Which = "live") 
     from how many starts the nearest alignment was taken. Runs that are archived without weights may have but one.
     """
     try:
-        return _best_aligned(results, images, which, alignment.STARTS, version=3)
+        # "disguises": the name of its files, as archives have them.
+        return _map(results, _aligned, "disguises", 3, images, **keyed(which)).assign(starts=alignment.STARTS)
     except WithoutWeights:
-        return _best_aligned(results, images, which, 1, version=2)
+        return _map(results, _aligned_once, "disguises", 2, images, **keyed(which)).assign(starts=1)
 
 
-def _best_aligned(results: Results, images: int | None, which: Which, starts: int, version: int) -> pd.DataFrame:
-    # "disguises": the name of its files, as archives have them.
-    measure = partial(_aligned, starts=starts)
-    return _map(results, measure, "disguises", version, images, **keyed(which)).assign(starts=starts)
+def _aligned_once(run: Run, thetas: Tensor, images: int | None) -> pd.DataFrame:
+    return _aligned(run, thetas, images, starts=1)
 
 
-def _aligned(run: Run, thetas: Tensor, images: int | None, starts: int) -> pd.DataFrame:
+def _aligned(run: Run, thetas: Tensor, images: int | None, starts: int = alignment.STARTS) -> pd.DataFrame:
     evaluator, first, last = Evaluator(run, images, machine.device()), thetas[0], thetas[-1]
     moved = torch.from_numpy(alignment.align(last.numpy(), first.numpy(), models.network(run, 0), starts))
     row = {}

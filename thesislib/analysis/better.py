@@ -45,7 +45,7 @@ def table(results: Results, average: Average = "probabilities", members: int = M
 
 def of_members(results: Results, measure: Callable[[Results, Which], pd.DataFrame]) -> pd.DataFrame:
     """`measure` of the rows with live members and of those with mean ones, in the order of the labels."""
-    found = pd.concat([measure(*part) for part in ensembles.by_members(results)], ignore_index=True)
+    found = pd.concat([measure(*part) for part in ensembles.by_kind(results)], ignore_index=True)
     place = results.labels.index
     return found.sort_values("label", key=lambda labels: labels.map(place), kind="stable", ignore_index=True)
 
@@ -56,16 +56,16 @@ def at_scales_rate(results: Results) -> Results:
     return results.of(row for row in results if row.run.lr == own[row.network])
 
 
-def growth(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
+def by_count(results: Results, average: Average = "probabilities", members: int = MEMBERS) -> pd.DataFrame:
     """Accuracy and scaled NLL of every ensemble of `table` after each further member.
 
     One row an ensemble and number of members: label, network, seed, members, accuracy_ensemble, nll_ensemble_scaled.
     """
     how = {"average": average, "most": members}
-    return of_members(results, lambda some, which: some.map(_growth, "one-by-one", version=1, which=which, **how))
+    return of_members(results, lambda some, which: some.map(_by_count, "one-by-one", version=1, which=which, **how))
 
 
-def _growth(runs: list[Result], average: Average, most: int, which: Which) -> Computed:
+def _by_count(runs: list[Result], average: Average, most: int, which: Which) -> Computed:
     logits, labels = ensembles.members(runs, most, which=which)[:most], ensembles.labels_of(runs[0])
     whole = [ensembles.combine(logits[:k], average) for k in range(1, len(logits) + 1)]
     return {
@@ -99,12 +99,12 @@ def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
     return both[["label", *keys]].assign(accuracy_gain=100 * accuracy, nll_gain=nll)
 
 
-def by_members(gained: pd.DataFrame, column: str = "nll_gain") -> pd.DataFrame:
-    """A column of `gains` by members as "mean ± std" over seeds: a row a label and network, a column a number."""
-    found = spreads(gained, ["label", "network", "members"], {column: column})
-    wide = found.pivot(index=["label", "network"], columns="members", values=column)
+def gains_by_count(gained: pd.DataFrame) -> pd.DataFrame:
+    """The NLL of `gains`, in nats, as "mean ± std" over seeds: a row a label and network, a column a number."""
+    found = spreads(gained, ["label", "network", "members"], {"nll_gain": "nll_gain"})
+    wide = found.pivot(index=["label", "network"], columns="members", values="nll_gain")
     order = [key for key, _ in gained.groupby(["label", "network"], sort=False)]
-    named = wide.loc[order].rename(columns=lambda number: f"{number} members").rename_axis(columns=None)
+    named = wide.loc[order].rename(columns=lambda k: f"{k} member" + "s" * (k > 1)).rename_axis(columns=None)
     return named.assign(n=found.groupby(["label", "network"])["n"].max()).reset_index()
 
 

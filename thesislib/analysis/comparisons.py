@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.analysis import predictions
-from thesislib.analysis.ensembles import by_members
+from thesislib.analysis.ensembles import by_kind
 from thesislib.analysis.intervals import Effect, by_seed, holm, over_seeds, over_seeds_and_images, rounding
 from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
@@ -73,7 +73,7 @@ def _effect(
         images = [
             predictions.of_ensembles(runs, _IMAGES[column], last, which)
             for side in some
-            for runs, which in by_members(side)  # of one label: one part
+            for runs, which in by_kind(side)  # of one label: one part
         ]
         if all(side is not None for side in images):
             first, second = (_in_order(runs, side) for runs, side in zip(some, images, strict=True))
@@ -100,6 +100,11 @@ def _verdict(column: str, effect: Effect, margin: float, p: float) -> str:
         return "undecided"
     if outcome(effect, margin) == "same":
         return "equivalent"
-    if not p < 1 - LEVEL:  # nor a number at all
+    return sure(column, effect, p)
+
+
+def sure(column: str, effect: Effect, p: float) -> str:
+    """ "wins" or "loses" if p < 0.05 of FEWEST seeds or more (a lower NLL is better), else "undecided"."""
+    if effect.n < FEWEST or not p < 1 - LEVEL:  # nor a number at all
         return "undecided"
     return "wins" if (effect.mean > 0) == column.startswith("accuracy") else "loses"

@@ -64,7 +64,7 @@ def members(
     return snapshots(runs[0], what, which)[-last if last else None :]
 
 
-def by_members(results: Results) -> list[tuple[Results, Which]]:
+def by_kind(results: Results) -> list[tuple[Results, Which]]:
     """The rows whose members are live ones, and those whose role says another kind (section 10), if there are such."""
     parts: dict[Which, list[Row]] = {which: [] for which in get_args(Which)}
     for row in results:
@@ -176,11 +176,11 @@ def _each(runs: list[Result], last: int | None, which: Which = "live") -> Comput
     return found
 
 
-def growth(
+def by_count(
     results: Results, average: Average = "probabilities", last: int | None = None, which: Which = "live"
 ) -> pd.DataFrame:
     """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    return _living(results.map(_growth, "growth", version=1, average=average, last=last, **keyed(which)))
+    return _living(results.map(_by_count, "growth", version=1, average=average, last=last, **keyed(which)))
 
 
 def _living(found: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +191,7 @@ def _living(found: pd.DataFrame) -> pd.DataFrame:
 
 
 @np.errstate(invalid="ignore")
-def _growth(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
+def _by_count(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
     logits, labels = members(runs, last, which=which), labels_of(runs[0])
     whole = [combine(logits[:k], average) for k in range(1, len(logits) + 1)]
     return {
@@ -201,14 +201,12 @@ def _growth(runs: list[Result], average: Average, last: int | None, which: Which
     }
 
 
-def equivalents(
-    table: pd.DataFrame, independent: Results, average: Average = "probabilities", which: Which = "live"
-) -> pd.DataFrame:
-    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed, live or mean ones.
+def equivalents(table: pd.DataFrame, independent: Results, average: Average = "probabilities") -> pd.DataFrame:
+    """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
 
     Both sides are combined by the same `average`. One row an ensemble: label, network, seed, equivalent.
     """
-    how = keyed(which) | ({} if average == "probabilities" else {"average": average})
+    how = {} if average == "probabilities" else {"average": average}
     found = independent.map(_subsets, "subsets", version=2, **how)
     curves = {key: curve.to_numpy() for key, curve in found.groupby(["network", "seed"])["nll_scaled"]}
     rows = table[["label", "network", "seed"]].copy()
@@ -218,9 +216,9 @@ def equivalents(
     return rows
 
 
-def _subsets(runs: list[Result], average: Average = "probabilities", which: Which = "live") -> Computed:
+def _subsets(runs: list[Result], average: Average = "probabilities") -> Computed:
     """Scaled NLL of ensembles of 1 to K of these K runs, each the mean over all choices of them."""
-    logits, labels = members(runs, which=which), labels_of(runs[0])
+    logits, labels = members(runs), labels_of(runs[0])
 
     def mean_nll(size: int) -> float:
         choices = itertools.combinations(range(len(logits)), size)

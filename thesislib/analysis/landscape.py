@@ -52,10 +52,10 @@ def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int =
     generator = torch.Generator().manual_seed(seed)
     a, b = a.to(evaluator.device), b.to(evaluator.device)
     middle = torch.lerp(a, b, 0.5)
-    velocity = torch.zeros_like(middle)
+    optimizer = torch.optim.SGD([middle], momentum=0.9)
     run = evaluator.run
     for epoch in range(epochs):
-        rate = lr * (1 - epoch / epochs)
+        optimizer.param_groups[0]["lr"] = lr * (1 - epoch / epochs)
         for images, labels in evaluator.train.shuffled(run.batch_size, generator, run.augment):
             t = torch.rand((), generator=generator).item()
             evaluator.flat.theta.copy_(bezier([a, middle, b], t))
@@ -65,8 +65,8 @@ def connect(evaluator: Evaluator, a: Tensor, b: Tensor, epochs: int, seed: int =
             gradient = (
                 torch.cat([g.flatten() for g in evaluator.flat.gradients]) + run.weight_decay * evaluator.flat.theta
             )
-            velocity.mul_(0.9).add_(gradient, alpha=2 * t * (1 - t))  # d theta / d middle
-            middle.sub_(velocity, alpha=rate)
+            middle.grad = gradient.mul_(2 * t * (1 - t))  # d theta / d middle
+            optimizer.step()
     return middle.cpu()
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from thesislib.analysis import ensembles, scores
 from thesislib.analysis.ensembles import Which
+from thesislib.config import Run
 from thesislib.runs import cache
 from thesislib.runs.cache import Arrays, Computed
 from thesislib.runs.finished import Result, WithoutWeights
@@ -22,6 +23,12 @@ def hits(results: Results, epoch: int | None = None) -> np.ndarray | None:
     """
     found = _kept("hits", results, _hits)
     return None if found is None else np.stack([_at(arrays, epoch) for arrays in found])
+
+
+def keep_hits(runs: Iterable[Run]) -> None:
+    """Compute the `hits` of finished runs that have their weights: without these they are lost (`archive`)."""
+    for run in runs:
+        hits(Results([run]))
 
 
 def _at(arrays: Arrays, epoch: int | None) -> np.ndarray:
@@ -87,6 +94,6 @@ def _kept(
 ) -> Sequence[Arrays] | None:
     groups = [[row.result for row in rows] for rows in results.ensembles]
     try:
-        return cache.many(name, groups, function, version=1, **parameters)
+        return cache.many(name, groups, function, parameters | {"version": 1})
     except WithoutWeights:  # archived before this was kept
         return None

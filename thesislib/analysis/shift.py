@@ -13,14 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thesislib.analysis import better, ensembles, rates, scores
+from thesislib.analysis import better, comparisons, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator, statistics_version
 from thesislib.analysis.intervals import by_seed, holm, over_seeds
 from thesislib.datasets import facts
 from thesislib.experiments.beyond import MEMBERS
 from thesislib.experiments.sections import Average
-from thesislib.experiments.statements import FEWEST, LEVEL
 from thesislib.runs.cache import Computed
 from thesislib.runs.finished import Result
 from thesislib.runs.results import Results
@@ -109,9 +108,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
     for row, effect, p in zip(rows, effects, adjusted, strict=True):
         low, high = effect.interval()
         row |= {"against": reference, "difference": effect.mean, "low": low, "high": high, "p": p, "n": effect.n}
-        sure = effect.n >= FEWEST and p < 1 - LEVEL
-        better_one = "wins" if (effect.mean > 0) == row["score"].startswith("accuracy") else "loses"
-        row["verdict"] = better_one if sure else "undecided"
+        row["verdict"] = comparisons.sure(row["score"], effect, p)
     return pd.DataFrame(rows)
 
 

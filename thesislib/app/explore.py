@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import html
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -82,7 +81,7 @@ class Explorer:
         self._start = next(row.run for row in self._rows if row.label == "yours").model_dump()
         self.pins: dict[str, dict[str, Any]] = {}
         self._stop, self._thread, self._error, self._begun = Event(), None, "", (0.0, 0)
-        self._todo: list[Run] = []
+        self._todo: dict[Run, Path] = {}  # with their folders, whatever is edited while they train
         self._counted = -1
 
     # What is shown, as runs.
@@ -102,7 +101,7 @@ class Explorer:
 
     def _ipython_display_(self) -> None:
         """Show the widgets where somebody can move them, else the figure."""
-        if not is_live():
+        if not progress.is_live():
             from thesislib.plots.curves import curves
 
             # Shown below the cell by the notebook. `figure` is another one: drawing moves what is laid out by a hair.
@@ -237,7 +236,7 @@ class Explorer:
         self.train_button.disabled = self.busy or not missing
         self.stop_button.disabled = not self.busy
         if not self.busy:
-            epochs = sum(run.epochs - listing.epochs(run) for run in missing)
+            epochs = sum(run.epochs - listing.epochs(run, store.Config.of(run).folder) for run in missing)
             runs = f"{len(missing)} runs" if len(missing) > 1 else "One run"
             more = f"{runs}, {epochs} epochs to train: press Train" if missing else "Trained"
             self._say(f"{self._hill_text()}. {more}.")
@@ -280,7 +279,7 @@ class Explorer:
         if self.busy:
             return
         self._choose()
-        self._todo = launch.missing(row.run for row in self._rows)
+        self._todo = {run: store.Config.of(run).folder for run in launch.missing(row.run for row in self._rows)}
         if not self._todo:
             return
         self._stop.clear()
@@ -314,7 +313,7 @@ class Explorer:
             self._carefully(self.tick)
 
     def _epochs(self) -> int:
-        return sum(listing.epochs(run) for run in self._todo)
+        return sum(listing.epochs(run, folder) for run, folder in self._todo.items())
 
     def tick(self) -> None:
         """Draw again if there are further epochs, and say how many are done and how long the rest takes."""
@@ -374,11 +373,3 @@ class Explorer:
 
 
 _SHORT = {"strength": "s", "width": "w", "weight_decay": "L2"}
-
-
-def is_live() -> bool:
-    """Whether this is a kernel that somebody looks at, in Jupyter or VS Code, and not one that executes in batch."""
-    if not progress.in_notebook():
-        return False
-    names = sys.modules["IPython"].get_ipython().user_ns
-    return "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in names

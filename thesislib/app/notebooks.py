@@ -270,6 +270,8 @@ class _Drawing:
                 self.drawn[section] = future.result()
             except BrokenProcessPool:
                 self.drawn[section] = Drawn([], "its process died, for lack of memory perhaps")
+            except UserError as error:  # a notebook that became unreadable, say: the others go on
+                self.drawn[section] = Drawn([], str(error))
             _say(section, self.drawn[section])
 
     def lacking(self, task: Task, training: launch.Training) -> Drawn:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from thesislib.app.explore import is_live
+from thesislib.runs.progress import is_live
 
 
 def sliders(draw: Callable[..., Any], **values: Sequence[float]) -> Any:

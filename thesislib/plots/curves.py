@@ -328,6 +328,8 @@ def lengths(
     """
     need_results(results)
     table = results.history
+    if cycle is not None and (not isinstance(cycle, Integral) or cycle < 1):
+        raise UserError(f"a cycle is a number of epochs, 1 or more, not {cycle!r}")
     cycle, log = cycle or results[0].run.cycle, [name for name in columns if name.startswith("d_")]
     if (longest := table["epoch"].max()) < cycle:
         raise UserError(

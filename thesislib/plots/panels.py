@@ -155,6 +155,8 @@ def points(
         if limits and name in limits:
             axis.plot([limits[name]] * 2, [-0.5, len(groups) - 0.5], "--", color="0.5", linewidth=0.8)
     panels = dict(zip(columns, axes.flat, strict=True))
+    if unknown := [name for some in alike for name in some if name not in panels]:
+        raise UserError(f"there is no panel of {unknown[0]!r} to be alike: choose from {', '.join(panels)}")
     for some in alike:
         ends = np.array([panels[name].get_xlim() for name in some])
         low, high = ends[:, 0].min(), ends[:, 1].max()

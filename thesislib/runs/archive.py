@@ -92,14 +92,13 @@ def _add(file: ZipFile, name: str, content: bytes) -> None:
     file.writestr(ZipInfo(name), content, ZIP_DEFLATED, 9)  # ZipInfo's date is fixed: 1980
 
 
-def _problems(folders: list[Path], fingerprints: dict[str, str] | None = None, most: int = 3) -> str:
+def _problems(folders: list[Path], fingerprints: dict[str, str] | None = None) -> str:
     """A line of what is wrong with finished runs, as far as they are archived; empty if nothing is.
 
     `fingerprints` are those of the datasets that they should have seen (None: any).
     """
     found = [f"run {folder.name}: {why}" for folder in folders if (why := _problem(folder, fingerprints))]
-    further = f"; and {len(found) - most} further runs" if len(found) > most else ""
-    return "; ".join(found[:most]) + further
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} further runs" if len(found) > 3 else "")
 
 
 def _problem(folder: Path, fingerprints: dict[str, str] | None) -> str:

@@ -1,16 +1,16 @@
 """What is computed from finished runs, kept beside them: computed once, then drawn as often as one likes.
 
-runs/<id of the first run>/derived-<name>-<key>.safetensors, the key made of all runs' ids and the parameters. Runs are
-`finished.Result` here, which this module may not import.
+runs/<id of the first run>/derived-<name>-<key>.safetensors, the key made of all runs' ids and the parameters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from thesislib.runs import functions, store
+from thesislib.runs.finished import Result
 from thesislib.system import machine, own
 from thesislib.system.errors import UserError
-from thesislib.system.files import FULL, Broken, read_arrays, read_json, write_arrays
+from thesislib.system.files import Broken, read_arrays, read_json, write_arrays
 
 Arrays = dict[str, np.ndarray]
 #: Columns, or numbers, which become columns of length one.
@@ -30,7 +31,7 @@ Computed = Mapping[str, np.ndarray | float]
 POOL_SECONDS = 15.0
 
 
-def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **parameters: Any) -> Arrays:
+def arrays(name: str, runs: Sequence[Result], compute: Callable[[], Computed], **parameters: Any) -> Arrays:
     """What `compute` returns for these runs, from disk if it was asked before with the same parameters.
 
     `parameters` are everything else that the arrays depend on; raise one called `version` when `compute` changes.
@@ -48,18 +49,18 @@ def arrays(name: str, runs: Sequence[Any], compute: Callable[[], Computed], **pa
     computed = {key: np.atleast_1d(value) for key, value in sorted(compute().items())}
     try:
         write_arrays(path, computed)
-    except OSError as error:  # a folder that may only be read costs time, not correctness; a full disk stops us
-        if error.errno in FULL:
+    except OSError as error:  # a folder that may only be read costs time, not correctness
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
     return computed
 
 
-def is_there(name: str, runs: Sequence[Any], **parameters: Any) -> bool:
+def is_there(name: str, runs: Sequence[Result], **parameters: Any) -> bool:
     """Whether `arrays` of these would come from disk."""
     return _path(name, runs, parameters).is_file()
 
 
-def _path(name: str, runs: Sequence[Any], parameters: dict[str, Any]) -> Path:
+def _path(name: str, runs: Sequence[Result], parameters: dict[str, Any]) -> Path:
     try:
         key = json.dumps([[run.id for run in runs], parameters], sort_keys=True)
     except TypeError as error:
@@ -69,15 +70,21 @@ def _path(name: str, runs: Sequence[Any], parameters: dict[str, Any]) -> Path:
 
 
 def many(
-    name: str, groups: Sequence[Sequence[Any]], function: Callable[..., Computed], version: int, **parameters: Any
+    name: str,
+    groups: Sequence[Sequence[Result]],
+    function: Callable[..., Computed],
+    parameters: Mapping[str, Any],
+    beside: Collection[str] | None = None,
 ) -> list[Arrays]:
-    """`arrays` of `function(runs, **parameters)` for several groups of runs.
+    """`arrays` of `function(runs, **parameters)` for several groups of runs; one parameter is the version.
 
     What is missing is shared out among as many processes as there are cores if it takes long, and they can import the
-    function. Raises UserError if it returns something else.
+    function. Raises UserError if it returns something else than a dictionary; with `beside`, the names of other columns
+    of a table, also for what are no columns of numbers of one length that can stand beside these.
     """
-    keyed = parameters | {"version": version} | functions.key(function)
-    one = partial(_of_group, name, function, parameters, keyed)
+    keyed = dict(parameters) | functions.key(function)
+    given = {key: value for key, value in parameters.items() if key != "version"}
+    one = partial(_of_group, name, function, given, keyed, beside)
     missing = [k for k, runs in enumerate(groups) if not _path(name, runs, keyed).is_file()]
     begin, computed = time.perf_counter(), {k: one(groups[k]) for k in missing[:1]}
     rest = missing[1:]
@@ -88,12 +95,27 @@ def many(
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
 
 
+def _check_columns(name: str, found: Computed, beside: Collection[str]) -> None:
+    """Raise UserError if this is no table of numbers, or has a column of those that say of which run it is."""
+    columns = {key: np.atleast_1d(np.asarray(value)) for key, value in found.items()}
+    if taken := [key for key in columns if key in beside]:
+        raise UserError(
+            f"{name}: its function must not return {taken[0]!r}: {', '.join(beside)} say of which run it is"
+        )
+    if wrong := [key for key, column in columns.items() if column.ndim > 1 or column.dtype.kind not in "biuf"]:
+        shown = f"{columns[wrong[0]].dtype} {list(columns[wrong[0]].shape)}"
+        raise UserError(f"{name}: its function must return numbers, or columns of numbers, not {wrong[0]}: {shown}")
+    if len(lengths := {len(column) for column in columns.values()}) > 1:
+        raise UserError(f"{name}: its function's columns must be of one length, not of {sorted(lengths)}")
+
+
 def _of_group(
     name: str,
     function: Callable[..., Computed],
     parameters: dict[str, Any],
     keyed: dict[str, Any],
-    runs: Sequence[Any],
+    beside: Collection[str] | None,
+    runs: Sequence[Result],
 ) -> Arrays:
     def compute() -> Computed:
         if functions.key(function).get("function") != keyed.get("function"):  # this process has imported it only now
@@ -102,6 +124,8 @@ def _of_group(
         if not isinstance(found, Mapping):
             kind = type(found).__name__
             raise UserError(f"{name}: its function must return a dictionary of numbers or columns, not {kind}")
+        if beside is not None:
+            _check_columns(name, found, beside)
         return found
 
     return arrays(name, runs, compute, **keyed)

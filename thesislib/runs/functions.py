@@ -11,13 +11,13 @@ from typing import Any
 
 
 def key(function: Callable[..., Any]) -> dict[str, str]:
-    """What a key needs so that another function of the same name is another one: nothing for one of this package.
+    """What a key needs so that another function of the same name is another one: nothing for those of this package.
 
     Of one's own it has a digest of its code, of the values that it was made with, and of the constants and functions
     that it names, with theirs: not of what those call. The code is that which was imported, not the file's of now.
     """
     parts = _parts(function)
-    if all(_is_ours(part) for part in parts if callable(part)):
+    if all(callable(part) and _is_ours(part) for part in parts):
         return {}
     text = repr([_text(part) for part in parts])
     return {"function": hashlib.sha256(text.encode()).hexdigest()[:12]}

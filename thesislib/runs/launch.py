@@ -247,7 +247,7 @@ class Training:
             else:
                 self.left.discard(run)
             self._deaths = self._deaths + 1 if isinstance(error, BrokenProcessPool) else 0
-        self._bar.update(self.running.values())
+        self._bar.update({run: self._configs[run].folder for run in self.running.values()})
 
     def _fail(self, run: Run, error: BaseException) -> None:
         if isinstance(error, OSError) and error.errno in FULL:

@@ -90,9 +90,8 @@ def logged(folder: Path) -> pd.DataFrame:
         raise Broken(path, error) from None
 
 
-def epochs(run: Run) -> int:
-    """Epochs of a run that are done; rows that it trains again after it was killed do not count."""
-    folder = store.runs_folder() / store.run_id(run)
+def epochs(run: Run, folder: Path) -> int:
+    """Epochs of a run in its folder that are done; rows that it trains again after it was killed do not count."""
     path = folder / "metrics.csv"
     if (folder / "done.json").is_file():  # a diverged run has none left
         return run.epochs
@@ -107,7 +106,9 @@ def runs_of(rows: pd.DataFrame) -> list[Run]:
     need(rows, ["id"])
     found = []
     for identity in rows["id"]:
-        folder = store.runs_folder() / identity
+        folder = store.runs_folder() / str(identity)
+        if not folder.is_dir():
+            raise UserError(f"there is no run {identity} in {folder.parent}")
         config = read_config(folder)
         if config.earlier or (folder / "done.json").is_file():
             load_id(identity)  # says what is wrong with it

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +22,14 @@ def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(shell, "kernel", None) is not None
+
+
+def is_live() -> bool:
+    """Whether this is a kernel that somebody looks at, in Jupyter or VS Code, and not one that executes in batch."""
+    if not in_notebook():
+        return False
+    names = sys.modules["IPython"].get_ipython().user_ns
+    return "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in names
 
 
 class Bar:
@@ -47,9 +57,9 @@ class Bar:
         """A run has ended."""
         self._done.add(run)
 
-    def update(self, running: Iterable[Run]) -> None:
-        """Count again."""
-        under_way = {run: listing.epochs(run) for run in running}
+    def update(self, running: Mapping[Run, Path]) -> None:
+        """Count again; of those that are under way the folders are known, whatever is edited meanwhile."""
+        under_way = {run: listing.epochs(run, folder) for run, folder in running.items()}
         shown = [f"{epochs}/{run.epochs}" for run, epochs in under_way.items()]
         shown = [*shown[:4], "..."] if len(shown) > 4 else shown
         text = f"{len(self._done)} of {len(self._runs)} runs" + (f", under way: {', '.join(shown)}" if shown else "")

@@ -210,7 +210,7 @@ class Results(Sequence[Row]):
                 if cache.is_there(name, runs, **how) or not any(run.is_archived for run in runs)
             ] or ensembles
         groups = [runs for _, runs in ensembles]
-        found = cache.many(name, groups, function, version=version, **parameters)
+        found = cache.many(name, groups, function, parameters | {"version": version}, (*self.keys, "seed"))
         tables = []
         for (first, _), arrays in zip(ensembles, found, strict=True):
             table = pd.DataFrame(arrays)

@@ -237,15 +237,16 @@ def read_json(path: Path, schema: type[Schema]) -> Schema:
 def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = None) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file, or only those named.
 
-    Raises Broken if they are not those that were written under this name, or the file's digest is not the one that is
-    `expected`; else as `reading` does.
+    Raises UserError for a name that it does not have, Broken if they are not those that were written under this name,
+    or the file's digest is not the one that is `expected`; else as `reading` does.
     """
     try:
         with reading(path):
             path.open("rb").close()  # safetensors calls a file without permission one that is not there
             with safe_open(path, framework="numpy") as file:
                 there, text = set(file.keys()), (file.metadata() or {}).get("digests", "{}")
-                arrays = {name: file.get_tensor(name) for name in names or file.keys()}  # noqa: SIM118
+                wanted = set(names) or there
+                arrays = {name: file.get_tensor(name) for name in file.keys() if name in wanted}  # noqa: SIM118
         known = json.loads(text)
         whole = expected in (None, digest(text.encode()))
         whole &= known["file"] == path.name and known["arrays"].keys() == there
@@ -256,6 +257,8 @@ def read_arrays(path: Path, names: Iterable[str] = (), expected: str | None = No
         whole = False
     if not whole:
         raise Broken(path, OTHER)
+    if unknown := sorted(wanted - there):
+        raise UserError(f"{printable(path)} has no array {unknown[0]!r}: choose from {', '.join(sorted(there))}")
     return arrays
 
 

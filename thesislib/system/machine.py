@@ -18,9 +18,12 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thesislib.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 #: Number of this process among the workers of this machine's pools.
 _worker = 0
@@ -85,6 +88,19 @@ def device() -> str:
         return "cpu"
     number = int(os.environ["LOCAL_RANK"]) if under_torchrun() else _worker
     return f"cuda:{number % torch.cuda.device_count()}"
+
+
+def torch_device(name: str) -> torch.device:
+    """A device by torch's name. Raises UserError for none, and one that is not here."""
+    import torch
+
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"device {name!r}: write cpu, or cuda or cuda:0 where there is a GPU ({why})") from None
+    return found
 
 
 def kind() -> str:
@@ -189,8 +205,8 @@ class _Context(SpawnContext):
 def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor]:
     """A pool of so many processes, which die with this one; numbered from `first_worker`.
 
-    Ctrl-C, a cluster's notice or a full disk end its work at once, and none of its processes is left; else leaving it
-    would first do all of it.
+    Ctrl-C, a cluster's notice, a full disk or any other error ends its work at once, and none of its processes is left:
+    leaving it would first do all of it.
     """
     # Spawned, not forked: a fork of a process whose torch has started threads can hang.
     context = _Context()
@@ -198,7 +214,7 @@ def pool_of(workers: int, first_worker: int = 0) -> Iterator[ProcessPoolExecutor
     with ProcessPoolExecutor(workers, context, initializer=_prepare_worker, initargs=(turns,)) as pool:
         try:
             yield pool
-        except (KeyboardInterrupt, SystemExit, OSError):
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             started = [process for process in context.made if process.pid]
             for process in started:
