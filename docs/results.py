@@ -10,6 +10,7 @@ when a page is stale.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -66,6 +67,8 @@ ABOUT = {
 
 #: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
 EQUIVALENT = "The deep-ensemble equivalent"
+#: The heading of what is section 7 once more where no rates were chosen (section 7.1).
+OWN_RATE = "### Each at its own rate"
 #: How the text above that table begins which only scales have whose settings the thesis prints.
 PRINTED = "The settings whose end the thesis prints"
 
@@ -274,7 +277,8 @@ def chapter(scale: str) -> str:
         if scale not in drawn(section):
             continue
         lines += [f"## {section.title}", section.question]
-        shown = _with_something([(kind, _shown(scale, section, kind, what)) for kind, what in section.parts])
+        shown = [(kind, _shown(scale, section, kind, what)) for kind, what in section.parts]
+        shown = _with_something(shown, () if _csv(scale, "7-1_rates") is not None else (OWN_RATE,))
         for (kind, text), (following, picture) in pairwise([*shown, ("", "")]):
             is_caption = kind == "text" and following == "figure" and not text.startswith("#")
             lines += [text] if picture or not is_caption else []  # nothing about what is not there
@@ -289,13 +293,17 @@ def chapter(scale: str) -> str:
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
-def _with_something(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The parts of a section without a heading, and the texts below it, under which no figure or table is there."""
+def _with_something(shown: list[tuple[str, str]], without: Container[str] = ()) -> list[tuple[str, str]]:
+    """The parts of a section without a heading, and what is below it, under which no figure or table is there.
+
+    Nor with those headings that are to be left out.
+    """
     blocks: list[list[tuple[str, str]]] = [[]]
     for kind, text in shown:
         blocks += [[]] if kind == "text" and text.startswith("### ") else []
         blocks[-1].append((kind, text))
     first, *rest = blocks
+    rest = [block for block in rest if block[0][1].partition("\n")[0] not in without]
     return [*first, *(part for block in rest if any(text for kind, text in block if kind != "text") for part in block)]
 
 
@@ -342,7 +350,10 @@ processor. Sections 10, 10.1 and 10.3 at `mnist` and `fashion` and all of `cifar
 EFFECTS = """The parts of the claims. × is a factor of squared distances, points are of accuracy.
 A claim is reproduced if all of its parts are that can be tested, and not reproduced if one is contradicted."""
 
-PICTURES = """Each picture lies here as `.pgf` for LaTeX too, and its runs and settings in a `.json`.
+PICTURES = """$d_0, d_1, \\dots$ are squared distances to the first minimum, the second, and so on. $N$ says
+whether a hill has been left, from 20 on. These words and others: [glossary](../../../docs/GLOSSARY.md).
+
+Each picture lies here as `.pgf` for LaTeX too, and its runs and settings in a `.json`.
 How to include one: [figures/README.md](../../README.md)."""
 
 

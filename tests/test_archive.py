@@ -266,5 +266,6 @@ def test_the_command_line_packs_a_section(tmp_path, capsys):
     assert process.stdout.startswith("3 of 3 runs in "), process.stderr
     with zipfile.ZipFile(tmp_path / "figures" / "smoke" / "runs.zip") as file:
         assert json.loads(file.read("data.json")) == {"mnist5k": datasets.fingerprint("mnist5k")}
+        assert sum("derived-hits" in name for name in file.namelist()) == 3, "what weights would say of each image"
     assert main(["unpack", str(tmp_path / "figures" / "smoke" / "runs.zip")]) == 0
     assert "3 runs in" in capsys.readouterr().out

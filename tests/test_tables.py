@@ -153,7 +153,8 @@ def test_no_network_takes_the_place_of_another():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "shown"), [(1.2, 1.9, "1.5 [1.2, 1.9]"), (0.0, np.inf, "1.5"), (-np.inf, np.inf, "1.5")]
+    ("low", "high", "shown"),
+    [(1, 1.95, "1.50 [1.00, 1.95]"), (0.0, np.inf, "1.50"), (-np.inf, np.inf, "1.50"), (-150, 24, "1.50 [−150, 24.0]")],
 )
 def test_an_interval_that_is_not_known_is_not_shown(low, high, shown):
     assert tables.interval(1.5, low, high, ".3g") == shown

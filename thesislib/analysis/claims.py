@@ -105,7 +105,7 @@ class ChapterResults:
             "claim": statement.claim, "says": statement.says, "expected": statement.expected,
             "premise": statement.premise, "verdict": says, "outcome": outcome(effect, band), "effect": mean,
             "low": low, "high": high, "margin": margin, "unit": UNITS[statement.quantity],
-            "N": n if np.isfinite(n) else np.nan, "n": effect.n, "images": effect.images,
+            "N": n if statement.settles and np.isfinite(n) else np.nan, "n": effect.n, "images": effect.images,
         }  # fmt: skip
 
     def band(self, quantity: Quantity) -> float:

@@ -169,5 +169,5 @@ class _Scene:
         lines = [f"epoch {int(now.epoch)}", said]
         if distance := self.motion.distance(int(now.epoch)):
             number, d, inside = distance
-            lines += [f"to minimum {number}: $d$ = {d:,.0f},", f"{inside:.0%} of it in this plane"]
+            lines += [f"To minimum {number}: $d$ = {d:,.0f},", f"{inside:.0%} of it in this plane."]
         return "\n".join(lines)

@@ -145,7 +145,8 @@ def _against(
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
         _finish(axis, name)
-    note_seeds(figure, table, "bands: ± 1 SD" + f" of {', '.join(banded)}" * bool(banded))
+    several = table.groupby(["label", "network", x])[columns].std().gt(0).any(axis=None)  # schedules are of no seed
+    note_seeds(figure, table, "bands: ± 1 SD" * several + f" of {', '.join(banded)}" * bool(banded))
     return figure
 
 
@@ -311,7 +312,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
 
 
 def _ordinal(column: str) -> str:
-    return f"to minimum {int(column[2:]) + 1}"
+    return f"$d_{column[2:]}$, to minimum {int(column[2:]) + 1}"
 
 
 @styled()

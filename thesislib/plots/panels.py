@@ -277,14 +277,14 @@ def forest(statements: pd.DataFrame) -> Figure:
         "reproduced": ("C0", "o"),
         "not reproduced": ("C3", "s"),
         "undecided": ("0.3", "x"),
-        "not tested": ("0.6", "o"),
+        "not settled or not testable": ("0.6", "o"),
     }
     units = {
         "factor": "factor (of $d$, of errors)",  # longer, it would leave a page of 345 pt
         "points": "percentage points",
         "percent": "percent of an epoch",
     }
-    verdicts = statements["verdict"].replace(["not settled", "not testable"], "not tested")
+    verdicts = statements["verdict"].replace(["not settled", "not testable"], [*shown][-1])
     table = statements.assign(statement=statements["claim"] + " " + statements["says"], verdict=verdicts)
     networks = list(table["network"].unique())
     listed = {unit: list(table[table["unit"] == unit]["statement"].unique()) for unit in units}
@@ -301,7 +301,7 @@ def forest(statements: pd.DataFrame) -> Figure:
             some = rows[(rows["verdict"] == outcome) & np.isfinite(rows["effect"])]
             error = np.abs(some[["low", "high"]].sub(some["effect"], axis=0)).to_numpy(float).T
             error = np.where(np.isinf(error).any(axis=0), 0, error)  # of one seed: a factor's interval is (0, inf) then
-            face = "white" if outcome == "not tested" else colour
+            face = "white" if outcome == [*shown][-1] else colour
             axis.errorbar(some["effect"], some["place"], xerr=error, fmt=marker, color=colour, mfc=face, label=outcome)
         end, nothing = len(listed[unit]) - 0.5, 1 if unit == "factor" else 0
         axis.plot([nothing] * 2, [-0.5, end], color="0.6", linewidth=0.6, zorder=0.5)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from thesislib.analysis import better, rates
+from thesislib.experiments.statements import FEWEST
 from thesislib.plots.language import formula, localized
 from thesislib.plots.style import LABELS, NARROWEST
 from thesislib.plots.tex import escape
@@ -22,13 +24,13 @@ TITLES = {
     **{f"d_{k}": f"$d_{k}$" for k in range(10)},
 }  # fmt: skip
 SCORES = {
-    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
-    "brier_ensemble_scaled": "Brier score", "ece_ensemble_scaled": "ECE", "agreement": "all agree",
+    "accuracy_last": "last member", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL, scaled",
+    "brier_ensemble_scaled": "Brier score, scaled", "ece_ensemble_scaled": "ECE, scaled", "agreement": "all agree",
     "disagreement": "two disagree", "mutual_information": "mutual information",
     "equivalent": "deep-ensemble equivalent, median",
 }  # fmt: skip
 MEANS = {
-    "accuracy_mean": "mean of the members", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL",
+    "accuracy_mean": "mean of the members", "accuracy_ensemble": "ensemble", "nll_ensemble_scaled": "NLL, scaled",
     "disagreement": "two disagree", "mutual_information": "mutual information",
 }  # fmt: skip
 EACH = {
@@ -76,37 +78,45 @@ def interval(effect: float, low: float, high: float, digits: str) -> str:
     """ "effect [low, high]", the effect alone where nothing is known of its interval; empty where there is none."""
     if np.isnan(effect):
         return ""
-    if not np.isfinite([low, high]).all():  # that of a factor is [0, inf] then
-        return f"{effect:{digits}}".replace("-", "−")
-    return f"{effect:{digits}} [{low:{digits}}, {high:{digits}}]".replace("-", "−")
+    shown, *ends = (f"{number:#{digits}}".rstrip(".").replace("-", "−") for number in (effect, low, high))
+    # That of a factor of one seed is [0, inf].
+    return f"{shown} [{', '.join(ends)}]" if np.isfinite([low, high]).all() else shown
 
 
 def compared(found: pd.DataFrame) -> pd.DataFrame:
     """Ensembles against one of them: a column a score, differences in points or in thousandths."""
     names = {
-        "accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("NLL, 0.001 nats", 1000),
-        "brier_ensemble_scaled": ("Brier score, 0.001", 1000),
+        "accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("scaled NLL, 0.001 nats", 1000),
+        "brier_ensemble_scaled": ("scaled Brier score, 0.001", 1000),
     }  # fmt: skip
     rows: dict[str, dict[str, str]] = {}
     for row in _settings(found).itertuples():
         title, factor = names.get(row.score, (heading(row.score), 1))
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
         n = {"N": f"{row.N:.3g}" if pd.notna(row.N) else ""} if "N" in found else {}
-        rows.setdefault(row.label, n)[title] = f"{shown} {row.verdict}"
+        rows.setdefault(row.label, n)[title] = _judged(shown, row)
     return pd.DataFrame([{"setting": label, **cells} for label, cells in rows.items()])
 
 
 def shifted(found: pd.DataFrame) -> pd.DataFrame:
     """Ensembles against one of them under shift (`shift.against`): a column a severity, a row a score and setting."""
-    titles = {"accuracy_ensemble": ("accuracy, points", 100, ".2f"), "nll_ensemble_scaled": ("NLL, nats", 1, ".3f")}
+    titles = {
+        "accuracy_ensemble": ("accuracy, points", 100, ".2f"),
+        "nll_ensemble_scaled": ("scaled NLL, nats", 1, ".3f"),
+    }
     rows: dict[tuple[str, str], dict[str, object]] = {}
     for row in _settings(found).itertuples():
         title, factor, digits = titles[row.score]
         cells = rows.setdefault((row.label, title), {"setting": row.label, "score": title})
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, digits)
-        cells[f"severity {row.severity}"] = f"{shown} {row.verdict}"
+        cells[f"severity {row.severity}"] = _judged(shown, row)
         cells["n"] = max(row.n, cells.pop("n", 0))  # behind the severities
     return pd.DataFrame([*rows.values()])
+
+
+def _judged(shown: str, row: Any) -> str:
+    """A difference with its verdict, which fewer than FEWEST seeds have none of."""
+    return f"{shown} {row.verdict}" if row.n >= FEWEST else shown
 
 
 def _settings(found: pd.DataFrame) -> pd.DataFrame:
