@@ -10,7 +10,6 @@ when a page is stale.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -67,8 +66,8 @@ ABOUT = {
 
 #: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
 EQUIVALENT = "The deep-ensemble equivalent"
-#: The heading of what is section 7 once more where no rates were chosen (section 7.1).
-OWN_RATE = "### Each at its own rate"
+#: Figure and tables of section 7 at the rate that suits each.
+FAIR = ("7_ensembles_fair", "7_ensembles_fair_scores", "7_ensembles_fair_compared")
 #: How the text above that table begins which only scales have whose settings the thesis prints.
 PRINTED = "The settings whose end the thesis prints"
 
@@ -130,11 +129,18 @@ def _csv(scale: str, name: str) -> pd.DataFrame | None:
 
 def table(scale: str, section: str, what: str | list[str]) -> str:
     """A table of a section at a scale as Markdown: a CSV by its name, or columns of the section's own."""
+    if repeats(scale, what):
+        return ""
     if isinstance(what, list):
         found = _csv(scale, section)
         return "" if found is None else markdown(means(curves(found), {c: TITLES.get(c, c) for c in what}))
     found = _csv(scale, what)
     return "" if found is None else markdown(readable(found, what))
+
+
+def repeats(scale: str, what: str | list[str]) -> bool:
+    """Whether it is section 7 at the rate that suits each, where none was chosen (section 7.1): section 7 once more."""
+    return what in FAIR and _csv(scale, "7-1_rates") is None
 
 
 def claims(chosen: list[str]) -> pd.DataFrame:
@@ -277,8 +283,7 @@ def chapter(scale: str) -> str:
         if scale not in drawn(section):
             continue
         lines += [f"## {section.title}", section.question]
-        shown = [(kind, _shown(scale, section, kind, what)) for kind, what in section.parts]
-        shown = _with_something(shown, () if _csv(scale, "7-1_rates") is not None else (OWN_RATE,))
+        shown = _with_something([(kind, _shown(scale, section, kind, what)) for kind, what in section.parts])
         for (kind, text), (following, picture) in pairwise([*shown, ("", "")]):
             is_caption = kind == "text" and following == "figure" and not text.startswith("#")
             lines += [text] if picture or not is_caption else []  # nothing about what is not there
@@ -293,17 +298,13 @@ def chapter(scale: str) -> str:
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
-def _with_something(shown: list[tuple[str, str]], without: Container[str] = ()) -> list[tuple[str, str]]:
-    """The parts of a section without a heading, and what is below it, under which no figure or table is there.
-
-    Nor with those headings that are to be left out.
-    """
+def _with_something(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The parts of a section without a heading, and the texts below it, under which no figure or table is there."""
     blocks: list[list[tuple[str, str]]] = [[]]
     for kind, text in shown:
         blocks += [[]] if kind == "text" and text.startswith("### ") else []
         blocks[-1].append((kind, text))
     first, *rest = blocks
-    rest = [block for block in rest if block[0][1].partition("\n")[0] not in without]
     return [*first, *(part for block in rest if any(text for kind, text in block if kind != "text") for part in block)]
 
 
@@ -315,6 +316,8 @@ def _shown(scale: str, section: Section, kind: str, what: str | list[str]) -> st
         return f"{what}\n\n{found}" if (found := published(scale)) else ""
     if kind == "text":
         return re.sub(r"^## ", "### ", what)
+    if kind == "figure" and repeats(scale, what):
+        return ""
     if kind == "figure":
         there = [name for name in (f"{what}.png", f"{what}.gif") if (REFERENCE / scale / name).is_file()]
         return "".join(f"![{section.title}: {what}]({name})" for name in there)

@@ -18,18 +18,24 @@ from thesislib.runs.results import Results, Row
 from thesislib.system.files import Broken
 
 
+def timed(label, run, seconds):
+    """A row of section 8 whose epochs took so many seconds."""
+    row = Row(run, label, section="8_cost")
+    epochs = np.arange(1, len(seconds) + 1)
+    row.__dict__["result"] = made_up(train_seconds=seconds, epoch=epochs, strength=[run.strength] * len(epochs))
+    return row
+
+
 def test_a_hill_costs_a_share_of_the_epoch_without():
     """Made-up seconds: 2 an epoch without hills, 0.3 more for each, one epoch disturbed."""
 
-    def timed(label, strength):
-        hills = np.arange(12) // 2
-        seconds = 2 + 0.3 * hills * (strength > 0)
-        seconds[7] += 5
-        run, result = Run(strength=strength, minima_every=2), SimpleNamespace()
-        result.history = pd.DataFrame({"train_seconds": seconds})
-        return SimpleNamespace(label=label, network="mlp", seed=0, run=run, result=result)
+    def seconds(strength):
+        found = 2 + 0.3 * (np.arange(12) // 2) * (strength > 0)
+        found[7] += 5
+        return found
 
-    cost = claims.cost_per_minimum([timed("no term", 0), timed("s = 1", 1)]).set_index("label")
+    rows = [timed(label, Run(strength=s, minima_every=2), seconds(s)) for label, s in (("no term", 0), ("s = 1", 1))]
+    cost = claims.cost_per_minimum(Results(rows)).set_index("label")
     assert cost.loc["s = 1", "percent"] == pytest.approx(15)
     assert cost.loc["s = 1", "seconds"] == pytest.approx(0.3)
     assert cost.loc["no term", "percent"] == pytest.approx(0)
@@ -37,10 +43,8 @@ def test_a_hill_costs_a_share_of_the_epoch_without():
 
 def test_an_epoch_has_the_hills_that_were_there_when_it_began():
     """A minimum after the second of four epochs is a hill in the third and the fourth."""
-    result = made_up(train_seconds=[9.0, 2.0, 2.3, 2.3])
-    rows = [SimpleNamespace(label=str(s), network="mlp", seed=0, run=Run(strength=s, minima_every=2), result=result)
-            for s in (0, 1)]  # fmt: skip
-    assert claims.cost_per_minimum(rows)["seconds"].tolist() == pytest.approx([0.3, 0.3])
+    rows = [timed(str(s), Run(strength=s, minima_every=2), [9.0, 2.0, 2.3, 2.3]) for s in (0, 1)]
+    assert claims.cost_per_minimum(Results(rows))["seconds"].tolist() == pytest.approx([0.3, 0.3])
 
 
 @pytest.fixture
@@ -239,8 +243,7 @@ def test_costs_are_paired_by_seed_too():
         for seed in seeds:
             hills = np.arange(12) // 2
             seconds = (2 + (0.1 + 0.1 * seed) * hills * s) * 100**seed
-            rows.append(Row(Run(seed=seed, strength=s, minima_every=2), label, section="8_cost"))
-            rows[-1].__dict__["result"] = made_up(train_seconds=seconds)
+            rows.append(timed(label, Run(seed=seed, strength=s, minima_every=2), seconds))
     (statement,) = (s for s in statements.statements("laptop") if s.claim == "C14")
     effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
     assert (effect.mean, effect.error, effect.n) == pytest.approx((7.5, 2.5, 2)), "5 and 10 percent of 2 seconds"

@@ -138,7 +138,7 @@ def compared(*networks):
     return pd.DataFrame(
         [
             {"score": "nll_ensemble_scaled", "label": "SWA", "network": network, "difference": k, "low": k - 1,
-             "high": k + 1, "verdict": verdict}
+             "high": k + 1, "n": 5, "verdict": verdict}
             for k, (network, verdict) in enumerate(zip(networks, ("wins", "loses"), strict=False))
         ]
     )  # fmt: skip
@@ -148,7 +148,7 @@ def test_no_network_takes_the_place_of_another():
     """A scale with several of them: each has a row, and its name."""
     found = readable(compared("resnet32", "mobilenetv2"), "7_ensembles_compared")
     assert list(found["setting"]) == ["SWA, resnet32", "SWA, mobilenetv2"]
-    assert [cell.split()[-1] for cell in found["NLL, 0.001 nats"]] == ["wins", "loses"]
+    assert [cell.split()[-1] for cell in found["scaled NLL, 0.001 nats"]] == ["wins", "loses"]
     assert list(readable(compared("mlp"), "any name")["setting"]) == ["SWA"]
 
 

@@ -6,8 +6,6 @@ and see the same batches. Distances are compared as log ratios (shown as factors
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -21,8 +19,9 @@ from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import BANDS, BASELINE, FROZEN, OTHERS, PLAIN, WIDEST, Quantity, Side, Statement
 from thesislib.runs.finished import Result
 from thesislib.runs.growth import LEFT
-from thesislib.runs.results import Results, Row
+from thesislib.runs.results import Results
 from thesislib.runs.spreads import spread
+from thesislib.system.errors import UserError
 
 #: Unit of the effects in a quantity.
 UNITS: dict[Quantity, str] = {
@@ -194,27 +193,40 @@ class ChapterResults:
         return np.log(after.max() / error[first - 1]) if len(after) else np.nan
 
 
-def cost_per_minimum(results: Iterable[Row]) -> pd.DataFrame:
+def times(results: Results) -> pd.DataFrame:
+    """The epochs of `results.history` but each run's first, which warms up caches and allocators.
+
+    Two more columns: `hills`, how many there were, and `without`, the median of the seconds of training of the run with
+    strength 0 and the same seed: seeds may have been trained on different machines. Raises UserError for runs without
+    minima_every, and if none has its seed's run with strength 0.
+    """
+    every = {row.id: row.run.minima_every for row in results}
+    if not all(every.values()):
+        raise UserError("the cost of minima is that of runs with one after every so many epochs: minima_every")
+    history = results.history[results.history["epoch"] > 1]
+    history = history.assign(hills=((history["epoch"] - 1) // history["id"].map(every)).astype(int))
+    keys = ["network", "seed"]
+    base = history[history["strength"] == 0].groupby(keys)["train_seconds"].median().rename("without")
+    if (history := history.merge(base, on=keys)).empty:
+        raise UserError("the cost of minima is relative to runs with strength 0 of the same seeds: there are none")
+    return history
+
+
+def cost_per_minimum(results: Results) -> pd.DataFrame:
     """Slope of training seconds an epoch over the number of hills, one row a run.
 
-    Columns label, network, seed, seconds, percent: of the median epoch of the run without hills (strength 0) with the
-    same seed.
+    Columns label, network, seed, seconds, percent: of the median epoch without hills (`times`, which says what is
+    raised).
     """
 
-    def seconds(row: Row) -> np.ndarray:
-        return row.result.history["train_seconds"].to_numpy()[1:]  # the first epoch warms up caches and allocators
-
-    without = {(row.network, row.seed): np.median(seconds(row)) for row in results if not row.run.strength}
-    rows = []
-    for row in results:
-        epochs = seconds(row)
-        hills = np.arange(1, len(epochs) + 1) // row.run.minima_every
+    def slope(epochs: pd.DataFrame) -> pd.Series:
         # Theil-Sen: the median of all slopes, deaf to an epoch that the machine disturbed.
         with np.errstate(invalid="ignore"):  # in its interval, which is not read: many epochs have as many hills
-            slope = stats.theilslopes(epochs, hills).slope
-        which = {"label": row.label, "network": row.network, "seed": row.seed}
-        rows.append(which | {"seconds": slope, "percent": 100 * slope / without[row.network, row.seed]})
-    return pd.DataFrame(rows)
+            seconds = stats.theilslopes(epochs["train_seconds"], epochs["hills"]).slope
+        return pd.Series({"seconds": seconds, "percent": 100 * seconds / epochs["without"].iloc[0]})
+
+    runs = times(results).groupby(["label", "network", "seed"], sort=False)
+    return runs[["train_seconds", "hills", "without"]].apply(slope).reset_index()
 
 
 def published_values(results: Results) -> pd.DataFrame:

@@ -145,8 +145,9 @@ def _against(
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
         _finish(axis, name)
-    several = table.groupby(["label", "network", x])[columns].std().gt(0).any(axis=None)  # schedules are of no seed
-    note_seeds(figure, table, "bands: ± 1 SD" * several + f" of {', '.join(banded)}" * bool(banded))
+    of = f" of {', '.join(banded)}" if banded else ""
+    differ = table.groupby(["label", "network", x])[list(columns)].std().gt(0).any(axis=None)  # schedules never do
+    note_seeds(figure, table, f"bands: ± 1 SD{of}" if differ else "")
     return figure
 
 

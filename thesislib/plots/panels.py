@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from thesislib.analysis import claims
 from thesislib.config import Run
 from thesislib.experiments.sections import digits
 from thesislib.experiments.statements import LEVEL
@@ -215,9 +216,8 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
 def cost(results: Results, height: float = 2.5) -> Figure:
     """Left: training time over the number of minima (median, middle half of epochs), relative to none; the thesis' too.
 
-    None is the run with strength 0 and the same seed: seeds may have been trained on different machines. Right: seconds
-    of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them. Raises UserError if
-    its table is missing, for runs without minima_every, and if none has its seed's run with strength 0.
+    Right: seconds of an epoch of full MNIST, written by hand and by thesislib, as `make bench` has measured them.
+    Raises UserError if its table is missing, and as `claims.times` does.
     """
     need_results(results)
     path = ROOT / "figures" / "reference" / "bench.csv"
@@ -226,24 +226,15 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     bench = pd.read_csv(path)
     figure, axes = grid(1, 2, height)
     own, measured = axes[0]
-    styles, every = line_styles(results.labels), results[0].run.minima_every if len(results) else None
-    if not every:
-        raise UserError("the cost of minima is that of runs with one after every so many epochs: minima_every")
-    history = results.history[results.history["epoch"] > 1]
-    history = history.assign(minima=(history["epoch"] - 1) // every)
-    keys = ["network", "seed"]
-    base = history[history["strength"] == 0].groupby(keys)["train_seconds"].median().rename("without")
-    history = history.merge(base, on=keys)
-    if history.empty:
-        raise UserError("the cost of minima is relative to runs with strength 0 of the same seeds: there are none")
+    styles, history = line_styles(results.labels), claims.times(results)
     history = history.assign(cost=history["train_seconds"] / history["without"])
-    hills = np.array(sorted(history["minima"].unique()))
+    hills = np.array(sorted(history["hills"].unique()))
     for number, (network, some) in enumerate(history.groupby("network", sort=False)):
         for label, rows in some.groupby("label", sort=False):
             name = label if history["network"].nunique() == 1 else f"{label}, {network}"
             line = curve_style(styles, label, len(hills)) | {"linestyle": "-:"[number % 2], "label": name}
             sns.lineplot(
-                rows, x="minima", y="cost", estimator="median", errorbar=("pi", 50), ax=own, legend=False, **line
+                rows, x="hills", y="cost", estimator="median", errorbar=("pi", 50), ax=own, legend=False, **line
             )
     for name, increase, colour, dashes in (
         ("thesis, MobileNetV2", 0.29, "0.2", "--"), ("thesis, ResNet-32", 0.18, "0.5", "-."),
