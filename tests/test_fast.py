@@ -81,6 +81,30 @@ def test_rounded_products_take_arguments_by_name():
     assert torch.equal(placed, placed.bfloat16().float())
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, y: x @ y,
+        lambda x, y: torch.matmul(x, other=y),
+        lambda x, y: x.mm(y),
+        lambda x, y: torch.bmm(x[None], y[None])[0],
+        lambda x, y: F.conv1d(x[..., None], y.T[..., None])[..., 0],
+        lambda x, y: F.conv_transpose1d(x[..., None], y[..., None])[..., 0],
+    ],
+)
+def test_products_of_any_kind_are_rounded(product):
+    """As autocast rounds them: what a network of one's own computes does not depend on the processor's instructions."""
+    x, y = torch.randn(4, 64), torch.randn(64, 8, requires_grad=True)
+    with fast._RoundedProducts():
+        found = product(x, y)
+    (gradient,) = torch.autograd.grad(found.sum(), y)
+    a, b = x.bfloat16().float(), y.detach().bfloat16().float()
+    assert torch.allclose(found, (a @ b).bfloat16().float(), atol=0.05)
+    assert torch.equal(found, found.bfloat16().float())
+    assert torch.allclose(gradient, a.sum(0)[:, None].expand(64, 8).bfloat16().float(), atol=0.02)
+    assert not torch.equal(found, product(x, y)), "fp32 outside"
+
+
 def test_what_is_close_together_is_not_lost_to_rounding():
     a = torch.randn(10_000)
     b = a + 1e-6 * torch.randn(10_000)

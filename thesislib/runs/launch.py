@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -28,6 +29,9 @@ from thesislib.runs.results import Labelled, Results, Row, rows_of
 from thesislib.system import machine, own
 from thesislib.system.errors import UserError
 from thesislib.system.files import FULL, make_writable
+
+if TYPE_CHECKING:
+    from thesislib.trainer import Trainer
 
 #: A run can lose this many seconds of work, plus the epoch under way, when it is killed.
 CHECKPOINT_SECONDS = 5.0
@@ -88,14 +92,9 @@ def _train(config: store.Config) -> None:
                 row = trainer.epoch()
             if writer is None:
                 continue
-            writer.row(row)
-            writer.steps(trainer.dense)
-            if trainer.member and not trainer.diverged:
-                writer.arrays(f"member-{run.member_ends.index(trainer.finished_epochs)}", trainer.member)
-            if len(trainer.minima.visited) > before:
-                writer.arrays(f"minimum-{before}", trainer.snapshot())
-                if before == 0:
-                    shared_prefix.keep(run, writer, whole_state(), trainer.snapshot(), hardware())
+            _write_epoch(writer, trainer, row, before)
+            if before == 0 and trainer.minima.visited:
+                shared_prefix.keep(run, writer, whole_state(), trainer.snapshot(), hardware())
             unfinished = trainer.finished_epochs < run.epochs and not trainer.diverged
             if monotonic() - saved > CHECKPOINT_SECONDS and unfinished:
                 writer.checkpoint(trainer.finished_epochs, whole_state())
@@ -106,6 +105,16 @@ def _train(config: store.Config) -> None:
             final = trainer.snapshot() | {"labels": to_numpy(trainer.test_images.labels)}
             versions = {"python": platform.python_version()} | _origin()
             writer.finish("diverged" if trainer.diverged else "finished", final, versions)
+
+
+def _write_epoch(writer: store.Writer, trainer: Trainer, row: dict[str, float], before: int) -> None:
+    """What the last epoch brought: its row, its steps, a mean member, a minimum beside the `before` earlier ones."""
+    writer.row(row)
+    writer.steps(trainer.dense)
+    if trainer.member and not trainer.diverged:
+        writer.arrays(f"member-{trainer.run.member_ends.index(trainer.finished_epochs)}", trainer.member)
+    if len(trainer.minima.visited) > before:
+        writer.arrays(f"minimum-{before}", trainer.snapshot())
 
 
 def _begin(run: Run, writer: store.Writer) -> tuple[int, dict[str, np.ndarray], list] | None:

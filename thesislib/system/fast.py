@@ -185,17 +185,25 @@ class _Rounded(torch.autograd.Function):
         return grad.bfloat16().float()
 
 
+#: Of functions that multiply two tensors, and sum up: the names of these.
+_PRODUCTS = {
+    **dict.fromkeys((F.linear, F.conv1d, F.conv2d, F.conv3d), ("input", "weight")),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), ("input", "weight")),
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__), ("input", "other")),
+    **dict.fromkeys((torch.mm, Tensor.mm, torch.bmm, Tensor.bmm), ("input", "mat2")),
+}
+
+
 class _RoundedProducts(TorchFunctionMode):
-    """Convolutions and linear layers of bf16 numbers, summed up in fp32: what autocast does, by fp32's instructions."""
+    """Convolutions and products of bf16 numbers, summed up in fp32: what autocast does, by fp32's instructions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in (F.conv2d, F.linear):
+        if func not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
-
-        def product(input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Tensor:
-            return _Rounded.apply(func(_Rounded.apply(input), _Rounded.apply(weight), *rest, **named))
-
-        return product(*args, **(kwargs or {}))
+        factors = [_Rounded.apply(factor) for factor in args[:2]]
+        named = dict(kwargs or {})
+        named |= {name: _Rounded.apply(named[name]) for name in _PRODUCTS[func] if name in named}
+        return _Rounded.apply(func(*factors, *args[2:], **named))
 
 
 def autocast() -> AbstractContextManager:
