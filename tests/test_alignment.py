@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from thesislib.analysis.alignment import align, hidden_units, permuted
+from thesislib.analysis.alignment import STARTS, align, hidden_units, permuted
 from thesislib.flat import FlatParameters
 from thesislib.models import build, mlp
 from thesislib.system.errors import UserError
@@ -67,7 +67,9 @@ def test_a_permuted_copy_aligns_back(name, seed):
     theta, x = flat.theta.numpy().copy(), images(name)
     with torch.no_grad():
         outputs = model(x)
-        aligned = align(shuffled(theta, model, seed), theta, model)
+        # Ten searches of MobileNetV2's take forty seconds, and the first finds it.
+        starts = 1 if name == "mobilenetv2" else STARTS
+        aligned = align(shuffled(theta, model, seed), theta, model, starts)
         assert ((aligned - theta) ** 2).sum() < 1e-8
         flat.theta.copy_(torch.from_numpy(aligned))
         assert torch.equal(model(x), outputs)

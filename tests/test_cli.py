@@ -373,8 +373,9 @@ def test_lab_is_this_environments_on_the_same_folders(folders):
 def test_a_place_in_somebody_elses_group_is_none_of_ours(tiny, rank):
     """As in a shell of a batch system, or of a framework that had started several processes."""
     group = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
-    wrong = thesislib("run", "--lr", "-1", **group)
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    if rank == "1":
+        wrong = thesislib("run", "--lr", "-1", **group)
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1), "not only the first says so"
     flags = [f"--{k.replace('_', '-')}={v}" for k, v in tiny.model_dump(exclude_defaults=True).items()]
     alone = thesislib("run", *flags, **group)
     assert (alone.returncode, alone.stderr) == (0, "")

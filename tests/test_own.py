@@ -452,8 +452,8 @@ def test_from_the_command_line_and_in_a_pool(modules):
     done = thesislib("run", *flags, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["id"] == store.run_id(OWN)
-    launch.train_missing([OWN.replace(seed=seed) for seed in (1, 2)], workers=2)
-    assert all(store.is_done(OWN.replace(seed=seed)) for seed in (1, 2))
+    launch.train_missing([OWN.replace(seed=1)], workers=1)
+    assert store.is_done(OWN.replace(seed=1))
     elsewhere = modules / "elsewhere"
     elsewhere.mkdir()
     code = "from thesislib.system import own; print(own.source('mynet:small_cnn') != '')"

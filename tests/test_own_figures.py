@@ -1,5 +1,7 @@
 """Figures, tables and labels of an author's own: on paper as on the screen, or one line that says why not."""
 
+import contextlib
+import io
 import subprocess
 
 import matplotlib.pyplot as plt
@@ -143,25 +145,40 @@ def runs(folders):
     return trained({"mine": [TINY]})
 
 
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """All of them, each a page of one document: by name the page, the picture, and what save said."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("runs", "figures"):
+            patch.setenv(f"THESIS_{name.upper()}", str(tmp_path_factory.mktemp(name)))
+        runs, said = trained({"mine": [TINY]}), {}
+        for draw in (*WRITTEN, *SHOWN):
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                tl.save(figure_of(draw), draw.__name__, runs)
+            said[draw.__name__] = output.getvalue()
+            plt.close("all")
+        folder = save.figures_folder("smoke")
+        body = [rf"\noindent\input{{{name}.pgf}}\newpage" for name in said]
+        tex(folder, *body, options="11pt,a4paper", packages=[r"\usepackage[margin=2.5cm]{geometry}"])
+        subprocess.run(["pdftoppm", "-r", "200", "-png", "thesis.pdf", "page"], cwd=folder, check=True)
+    pages = sorted(folder.glob("page-*.png"))
+    return {name: (page, folder / f"{name}.png", said[name]) for name, page in zip(said, pages, strict=True)}
+
+
 @needs_tex
 @pytest.mark.parametrize("draw", [*WRITTEN, *SHOWN])
-def test_a_page_has_the_colours_of_the_picture(draw, runs, tmp_path, capsys):
+def test_a_page_has_the_colours_of_the_picture(draw, printed):
     """As much of each, through pdflatex and back; what pgfplots cannot draw is the .pdf, and save says so."""
-    figure = figure_of(draw)
-    why = SHOWN.get(draw, "")
+    figure, why, name = figure_of(draw), SHOWN.get(draw, ""), draw.__name__
     assert beyond(figure).startswith(why) and bool(beyond(figure)) == bool(why)
-    tl.save(figure, "mine", runs)
-    assert ("mine.pgf shows mine.pdf" in capsys.readouterr().out) == bool(why)
-    folder = save.figures_folder("smoke")
-    tex(folder, r"\noindent\input{mine.pgf}", options="11pt,a4paper", packages=[r"\usepackage[margin=2.5cm]{geometry}"])
-    command = ["pdftoppm", "-r", "200", "-singlefile", "-png", "thesis.pdf", "page"]
-    subprocess.run(command, cwd=folder, check=True)
-    page, picture = Image.open(folder / "page.png"), Image.open(folder / "mine.png")
+    plt.close(figure)
+    *paths, said = printed[name]
+    assert (f"{name}.pgf shows {name}.pdf" in said) == bool(why)
+    page, picture = map(Image.open, paths)
     whole = np.prod(page.size) / np.prod(picture.size)
     for colour in (RED, BLUE):
         # A sample in a legend is no longer than TeX's.
         assert whole * share(page, colour) == pytest.approx(share(picture, colour), rel=0.06, abs=0.002), colour
-    plt.close(figure)
 
 
 def test_what_matplot2tikz_says_of_legends_is_left_out(runs):
