@@ -145,7 +145,7 @@ def test_aligning_never_takes_networks_apart(trajectory, tiny):
 
 def test_an_archive_may_have_but_one_start(trajectory, tmp_path, monkeypatch):
     """As those have that were packed before the nearest of several was taken: their weights are gone."""
-    one = barriers._best_aligned(trajectory, None, "live", 1, version=2)
+    one = barriers._map(trajectory, barriers._aligned_once, "disguises", 2, None).assign(starts=1)
     archive.pack([trajectory[0].run], tmp_path / "runs.zip")
     monkeypatch.setenv("THESIS_RUNS", str(tmp_path / "elsewhere"))
     archive.unpack(tmp_path / "runs.zip")
