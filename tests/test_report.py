@@ -108,7 +108,7 @@ def test_the_start_page_has_claims_and_pictures(site):
     text = (site / "index.html").read_text()
     assert "the term ends &lt;farther&gt;" in text
     assert '<tr class="claim not-reproduced">' in text
-    assert "<td>2.5 [2.4, 2.6] ×</td><td>not reproduced</td>" in text
+    assert "<td>2.50 [2.40, 2.60] ×</td><td>not reproduced</td>" in text
     assert Page(site / "index.html").loads == ["1_baseline.png", "2-1_width.png"]
 
 

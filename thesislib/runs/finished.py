@@ -130,8 +130,8 @@ def load(run: Run, folder: Path | None = None) -> Result:
 def load_id(identity: str) -> Result:
     """A finished run by its id. Raises UserError if it is not there, or would be another one today."""
     folder = runs_folder() / identity
-    if folder.is_dir() and (config := read_config(folder)).earlier:
-        raise UserError(f"run {identity} is {config.earlier}")
+    if folder.is_dir() and (config := read_config(folder)).other_today:
+        raise UserError(f"run {identity} is {config.other_today}")
     if not (folder / "done.json").is_file():
         raise UserError(f"no finished run {identity} in {runs_folder()}")
     return Result(config.run, folder)

@@ -110,7 +110,7 @@ def runs_of(rows: pd.DataFrame) -> list[Run]:
         if not folder.is_dir():
             raise UserError(f"there is no run {identity} in {folder.parent}")
         config = read_config(folder)
-        if config.earlier or (folder / "done.json").is_file():
+        if config.other_today or (folder / "done.json").is_file():
             load_id(identity)  # says what is wrong with it
         found.append(config.run)
     return found

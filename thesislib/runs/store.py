@@ -135,8 +135,13 @@ class Config(BaseModel):
                     return f"of another text: {name} has changed since"
             except UserError as error:  # it is not there any more
                 return f"of a text that is not there: {error}"
-        if self.revision != REVISION:
-            return f"of revision {self.revision}; this is revision {REVISION}"
+        return "" if self.revision == REVISION else f"of revision {self.revision}; this is revision {REVISION}"
+
+    @property
+    def other_today(self) -> str:
+        """In which way a run of that kind would be another one today, by its data too; empty if it would not."""
+        if self.earlier:
+            return self.earlier
         with contextlib.suppress(UserError):  # of data that are malformed now: who asks for them hears of it
             if datafiles.is_known(self.run.data) and fingerprint(self.run.data) != self.data:
                 return f"of other data: {self.run.data} has changed since"
