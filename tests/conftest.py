@@ -22,6 +22,7 @@ from thesislib.system import files
 from thesislib.trainer import Trainer
 
 torch.set_num_threads(1)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the package, each for itself
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background, by a shell that has it ignored: what the tests start would not hear Ctrl-C either.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,8 +33,8 @@ PATIENCE = 900
 
 #: Files of tests that take minutes. The first makes the chapter; those that only read it come when it is there.
 LONGEST = (
-    "test_notebooks", "test_slurm", "test_explore_browser", "test_figures", "test_launch", "test_scales",
-    "test_parallel", "test_pgf", "test_report_browser", "test_docs",
+    "test_notebooks", "test_slurm", "test_explore_browser", "test_local_launch", "test_launch", "test_figures",
+    "test_figures_disturbed", "test_scales", "test_parallel", "test_pgf", "test_report_browser", "test_docs",
 )  # fmt: skip
 
 
@@ -50,8 +51,10 @@ TINY = Run(train_size=512, test_size=250, model="mlp-tiny", lr=0.1, epochs=6, mi
 def folders(tmp_path, monkeypatch):
     for name in ("runs", "data", "figures"):
         monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / name))
-    for name in ("JOBS", "WIDTH", "LANGUAGE"):
+    for name in ("WIDTH", "LANGUAGE"):
         monkeypatch.setenv(f"THESIS_{name}", "")
+    # Every process of a pool imports torch, and tests run beside each other: who needs two asks for two.
+    monkeypatch.setenv("THESIS_JOBS", "1")
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network: nothing listens there
     yield tmp_path
@@ -162,6 +165,7 @@ class Chapter:
 
     def __init__(self, folder: Path) -> None:
         self.environment = {"THESIS_RUNS": str(folder / "runs"), "THESIS_FIGURES": str(folder / "figures")}
+        self.environment |= {"THESIS_JOBS": "2"}
         self.figures = folder / "figures" / "smoke"
         made = folder / "process.pickle"
         with files.lock(folder / "lock"):

@@ -2,10 +2,10 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import thesislib
 from scipy.special import softmax
 
 import thesislib as tl
@@ -142,18 +142,20 @@ def example(first):
     return next(block for block in blocks if block.startswith(first))
 
 
-def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch):
-    """As the page says: two files in the working folder, named on the command line."""
+def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch, capsys):
+    """As the page says: two files, named on the command line."""
     for module in ("mynet", "mykernels"):
         (tmp_path / f"{module}.py").write_text(example(f"# {module}.py"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     short = ("--train-size", "256", "--test-size", "100", "--epochs", "2", "--minima-every", "1", "--json")
     for kernel in ("cauchy", "laplace"):
         own = ("--model", "mynet:small_cnn", "--kernel", f"mykernels:{kernel}")
-        done = thesislib("run", *own, *short)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["status"] == "finished"
-        assert json.loads(done.stdout)["squared_distances"][0] > 0
+        assert main(["run", *own, *short]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["status"] == "finished"
+        assert said["squared_distances"][0] > 0
+    for module in ("mynet", "mykernels"):
+        del sys.modules[module]
 
 
 def test_the_measure_of_the_docs_measures(tiny, finished, tmp_path, monkeypatch):

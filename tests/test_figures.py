@@ -4,67 +4,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE
+from trees import Tree, papermill
 
 from thesislib.app import current
 from thesislib.experiments import sections
 from thesislib.runs import store
-from thesislib.system.files import ROOT
 
 CHOSEN = ("1_baseline", "2-1_width", "2-2_strength", "2-3_interaction", "3-2_epochs", "8_cost")
-
-
-class Tree:
-    """A copy of package and notebooks, which can be changed, and of the chapter's runs; its figures are elsewhere."""
-
-    def __init__(self, folder, runs):
-        for name in ("thesislib", "notebooks"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "figures" / "reference").mkdir(parents=True)
-        shutil.copy(ROOT / "figures" / "reference" / "bench.csv", folder / "figures" / "reference")
-        shutil.copytree(runs, folder / "runs")
-        self.folder, self.figures = folder, folder / "figures" / "smoke"
-
-    def start(self, *arguments, path="", **environment):
-        set_here = {"THESIS_RUNS": str(self.folder / "runs"), "THESIS_FIGURES": str(self.figures.parent)}
-        set_here |= {"PYTHONPATH": os.pathsep.join([str(self.folder), path])}
-        command = [sys.executable, "-m", "thesislib", "figures", "--scale", "smoke", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=os.environ | set_here | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def make(self, *arguments, **environment):
-        """Exit code, sections that were executed, the last line."""
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=PATIENCE)
-        lines = out.splitlines()
-        assert lines, err
-        executed = [line.split()[1] for line in lines[:-1] if line.startswith(("ok", "FAILED"))]
-        return process.returncode, executed, lines[-1]
-
-    def written(self):
-        """What changes when a file is written anew; the documents of all figures always are."""
-        always = ("figures.tex", "numbers.tex", "captions.tex")
-        files = [path for path in self.figures.iterdir() if path.name not in always and path.suffix != ".lock"]
-        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
-
-    def listed(self):
-        return re.findall(r"\\input\{(.*?)\}", (self.figures / "figures.tex").read_text())
-
-    def edit(self, path, old, new):
-        text = (self.folder / path).read_text()
-        assert text.count(old) == 1
-        (self.folder / path).write_text(text.replace(old, new))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +33,6 @@ def test_notebooks_are_executed_beside_the_training_when_their_runs_are_there(ch
         assert at > max(done[store.run_id(row.run)] for row in sections.rows(section, "smoke")), section
     assert begun["1_baseline"] < papermill(chapter.figures, "1_baseline", "end_time") < max(done.values())
     assert begun["6_gradients_and_valleys"] < max(done.values()), "the one that takes longest is not left for the end"
-
-
-def papermill(figures, section, what):
-    executed = json.loads((figures / f"{section}.ipynb").read_text())
-    return datetime.fromisoformat(executed["metadata"]["papermill"][what]).timestamp()
 
 
 def test_what_is_current_is_left_as_it_is(tree):
@@ -197,64 +141,3 @@ def test_what_failed_is_tried_again_and_told_at_the_end(tree):
     code, executed, said = tree.make(*both)
     assert (code, executed) == (0, ["2-3_interaction"])
     assert tree.listed() == ["2-3_interaction.pgf", "8_cost.pgf"]
-
-
-def test_two_at_once_execute_a_notebook_once(tree):
-    before = tree.written()
-    once = ("--section", "2-2_strength", "-p", "smoothing=3")
-    both = [tree.start(*once) for _ in range(2)]
-    said = [process.communicate(timeout=PATIENCE)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum(text.count("ok     2-2_strength") for text in said) == 1, said
-    assert tree.written()["2-2_strength.pgf"] != before["2-2_strength.pgf"]
-
-
-def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(chapter, tmp_path, short):
-    """While it trains and a kernel is at work; then, one process at a time, the rest."""
-    tree = Tree(tmp_path, chapter.environment["THESIS_RUNS"])
-    needed = {store.run_id(row.run) for row in sections.rows("4-2_merged_minima", "smoke")}
-    kept = {store.run_id(row.run) for row in sections.rows("2-1_width", "smoke")}
-    for name in needed - kept:
-        shutil.rmtree(tree.folder / "runs" / name)
-    arguments = ("--section", "4-2_merged_minima", "2-1_width")
-    process = tree.start(*arguments, "--jobs", "2", TMPDIR=str(short))
-    wait_until(lambda: left_of(short) or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "thesislib: interrupted; what is finished is kept, the rest resumes"
-    wait_until(lambda: not left_of(short))  # kernels look every second whether anybody is there
-    assert not list(short.glob("thesis-kernel-*"))
-    code, executed, _ = tree.make(*arguments, "--jobs", "1")
-    assert code == 0
-    assert sorted(executed) == sorted(arguments[1:])
-    for section in arguments[1:]:
-        begin, end = (papermill(tree.figures, section, what) for what in ("start_time", "end_time"))
-        finished = [(tree.folder / "runs" / name / "done.json").stat().st_mtime for name in needed - kept]
-        assert not [at for at in finished if begin < at < end], "nothing trains beside a notebook"
-
-
-@pytest.fixture
-def short():
-    """A folder whose path leaves room for those of sockets."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def left_of(folder):
-    """Processes whose command names something in a folder: kernels."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:  # it has ended
-            continue
-        found += [path.parent.name] * (os.fsencode(folder) in command)
-    return found
-
-
-def wait_until(true):
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

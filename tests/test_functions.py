@@ -146,6 +146,7 @@ def test_what_others_cannot_import_is_computed_here(tiny, tmp_path, slow, monkey
 
 def test_others_compute_what_was_imported_here(tiny, tmp_path, slow, monkeypatch):
     """Not what the file says by then: it would be stored as the old one's."""
+    monkeypatch.setenv("THESIS_JOBS", "2")
     groups = [[Some(tiny, tmp_path / f"{k}")] for k in range(3)]
     path = tmp_path / "mymeasure.py"
     path.write_text("import os\ndef process(runs):\n    return {'n': os.getpid()}\n")

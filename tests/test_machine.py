@@ -128,8 +128,7 @@ def test_a_script_needs_no_main_guard(tiny, folders):
         "print(len(launch.results({'x': [run, run.replace(seed=1)]}).final))\n"
     )
     command = [sys.executable, str(script), tiny.model_dump_json()]
-    environment = os.environ | {"THESIS_JOBS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, "once\n2\n"), done.stderr
 
 

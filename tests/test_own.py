@@ -654,6 +654,7 @@ def test_a_strength_without_a_hill_is_refused():
             experiments_own.train(given)
     with pytest.raises(UserError, match="no minimum comes, .*, so there is no hill: give minima_every, or strength 0"):
         experiments_own.train(TINY.replace(strength=10, minima_every=None))
+    launch.execute(late.replace(epochs=1))
     assert experiments_own.train(late.replace(epochs=1)).final["epoch"].tolist() == [1]
 
 
