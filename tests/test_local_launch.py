@@ -24,8 +24,8 @@ def test_nice_is_kept_in_a_session_of_its_own():
     """Else a training in the background takes half the machine wherever Linux shares it among sessions."""
     if not Path("/proc/self/autogroup").is_file():
         pytest.skip("this Linux does not share processors among sessions")
-    nice = min(19, os.nice(0) + 3)  # a little: at 19 it would wait for the other tests to leave it a processor
-    code = "import os; os.nice(3); from jobs import LONG, slurm; slurm.submit([LONG], 'local', slurm.Resources())"
+    nice = min(19, os.nice(0) + 1)  # a little: at 19 it would wait for the other tests to leave it a processor
+    code = "import os; os.nice(1); from jobs import LONG, slurm; slurm.submit([LONG], 'local', slurm.Resources())"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent, env=os.environ)
     worker = until("worker", lambda: worker_of(LONG))
     assert worker.nice() == nice
