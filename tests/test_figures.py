@@ -118,13 +118,13 @@ def test_parameters_settings_code_and_packages_count(tree, monkeypatch):
 
 
 def test_figures_of_other_parameters_are_not_current_and_force_draws_what_is(tree):
-    once = ("--section", "3-2_epochs")
-    assert tree.make(*once, "--width", "column", "-p", "smoothing=2")[1] == ["3-2_epochs"]
-    assert tree.listed() == ["3-2_epochs-column.pgf"]
-    assert tree.make(*once)[1] == ["3-2_epochs"], "what lies there is of other parameters"
+    once = ("--section", "3-1_learning_rate")
+    assert tree.make(*once, "--width", "column", "-p", "smoothing=2")[1] == ["3-1_learning_rate"]
+    assert tree.listed() == ["3-1_learning_rate-column.pgf"]
+    assert tree.make(*once)[1] == ["3-1_learning_rate"], "what lies there is of other parameters"
     before = tree.written()
-    assert tree.make(*once, "--force")[1] == ["3-2_epochs"]
-    assert tree.written()["3-2_epochs.pgf"] != before["3-2_epochs.pgf"]
+    assert tree.make(*once, "--force")[1] == ["3-1_learning_rate"]
+    assert tree.written()["3-1_learning_rate.pgf"] != before["3-1_learning_rate.pgf"]
 
 
 def test_what_failed_is_tried_again_and_told_at_the_end(tree):
