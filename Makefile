@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report reference chapter docs restore runs test lint bench lab clean clean-runs
+.PHONY: help setup figures report reference chapter docs restore runs test test-long lint bench lab clean clean-runs
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -52,8 +52,11 @@ restore: $(READY)  ## put the runs of figures/reference/<scale>/ among yours: fi
 runs: $(READY)  ## list the runs of a scale: done and missing
 	@$(PY) -m thesislib list --scale "$$scale" $${seeds:+--seeds "$$seeds"}
 
-test: $(READY)  ## every test; those that need TeX, Slurm or Chromium are skipped where it is missing
-	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the tests; those that need TeX or Chromium are skipped where it is missing
+	@$(PY) -m pytest -m "not long" --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-long: $(READY)  ## the other tests: Slurm, local launches, the explorer in a browser, what make figures leaves as it is
+	@$(PY) -m pytest -m long --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style of code and notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check thesislib tests docs

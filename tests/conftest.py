@@ -33,8 +33,9 @@ PATIENCE = 900
 
 #: Files of tests that take minutes. The first makes the chapter; those that only read it come when it is there.
 LONGEST = (
-    "test_notebooks", "test_slurm", "test_explore_browser", "test_local_launch", "test_launch", "test_figures",
-    "test_figures_disturbed", "test_scales", "test_parallel", "test_pgf", "test_report_browser", "test_docs",
+    "test_notebooks", "test_slurm", "test_launch", "test_explore_browser", "test_local_launch", "test_figures",
+    "test_figures_disturbed", "test_scales", "test_parallel", "test_explore", "test_pgf", "test_report_browser",
+    "test_docs",
 )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from thesislib.runs import store
 from thesislib.runs.finished import load
 from thesislib.system import files
 
+pytestmark = pytest.mark.long
+
 #: Epochs of the run that is stopped: some ten seconds at least, which is two checkpoints.
 LONG = 2000
 

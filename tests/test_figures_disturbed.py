@@ -1,23 +1,24 @@
 """`make figures` twice at once, and interrupted."""
 
 import os
-import shutil
 import signal
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, trained
 from trees import Tree, papermill
 
 from thesislib.experiments import sections
 from thesislib.runs import store
 
+pytestmark = pytest.mark.long
 
-def test_two_at_once_execute_a_notebook_once(chapter, tmp_path):
-    tree = Tree(tmp_path, chapter.environment["THESIS_RUNS"])
-    shutil.copytree(chapter.figures, tree.figures)
+
+def test_two_at_once_execute_a_notebook_once(tmp_path):
+    tree = Tree(tmp_path)
+    assert tree.make("--section", "2-2_strength")[:2] == (0, ["2-2_strength"])
     before = tree.written()
     once = ("--section", "2-2_strength", "-p", "smoothing=3")
     both = [tree.start(*once) for _ in range(2)]
@@ -27,13 +28,12 @@ def test_two_at_once_execute_a_notebook_once(chapter, tmp_path):
     assert tree.written()["2-2_strength.pgf"] != before["2-2_strength.pgf"]
 
 
-def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(chapter, tmp_path, short):
+def test_an_interrupt_ends_all_of_it_and_the_next_call_goes_on(tmp_path, short):
     """While it trains and a kernel is at work; then, one process at a time, the rest."""
-    tree = Tree(tmp_path, chapter.environment["THESIS_RUNS"])
+    tree = Tree(tmp_path)
+    trained(sections.rows("2-1_width", "smoke"))
     needed = {store.run_id(row.run) for row in sections.rows("4-2_merged_minima", "smoke")}
     kept = {store.run_id(row.run) for row in sections.rows("2-1_width", "smoke")}
-    for name in needed - kept:
-        shutil.rmtree(tree.folder / "runs" / name)
     arguments = ("--section", "4-2_merged_minima", "2-1_width")
     process = tree.start(*arguments, "--jobs", "2", TMPDIR=str(short))
     wait_until(lambda: left_of(short) or process.poll() is not None)

@@ -19,6 +19,8 @@ from thesislib.runs import launch, listing, slurm, store
 from thesislib.runs.slurm import Resources
 from thesislib.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 def test_nice_is_kept_in_a_session_of_its_own():
     """Else a training in the background takes half the machine wherever Linux shares it among sessions."""

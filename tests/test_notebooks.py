@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import thesislib
+from trees import papermill
 
 from thesislib.app import notebooks, prose
 from thesislib.app.notebooks import notebooks_folder
@@ -153,6 +154,17 @@ def test_all_of_them_run_through_papermill(chapter):
         shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
         assert any("image/png" in output.get("data", {}) for output in shown), f"{path.stem} shows its figure"
         assert not [output for output in shown if output.get("name") == "stderr"]
+
+
+def test_notebooks_are_executed_beside_the_training_when_their_runs_are_there(chapter):
+    """Of a chapter that was made from nothing."""
+    runs = Path(chapter.environment["THESIS_RUNS"])
+    done = {path.parent.name: path.stat().st_mtime for path in runs.glob("*/done.json")}
+    begun = {name: papermill(chapter.figures, name, "start_time") for name in sections.SECTIONS}
+    for section, at in begun.items():
+        assert at > max(done[store.run_id(row.run)] for row in sections.rows(section, "smoke")), section
+    assert begun["1_baseline"] < papermill(chapter.figures, "1_baseline", "end_time") < max(done.values())
+    assert begun["6_gradients_and_valleys"] < max(done.values()), "the one that takes longest is not left for the end"
 
 
 def test_every_figure_stands_under_its_cell(chapter):

@@ -15,6 +15,8 @@ from jobs import LONG, runs_of, sent_job, until, worker_of
 from thesislib.runs import launch, slurm, store
 from thesislib.runs.slurm import Resources
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):

@@ -231,6 +231,7 @@ def test_the_ticks_are_the_pngs_where_two_layouts_would_differ(height, results, 
     plt.close(figure)
 
 
+@pytest.mark.long
 @needs_tex
 @pytest.mark.parametrize(
     ("width", "document", "options", "around"),

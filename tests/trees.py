@@ -14,14 +14,13 @@ from thesislib.system.files import ROOT
 
 
 class Tree:
-    """A copy of package and notebooks, which can be changed, and of the chapter's runs; its figures are elsewhere."""
+    """A copy of package and notebooks, which can be changed, with runs and figures of its own."""
 
-    def __init__(self, folder, runs):
+    def __init__(self, folder):
         for name in ("thesislib", "notebooks"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "figures" / "reference").mkdir(parents=True)
         shutil.copy(ROOT / "figures" / "reference" / "bench.csv", folder / "figures" / "reference")
-        shutil.copytree(runs, folder / "runs")
         self.folder, self.figures = folder, folder / "figures" / "smoke"
 
     def start(self, *arguments, path="", **environment):
