@@ -54,6 +54,9 @@ def folders(tmp_path, monkeypatch):
         monkeypatch.setenv(f"THESIS_{name.upper()}", str(tmp_path / name))
     for name in ("WIDTH", "LANGUAGE"):
         monkeypatch.setenv(f"THESIS_{name}", "")
+    # A module of one's own that is loaded is found by what is started afterwards: not by the next test.
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     # Every process of a pool imports torch, and tests run beside each other: who needs two asks for two.
     monkeypatch.setenv("THESIS_JOBS", "1")
     for scheme in ("http", "https"):

@@ -137,8 +137,6 @@ def modules(tmp_path, monkeypatch):
     (tmp_path / "mynet.py").write_text(NETWORK)
     (tmp_path / "mykernels.py").write_text(KERNEL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-    monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     for name in ("mynet", "mykernels"):
         sys.modules.pop(name, None)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import networks
@@ -132,8 +131,6 @@ def test_a_job_may_send_jobs(on_slurm, monkeypatch):
 def test_a_network_of_ones_own_is_found_by_a_job(on_slurm, tmp_path, monkeypatch):
     (tmp_path / "mynet.py").write_text(Path(networks.__file__).read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-    monkeypatch.setattr(sys, "path", list(sys.path))
     run = TINY.replace(model="mynet:small", epochs=1, minima_every=1)
     assert slurm.submit([run], "slurm", Resources()) == [run]
     monkeypatch.chdir("/")
