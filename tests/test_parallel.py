@@ -36,31 +36,20 @@ CONV = Run(
     minima_every=1, minima="multiple",
 )  # fmt: skip
 
-#: What each of the processes does that torchrun starts: trains the first run and keeps its folder as it was after three
-#: epochs; trains the others, prints nothing, stores what it has; then one BatchNorm of each kind alone.
+#: What each of the processes does that torchrun starts: trains the runs, prints nothing, stores what it has; then
+#: one BatchNorm of each kind alone.
 SCRIPT = """
-import shutil
 import sys
 import numpy as np
 import torch
 from torch import nn
 from thesislib.system import parallel
 from thesislib.config import Run
-from thesislib.runs import launch, store
 from thesislib.runs.identity import digest
 from thesislib.trainer import Trainer
 torch.set_num_threads(1)
-kept, *runs = map(Run.model_validate_json, sys.argv[1:])
-epoch, folder = Trainer.epoch, store.runs_folder() / store.run_id(kept)
-def keep(trainer):
-    if trainer.finished_epochs == 3 and parallel.rank() == 0:
-        shutil.copytree(folder, "after-3")
-    return epoch(trainer)
-launch.CHECKPOINT_SECONDS, Trainer.epoch = -1, keep
-launch.execute(kept)
-Trainer.epoch = epoch
 with parallel.together("cpu"):
-    for run in runs:
+    for run in map(Run.model_validate_json, sys.argv[1:]):
         trainer = Trainer(run)
         rows = [trainer.epoch() for _ in range(run.epochs)]
         names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
@@ -82,6 +71,24 @@ with parallel.together("cpu"):
                  weight=gradients[0], bias=gradients[1], mean=layer.running_mean, var=layer.running_var)
 """
 
+#: Trains a run and keeps its folder as it was after three epochs.
+KEEPING = """
+import shutil
+import sys
+from thesislib.config import Run
+from thesislib.runs import launch, store
+from thesislib.system import parallel
+from thesislib.trainer import Trainer
+run, epoch = Run.model_validate_json(sys.argv[1]), Trainer.epoch
+folder = store.runs_folder() / store.run_id(run)
+def keep(trainer):
+    if trainer.finished_epochs == 3 and parallel.rank() == 0:
+        shutil.copytree(folder, folder.parent / "after-3")
+    return epoch(trainer)
+launch.CHECKPOINT_SECONDS, Trainer.epoch = -1, keep
+launch.execute(run)
+"""
+
 
 def torchrun(processes, *arguments, cwd=None):
     command = [
@@ -97,23 +104,16 @@ def torchrun(processes, *arguments, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """The folder of what two processes have made."""
+def on_two(tmp_path_factory):
+    """What both of two processes have at the end, by name: a run's, or a kind of BatchNorm."""
     folder = tmp_path_factory.mktemp("two")
     write_photographs(folder)
     (folder / "script.py").write_text(SCRIPT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THESIS_DATA", str(folder))
-        patch.setenv("THESIS_RUNS", str(folder / "runs"))
-        done = torchrun(2, "script.py", *(run.model_dump_json() for run in (MLP, MLP, *CONTROLS, CONV)), cwd=folder)
+        done = torchrun(2, "script.py", *(run.model_dump_json() for run in (MLP, *CONTROLS, CONV)), cwd=folder)
     assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture
-def on_two(two):
-    """What both of two processes have at the end, by name: a run's, or a kind of BatchNorm."""
-    return lambda name: [dict(np.load(two / f"{name}-{rank}.npz")) for rank in range(2)]
+    return lambda name: [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -160,16 +160,21 @@ def flags(run):
     return [part for name, value in fields for part in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def test_another_number_of_processes_is_refused(two):
+def test_another_number_of_processes_is_refused(folders):
     """Two processes begin; one process is refused, two go on and end where the undisturbed run of two ends.
 
     Of these two only the first one writes and prints.
     """
-    whole, folder = two / "runs" / store.run_id(MLP), store.runs_folder() / store.run_id(MLP)
-    assert len(launch.load(MLP, whole).history) == MLP.epochs
-    assert len(list(whole.glob("events.*"))) == 1
-    expected = read_arrays(whole / "final.safetensors")["theta"]
-    shutil.copytree(two / "after-3", folder)
+    folder = store.runs_folder() / store.run_id(MLP)
+    script = folders / "whole.py"
+    script.write_text(KEEPING)
+    whole = torchrun(2, str(script), MLP.model_dump_json())
+    assert whole.returncode == 0, whole.stderr
+    assert len(launch.load(MLP).history) == MLP.epochs
+    assert len(list(folder.glob("events.*"))) == 1
+    expected = read_arrays(folder / "final.safetensors")["theta"]
+    shutil.rmtree(folder)
+    (folder.parent / "after-3").rename(folder)
     with pytest.raises(UserError, match=r"begun on 2 x cpu"):
         launch.execute(MLP)
     resumed = torchrun(2, "-m", "thesislib", "run", *flags(MLP))
