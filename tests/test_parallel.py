@@ -195,6 +195,21 @@ def test_two_processes_do_not_go_on_from_one():
     assert checkpoint.read_bytes() == before
 
 
+def test_processes_meet_again_and_again(tmp_path):
+    """As in a script that trains several runs: each time at new addresses, not at those of the time before."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch\nfrom thesislib.system import parallel\n"
+        "for k in range(20):\n"
+        "    with parallel.together('cpu'):\n"
+        "        mean = torch.tensor([float(parallel.rank() + k)])\n"
+        "        parallel.average([mean])\n"
+        "        assert mean.item() == k + 0.5\n"
+    )
+    done = torchrun(2, str(script))
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setattr(parallel, "size", lambda: 2)
     with pytest.raises(UserError, match="^batch_size: 127 cannot be shared out among 2 processes"):

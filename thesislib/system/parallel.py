@@ -6,6 +6,7 @@ whole batch, so that the number of processes changes nothing but the rounding. W
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
+from torch.distributed.rendezvous import rendezvous
 
 from thesislib.system.errors import UserError
 from thesislib.system.machine import under_torchrun
+
+#: Groups of this process so far; all processes of a group have had as many.
+_groups = itertools.count()
 
 
 @contextmanager
@@ -29,7 +34,12 @@ def together(device: str) -> Iterator[None]:
     on_gpu = device.startswith("cuda")
     if on_gpu:  # broadcast_object_list takes the current device, which is the first GPU for every process
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device(device) if on_gpu else None)
+    # Each group under names of its own: a process that trains twice would meet the addresses of the first time.
+    store, place, processes = next(rendezvous("env://"))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=dist.PrefixStore(f"group-{next(_groups)}", store), rank=place,
+        world_size=processes, device_id=torch.device(device) if on_gpu else None,
+    )  # fmt: skip
     try:
         yield
     finally:
