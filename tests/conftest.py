@@ -62,6 +62,8 @@ def folders(tmp_path, monkeypatch):
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network: nothing listens there
     yield tmp_path
+    for name in ("mynet", "mykernels"):
+        sys.modules.pop(name, None)
     if drawn := sys.modules.get("matplotlib.pyplot"):
         drawn.close("all")
 

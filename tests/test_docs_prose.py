@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -154,8 +153,6 @@ def test_the_network_and_the_kernels_of_the_docs_train(tmp_path, monkeypatch, ca
         said = json.loads(capsys.readouterr().out)
         assert said["status"] == "finished"
         assert said["squared_distances"][0] > 0
-    for module in ("mynet", "mykernels"):
-        del sys.modules[module]
 
 
 def test_the_measure_of_the_docs_measures(tiny, finished, tmp_path, monkeypatch):

@@ -137,9 +137,7 @@ def modules(tmp_path, monkeypatch):
     (tmp_path / "mynet.py").write_text(NETWORK)
     (tmp_path / "mykernels.py").write_text(KERNEL)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in ("mynet", "mykernels"):
-        sys.modules.pop(name, None)
+    return tmp_path
 
 
 OWN = TINY.replace(model="mynet:small_cnn", kernel="mykernels:laplace", epochs=3, minima_every=1)
