@@ -161,7 +161,9 @@ def ours(chosen: list[str]) -> str:
             beaten = found.loc[found["score"] == rates.SCORE, "verdict"] == "loses"
             planned = better.opponents(scale)
             outcome = VERBS[better.verdict(found, planned)]
-            what = ("" if tested else " opponents lose") + (f", {len(planned)} planned" if len(beaten) < len(planned) else "")
+            what = ("" if tested else " opponents lose") + (
+                f", {len(planned)} planned" if len(beaten) < len(planned) else ""
+            )
             shown = f"`{scale}` ({beaten.sum()} of {len(beaten)}{what}, n = {found['n'].max()})"
             tested.setdefault(outcome, []).append(shown)
     says = [f"It {outcome} at {' and '.join(scales)}." for outcome, scales in tested.items()]
@@ -345,13 +347,14 @@ Four things limit what these numbers say.
 - Another processor rounds differently, and training amplifies that. Single runs differ there, means over seeds less.
 - Seeds 5 to 9 of `laptop` were trained after the rules were frozen. Alone they give the same verdicts, but for
   C5, C9 and C14, which are undecided by them. What changed in the rules stands there.
-  At `mnist` such seeds are 3 and 4, and those of section 10. The five of section 7, C11 to C13, are older than the rules.
+  At `mnist` such seeds are 3 and 4, and those of section 10. The five of section 7, C11 to C13, are older than the
+  rules.
 
 The first minimum is an early one: sections 1 and 2 store it at epoch 7 or 8, at `mnist` 13 of 80. Part of every
 distance is training that was not finished. The runs of `mnist` are of several sittings, on an Intel and an AMD
 processor. Sections 10, 10.1 and 10.3 at `mnist` and `fashion` and all of `cifar` are in bf16."""
 
-EFFECTS = """The parts of the claims. × is a factor of squared distances, points are of accuracy.
+EFFECTS = """The parts of the claims. × is a factor of squared distances, points are of accuracy, if not of agreement.
 A claim is reproduced if all of its parts are that can be tested, and not reproduced if one is contradicted."""
 
 PICTURES = """$d_0, d_1, \\dots$ are squared distances to the first minimum, the second, and so on. $N$ says

@@ -93,8 +93,8 @@ Two more verdicts come before these.
 A claim is *not reproduced* if one of its statements is contradicted. With $m$ statements that are settled each must be
 so at 1 − 0.05 / m, "same" on either side at 1 − 0.05 / 2m. So chance contradicts a true claim in 2.5 % or less. That is
 one claim at one scale: of 40 true ones one on average. A claim is *reproduced* if all of its statements are that can be
-tested. "The best" means better than each of the others, "least" less than the other end. A claim is judged once the runs of all its statements are
-trained, and not before.
+tested. "The best" means better than each of the others, "least" less than the other end. A claim is judged once the
+runs of all its statements are trained, and not before.
 
 Tables that compare ensembles use the same intervals. The band is a tenth of the errors that the reference's members
 have, 1 point at most, or 2 % of the reference's score. Under shift there is no band. "Equivalent" is inside the band,
@@ -136,9 +136,9 @@ points or less.
 
 ## N1: better ensembles
 
-Not the thesis' claim but ours. Hills make an ensemble of lower NLL than each opponent below, which takes as many gradients. Each
-member is the mean of the weights over the end of its cycle. Frozen on {frozen_n1}, before a seed from {fresh} on
-was trained.
+Not the thesis' claim but ours. Hills make an ensemble of lower NLL than each opponent below, which takes as many
+gradients. Each member is the mean of the weights over the end of its cycle. Frozen on {frozen_n1}, before a seed from
+{fresh} on was trained.
 
 1. One variant is chosen (section 10.1): the lowest scaled NLL of five members, mean over seeds 0 to 4. The images are
    the last quarter of the training images, and training has the others.

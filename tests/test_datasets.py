@@ -1,4 +1,6 @@
 import json
+import warnings
+from zipfile import ZipFile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -134,6 +136,26 @@ def test_malformed_data_are_refused(folders, changes):
 def test_files_that_are_no_npz_are_refused(folders, content):
     path, _ = write(folders)
     path.write_bytes(content)
+    with pytest.raises(UserError, match=r"mnist\.npz: expected the arrays"):
+        datasets.load("mnist")
+
+
+def test_what_numpy_does_not_take_is_one_line(folders, capsys):
+    """What is no array, what needs a password, and more images than there is memory."""
+    path, _ = write(folders)
+    arrays = path.read_bytes()
+    with ZipFile(path, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.writestr("x_test.npy", b"no array")
+    with pytest.raises(UserError, match=r"mnist\.npz: expected the arrays .* \(x_test is no array\)"):
+        datasets.load("mnist")
+    secret = bytearray(arrays)
+    for start in (secret.find(b"PK\x01\x02") + 8, 6):
+        secret[start] |= 1
+    path.write_bytes(bytes(secret))
+    with pytest.raises(UserError, match=r"mnist\.npz: expected the arrays .* password"):
+        datasets.load("mnist")
+    path.write_bytes(arrays.replace(b"(20, 28, 28)" + b" " * 12, b"(9999999999999, 28, 28)" + b" ", 1))
     with pytest.raises(UserError, match=r"mnist\.npz: expected the arrays"):
         datasets.load("mnist")
 

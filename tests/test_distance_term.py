@@ -159,7 +159,7 @@ def test_hills_go_on_from_a_stored_state(settings, tmp_path):
     assert again.distances() == term.distances()
     with pytest.raises(UserError, match="another network: this one has 20 weights"):
         DistanceTerm(nn.Linear(4, 4)).load_state_dict(state["term"])
-    for wrong, found in (({}, "nothing"), (state, "network, term")):
+    for wrong, found in (({}, "nothing"), (state, "network, term"), ([1], "list"), (None, "NoneType")):
         with pytest.raises(UserError, match=f"state has strength and visited, not {found}"):
             again.load_state_dict(wrong)
 
@@ -170,13 +170,50 @@ def test_a_copy_is_refused(copy):
         copy(DistanceTerm(nn.Linear(3, 2)))
 
 
-@pytest.mark.parametrize("strength", [float("nan"), -1.0, float("inf")])
+@pytest.mark.parametrize("strength", [float("nan"), -1.0, float("inf"), "tall", None, [1.0]])
 def test_a_strength_set_later_is_a_number(strength):
-    term = DistanceTerm(nn.Linear(3, 2))
+    """What is wrong changes nothing, hills of a stored state neither."""
+    term = DistanceTerm(nn.Linear(3, 2), strength=7)
     term.visit()
-    term.strength = strength
-    with pytest.raises(UserError, match="strength must be 0 or more"):
-        term.add_gradient()
+    with pytest.raises(UserError, match="^strength: input should be"):
+        term.strength = strength
+    with pytest.raises(UserError, match="^strength: input should be"):
+        term.load_state_dict({"strength": strength, "visited": []})
+    assert (term.strength, len(term.distances())) == (7, 1)
+
+
+def test_without_a_hill_a_loop_is_as_without_the_term():
+    """Also for weights that the loss does not reach: an optimiser decays those that have a gradient, be it 0."""
+    ends = []
+    for with_term in (True, False):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"used": nn.Linear(3, 2), "unused": nn.Linear(3, 2)})
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+        term = DistanceTerm(model) if with_term else None
+        model["used"](torch.ones(1, 3)).square().sum().backward()
+        assert term is None or term.add_gradient() == 0
+        optimizer.step()
+        ends.append([p.detach().clone() for p in model.parameters()])
+    assert all(map(torch.equal, *ends))
+
+
+def test_gradients_with_a_graph_get_the_term_too():
+    """As of optimisers of second order, which differentiate them once more."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    term = DistanceTerm(model, strength=10, width=0.1)
+    term.visit()
+    with torch.no_grad():
+        model.weight += 0.1
+    loss = model(torch.ones(1, 3)).pow(4).sum()
+    loss.backward(create_graph=True)
+    before = [p.grad.detach().clone() for p in model.parameters()]
+    (second,) = torch.autograd.grad(model.weight.grad.sum(), model.weight, retain_graph=True)
+    term.add_gradient()
+    push = term.flat.pieces(term.gradient(term.minima.factors(term.flat.theta, term.strength)[1]))
+    for p, old, added in zip(model.parameters(), before, push, strict=True):
+        torch.testing.assert_close(p.grad.detach(), old + added)
+    assert torch.autograd.grad(model.weight.grad.sum(), model.weight)[0].equal(second)
 
 
 def test_sparse_gradients_get_the_term_too():

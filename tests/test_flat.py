@@ -1,9 +1,11 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from thesislib.flat import FlatParameters
 from thesislib.models import build
+from thesislib.system.errors import UserError
 
 
 def small():
@@ -34,6 +36,22 @@ def test_batchnorm_statistics_are_no_parameters():
     flat = FlatParameters(small())
     assert flat.theta.numel() == 6 * 5 + 5 + 5 + 5 + 5 * 3 + 3
     assert FlatParameters(build("resnet20", 0)).theta.numel() == 269_722
+
+
+def test_weights_that_share_memory_are_one_parameter_or_refused():
+    """Laid end to end, they would be two."""
+    tied = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4), nn.Linear(3, 4))
+    tied[1].weight.data = tied[0].weight.data.t()
+    with pytest.raises(UserError, match="parameters share memory: tie them as one"):
+        FlatParameters(tied)
+    tied[1].weight = tied[2].weight
+    assert len(FlatParameters(tied).theta) == 4 * 3 + 3 + 3 * 4 + 4 + 4
+    assert len(FlatParameters(tied).theta) == 4 * 3 + 3 + 3 * 4 + 4 + 4, "views into one vector do not overlap"
+
+
+def test_complex_weights_are_refused():
+    with pytest.raises(UserError, match="torch.complex64: they must be real numbers"):
+        FlatParameters(nn.Linear(3, 2, dtype=torch.complex64))
 
 
 def test_frozen_parameters_stay_outside():

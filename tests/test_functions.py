@@ -6,10 +6,14 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 
 from thesislib.analysis import barriers, ensembles
 from thesislib.runs import cache, functions
@@ -62,14 +66,71 @@ def test_another_function_of_the_same_name_has_its_own_numbers(number, monkeypat
     assert (number(scaled), number(by_helper)) == (8, 9), "a constant and a function that it names"
 
 
-def test_the_same_function_is_not_called_again(number):
-    calls = []
-    text = "def mine(runs):\n    calls.append(1)\n    return {'n': 1.0 if 'a' in {'a', 'b', 'c'} else 2.0}\n"
+WEIGHTS = []
+
+
+def summed(runs, ks=(1, 2)):
+    return {"n": float(sum(ks))}
+
+
+def weighed(runs):
+    return {"n": float(sum(WEIGHTS))}
+
+
+class Scaled:
+    def __init__(self, by):
+        self.by = {"factors": [by]}
+
+    def __call__(self, runs):
+        return {"n": float(self.by["factors"][0])}
+
+    def half(self, runs):
+        return {"n": self.by["factors"][0] / 2}
+
+
+@pytest.mark.parametrize("wrap", [list, set, np.array, torch.tensor, lambda ks: dict(enumerate(ks))])
+def test_what_a_function_was_made_with_is_told_apart(number, wrap):
+    """Also what is in lists, arrays and objects."""
+
+    def holding(held):
+        return lambda runs: {"n": float(sum(held.values() if isinstance(held, Mapping) else held))}
+
+    assert [number(holding(wrap(ks))) for ks in ([1, 2], [1, 5])] == [3, 6]
+
+
+def test_functions_methods_and_objects_are_told_apart(number, monkeypatch):
+    assert [number(partial(summed, ks=ks)) for ks in ([1, 2], [10], (10, 1))] == [3, 10, 11]
+    assert [number(Scaled(by)) for by in (1, 5)] == [1, 5]
+    assert [number(Scaled(by).half) for by in (1, 5)] == [0.5, 2.5]
+    for weights in ([1, 2], [10]):
+        monkeypatch.setattr(sys.modules[__name__], "WEIGHTS", weights)
+        assert number(weighed) == sum(weights)
+    with (
+        Path(__file__).open() as file,
+        pytest.raises(UserError, match="must not hold on to a TextIOWrapper: read it within"),
+    ):
+        number(lambda runs: {"n": float(len(file.read()))})
+
+
+def test_the_same_function_is_not_called_again(number, tmp_path):
+    text = "def mine(runs):\n    open(path, 'a').write('x')\n    return {'n': 1.0 if 'a' in {'a', 'b'} else held}\n"
     for _ in range(2):  # as a cell that is executed twice
-        cell = {"calls": calls}
+        cell = {"path": str(tmp_path / "calls"), "held": {"a": {"b", "c"}, "d": np.arange(3), "e": Scaled(2)}}
         exec(text, cell)
         assert number(cell["mine"]) == 1
-    assert calls == [1]
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_a_function_may_change_what_it_names(tiny, tmp_path, monkeypatch):
+    """Its key is that of before."""
+    monkeypatch.setattr(sys.modules[__name__], "WEIGHTS", [])
+
+    def growing(runs):
+        WEIGHTS.append(1)
+        return {"n": float(len(WEIGHTS))}
+
+    groups = [[Some(tiny, tmp_path / f"{k}")] for k in range(3)]
+    assert [found["n"].item() for found in cache.many("x", groups, growing, {"version": 1})] == [1, 2, 3]
 
 
 def test_the_packages_own_numbers_keep_their_names(tiny, finished):
@@ -97,6 +158,10 @@ def test_what_is_no_measure_is_one_line(number):
         ({"n": "three"}, "columns of numbers, not n: <U5 [1]"),
         ({"n": [[1.0, 2.0]]}, "columns of numbers, not n: float64 [1, 2]"),
         ({"n": None}, "columns of numbers, not n: object [1]"),
+        ({"n": [[1], [2, 3]]}, "columns of numbers, not n: object [1]"),
+        ({"n": torch.ones(2, requires_grad=True)}, "columns of numbers, not n: object [1]"),
+        ({"n": np.longdouble(1)}, "columns of numbers, not n: float128 [1]"),
+        ({0: 1.0, "n": 1.0}, "must name columns by texts, not 0"),
         ({"n": [1, 2, 3], "m": [1.0, 2.0]}, "columns must be of one length, not of [2, 3]"),
     ],
 )

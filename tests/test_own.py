@@ -122,6 +122,46 @@ class Clamped(nn.Linear):
         if self.training:
             self.weight.data = self.weight.data.clamp(-0.1, 0.1)
         return super().forward(images.flatten(1))
+
+class Plain(nn.Linear):
+    def __init__(self, shape, classes):
+        super().__init__(784, classes)
+    def forward(self, images):
+        return super().forward(images.flatten(1))
+
+class Auxiliary(Plain):
+    def forward(self, images):
+        return (super().forward(images), images) if self.training else super().forward(images)
+
+class Counted(Plain):
+    def forward(self, images):
+        return super().forward(images).long()
+
+class Growing(Plain):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("seen", torch.zeros(0))
+    def forward(self, images):
+        if self.training:
+            self.seen = torch.cat([self.seen, images.mean()[None]])
+        return super().forward(images)
+
+class Rounded(Plain):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.register_buffer("scale", torch.ones(1, dtype=torch.bfloat16))
+
+class Captured(Plain):
+    def __init__(self, shape, classes):
+        super().__init__(shape, classes)
+        self.compute = lambda images: Plain.forward(self, images)
+    def forward(self, images):
+        return self.compute(images)
+
+class Few(Plain):
+    def forward(self, images):
+        assert len(images) <= 128, "too many"
+        return super().forward(images)
 """
 KERNEL = """
 import torch
@@ -406,12 +446,37 @@ def test_data_that_are_replaced_while_a_run_trains(folders, monkeypatch):
         ("mynet:stumbles", r"IndexError: tuple index out of range \(mynet.py, line 20\)"),
         ("mynet:alone", r"mynet:alone: it is called with \(shape, classes\): too many positional arguments"),
         ("mynet:Tired", r"mynet:Tired: ValueError: no more \(mynet.py, line 31\)"),
+        ("mynet:Auxiliary", r"output \[B, 10\] expected, but for two images it is tuple"),
+        ("mynet:Counted", "logits are real numbers, not torch.int64"),
+        ("mynet:Growing", "a buffer changes its shape while it trains"),
+        ("mynet:Rounded", "the buffer scale is torch.bfloat16, which files do not have"),
+        ("mynet:Captured", "a copy of it computes with its weights, as a lambda does that names self"),
     ],
 )
 def test_what_is_no_network_is_one_line(modules, model, says):
     with pytest.raises(UserError, match=says):
         launch.execute(TINY.replace(model=model))
     assert not list(store.runs_folder().glob("*/done.json"))
+
+
+@pytest.mark.parametrize("fields", [{"batch_size": 1, "train_size": 8}, {"minimum_at_start": True, "test_size": 250}])
+def test_what_a_network_cannot_do_is_its_own_mistake(modules, fields):
+    """Also where torch's layers say so, and before the first epoch."""
+    model = "mynet:forgets" if "batch_size" in fields else "mynet:Few"
+    with pytest.raises(UserError, match=r"a BatchNorm cannot do with one|AssertionError: too many \(mynet.py"):
+        launch.execute(TINY.replace(model=model, **fields))
+    assert not list(store.runs_folder().glob("*/done.json"))
+
+
+def test_checking_a_network_leaves_it_as_it_was(modules):
+    """Its weights, its statistics, and what is drawn behind it."""
+    found = []
+    for check in (True, False):
+        torch.manual_seed(0)
+        make = own.load("mynet:forgets")
+        model = own.network("mynet:forgets", (1, 28, 28), 10) if check else make((1, 28, 28), 10)
+        found.append([*(x.clone() for x in model.state_dict().values()), torch.rand(3)])
+    assert all(one.equal(other) for one, other in zip(*found, strict=True))
 
 
 def test_a_module_with_an_error_is_one_line(modules):
@@ -561,7 +626,8 @@ def test_other_data_have_other_facts(folders):
         ),
         ({"x_train": np.zeros((600, 3, 12, 10), np.uint8)}, r"have their channels in front: write \[N, H, W, C\]"),
         ({"y_test": np.full(300, 7)}, "labels must be from 0 to 2, not 7 as in y_test"),
-        ({"y_train": np.full(600, -1)}, "labels must be from 0 to -1, not -1 as in y_train"),
+        ({"y_train": np.full(600, -1)}, "labels must be from 0 on, not -1 as in y_train"),
+        ({"y_train": np.array(["cat"] * 600, object)}, "they hold Python objects: images must be uint8, labels int"),
         ({"y_train": np.full(600, 4_000_000_000)}, "labels must be from 0 to 99999, not 4000000000 as in y_train"),
         (
             {"y_train": np.full(600, 1), "y_test": np.full(300, 1)},
@@ -634,6 +700,11 @@ def test_settings_that_do_not_fit_are_one_line():
             experiments_own.train(given)
     with pytest.raises(UserError, match="a: there is no field strenght: is it strength?"):
         experiments_own.rows({"a": {"strenght": 0}}, "smoke")
+    for field in ("self", 5, "cycles"):
+        with pytest.raises(UserError, match=f"a: there is no field {field}: "):
+            experiments_own.rows({"a": {field: 1}}, "smoke")
+    with pytest.raises(UserError, match="'smok' is none: choose from smoke, "):
+        experiments_own.rows({"a": {"strength": 0}}, "smok")
     for label in ("_mine", "", None, 3):
         with pytest.raises(UserError, match="a label must be a text that does not begin with _, not "):
             experiments_own.rows({label: TINY}, "smoke")

@@ -249,6 +249,19 @@ def test_the_legend_says_whose_curve_is_in_no_panel(results):
             figure = curves.curves(results, ["accuracy", "d_0"])
         _, label = (text.get_text() for text in figure.legends[0].get_texts())
         assert label.startswith("s = 1") and label.endswith("(not in sight)") is not seen
+        assert ("no distances where nothing is learned: s = 1" in small_print(figure)[0]) is not seen
+
+
+def test_who_learns_less_than_the_best_keeps_its_distances(results):
+    """Guessing is what counts, not what stands beside it: a table has these distances, too."""
+    weak = results.history.copy()
+    dead = weak["label"] == "s = 1"
+    weak.loc[~dead, "accuracy"], weak.loc[dead, ["accuracy", "d_0"]] = 0.9, (0.3, 5.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(results.__dict__, "history", weak)
+        figure = curves.curves(results, ["accuracy", "d_0"])
+    assert any(5.0 in line.get_ydata() for line in figure.axes[1].lines)
+    assert "no distances" not in small_print(figure)[0]
 
 
 def small_print(figure):
@@ -398,7 +411,7 @@ def test_the_networks_of_a_scale_stand_side_by_side_in_the_claims():
         (("resnet32", 4.0, "it is"), ("mobilenetv2", 5.0, "it is"), ("resnet32", -80.0, "it was"))
     ]  # fmt: skip
     axes = panels.forest(pd.DataFrame(rows)).axes
-    assert [axis.get_xlabel() for axis in axes] == ["percentage points"] * 2, "no panel of what nothing is said about"
+    assert [axis.get_xlabel() for axis in axes] == ["points of accuracy"] * 2, "no panel of what nothing is said about"
     assert [axis.get_title() for axis in axes] == ["resnet32", "mobilenetv2"]
     assert [axis.lines[0].get_xydata().tolist() for axis in axes] == [[[4, 0]], [[5, 0]]]
     assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes] == [["C1 it is"], [" "]]
@@ -579,3 +592,13 @@ def test_each_statement_has_its_own_band():
     (band,) = [child for child in axis.collections if isinstance(child, PolyCollection)]
     corners = {(round(x, 3), round(y, 3)) for x, y in band.get_paths()[0].vertices}
     assert corners == {(s * m, y + e) for m, y in ((0.2, 0), (0.5, 1)) for s in (-1, 1) for e in (-0.5, 0.5)}
+
+
+def test_agreement_has_a_panel_of_its_own():
+    """Its effects are ten times those of accuracy, whose intervals would vanish beside them."""
+    row = {"claim": "C1", "says": "one", "network": "mlp", "verdict": "reproduced", "low": -0.1, "high": 0.2}
+    row |= {"margin": 0.2, "premise": False, "n": 5}
+    rows = [row | {"effect": 0.1, "unit": "points"}, row | {"effect": -13, "unit": "points of agreement"}]
+    axes = panels.forest(pd.DataFrame(rows)).axes
+    assert [axis.get_xlabel() for axis in axes] == ["points of accuracy", "points of agreement"]
+    assert axes[0].get_xlim()[0] > -1

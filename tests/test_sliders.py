@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from thesislib.app.sliders import sliders
+from thesislib.system.errors import UserError
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "0_first_steps.ipynb"
 
@@ -57,6 +58,23 @@ def test_what_the_text_says_about_the_settings(toy, setting, leaves):
     assert all(value in given[name] for name, value in zip(("strength", "width", "lr"), setting, strict=True))
     held, pushed = names["follow"](*setting)
     assert ((pushed[-1] - held[-1]).square().sum() > 2) == leaves
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"hight": [1.0, 3.0]}, "no argument hight to slide: choose from height"),
+        ({"height": []}, "height begins with its default, 3.0, which is not among"),
+        ({"height": [1.0, 2.0]}, "height begins with its default, 3.0, which is not among"),
+        ({"height": 3.0}, "height slides over a list of numbers, not 3.0"),
+        ({"height": ["low", "high"]}, "height slides over a list of numbers"),
+    ],
+)
+@pytest.mark.parametrize("live", [True, False])
+def test_what_cannot_slide_is_one_line(values, says, live, monkeypatch):
+    monkeypatch.setattr("thesislib.app.sliders.is_live", lambda: live)
+    with pytest.raises(UserError, match=says):
+        sliders(lambda height=3.0: None, **values)
 
 
 def test_in_batch_the_figure_of_the_defaults_is_shown():

@@ -13,6 +13,7 @@ from conftest import edit, interrupted, trained
 from thesislib import datasets
 from thesislib.runs import finished as finished_runs
 from thesislib.runs import launch, slurm, store
+from thesislib.system import files
 from thesislib.system.errors import UserError
 from thesislib.system.files import Broken, read_arrays, write_arrays
 from thesislib.trainer import Trainer
@@ -226,6 +227,17 @@ def test_a_full_disk_is_named_and_nothing_half_stays(tmp_path):
     assert len(said) == 3
     assert all(line.startswith(f"{tmp_path / 'x'} ") and "large" in line for line in said)
     assert [path.name for path in tmp_path.iterdir()] == ["x"], "what was appended, and no temporary file"
+
+
+def test_arrays_may_be_read_by_whom_all_else_may(tmp_path):
+    """By the group, say, that shares a folder of runs."""
+    before = os.umask(0o027)
+    try:
+        files.write_arrays(tmp_path / "a.safetensors", {"x": np.zeros(3)})
+        files.write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_arrays_in_any_memory_order_read_back(tmp_path):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from thesislib.system import own
 from thesislib.system.errors import UserError
-from thesislib.system.fields import Count, NonNegative, Positive, Seed, Size, first_mistake, one_of
+from thesislib.system.fields import LARGEST, Count, NonNegative, Positive, Seed, Size, first_mistake, one_of
 
 #: Raise when the meaning of a network changes, as `identity.REVISION` for all; part of its runs' ids where it is not 1.
 #: Version 2: the thesis' initial weights, and its MobileNetV2.
@@ -127,6 +127,8 @@ class Run(BaseModel):
     def _fits(self) -> Run:
         if (self.augment or self.augmented_test) and self.data in ("mnist", "mnist5k", "fashion"):
             raise ValueError(f"augment and augmented_test are for photographs, not for {self.data}")
+        if self.strength * self.width > LARGEST:
+            raise ValueError(f"strength times width must be {LARGEST:g} at most: the slope of a hill is of that order")
         if not self.cross_entropy and not self.strength:
             raise ValueError("nothing to follow: no cross-entropy and strength 0")
         if self.statistics_images and self.model in PLAIN:

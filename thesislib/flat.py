@@ -8,11 +8,12 @@ import operator
 import torch
 from torch import Tensor, nn
 
+from thesislib.system import vectors
 from thesislib.system.errors import UserError
 
 
 class FlatParameters:
-    """Lays a network's trainable parameters end to end in one fp32 vector `theta` of P numbers.
+    """Lays a network's trainable parameters end to end in one vector `theta` of P numbers.
 
     The network's parameters become views into `theta`, so that a distance, a minimum and a checkpoint each are
     one operation on one vector. Buffers (BatchNorm statistics) are no parameters and stay outside.
@@ -26,11 +27,8 @@ class FlatParameters:
             raise UserError(f"an nn.Module is needed, not {type(model).__name__}")
         self._model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise UserError("the network has no trainable parameters")
-        for what in ("device", "dtype"):
-            if len(kinds := sorted({str(getattr(p, what)) for p in self.parameters})) > 1:
-                raise UserError(f"the parameters are of several {what}s: {', '.join(kinds)}; make them one first")
+        if why := vectors.no_vector(self.parameters):
+            raise UserError(f"the network has {why}")
         self.theta = torch.cat([p.detach().flatten() for p in self.parameters])
         for piece, p in zip(self.pieces(self.theta), self.parameters, strict=True):
             p.data = piece
@@ -41,7 +39,7 @@ class FlatParameters:
         same = len(now) == len(self.parameters) and all(map(operator.is_, now, self.parameters))
         if not same or any(p.dtype != self.theta.dtype or p.untyped_storage().data_ptr() != storage for p in now):
             raise UserError(
-                "the network was moved, cast, frozen, unfrozen or given other tensors after DistanceTerm was made: "
+                "the network was moved, cast, frozen, unfrozen, given other tensors or a second DistanceTerm since: "
                 "make it anew, after model.to(...), and visit() again"
             )
 
@@ -59,10 +57,10 @@ class FlatParameters:
 
     @property
     def gradients(self) -> list[Tensor]:
-        """One gradient per parameter; zeros where nothing was differentiated yet."""
+        """One gradient per parameter, to add to; zeros where nothing was differentiated yet."""
         for p in self.parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
             elif p.grad.is_sparse or not p.grad.is_contiguous():
                 p.grad = p.grad.to_dense().contiguous()
-        return [p.grad for p in self.parameters]
+        return [p.grad.detach() if p.grad.requires_grad else p.grad for p in self.parameters]  # create_graph=True

@@ -7,7 +7,6 @@ Its gradient is closed form, sum_c (s / n) k'(d_c) 2 (theta - theta_c): no autog
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
@@ -139,12 +138,21 @@ class DistanceTerm:
         distance: Literal["weights", "filters"] = "weights",
     ) -> None:
         run = Run(strength=strength, width=width, minima=minima, merge=merge, share=share)
-        self.flat, self.strength = FlatParameters(model), run.strength
+        self.flat, self._strength = FlatParameters(model), run.strength
         units = filters.find(distance, self.flat.pieces, self.flat.theta)
         self.minima = Minima(kernel, run.width, run.minima, run.merge, run.share, units)
 
+    @property
+    def strength(self) -> float:
+        """Height s of the hills. Raises UserError if it is set to what is no such number."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = Run(strength=value, width=self.minima.width).strength
+
     def visit(self) -> None:
-        """Make a hill of the present weights."""
+        """Make a hill of the present weights. Raises UserError if the network was moved, cast or frozen since."""
         self.flat.check()
         self.minima.add(self.flat.theta)
 
@@ -154,14 +162,15 @@ class DistanceTerm:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of a term with these settings. Raises UserError for another network's, and none."""
-        if state.keys() != {"strength", "visited"}:
-            raise UserError(f"a DistanceTerm's state has strength and visited, not {', '.join(state) or 'nothing'}")
+        if not isinstance(state, Mapping) or state.keys() != {"strength", "visited"}:
+            found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise UserError(f"a DistanceTerm's state has strength and visited, not {found or 'nothing'}")
         if any(theta.shape != self.flat.theta.shape for theta in state["visited"]):
             raise UserError(f"these hills are of another network: this one has {len(self.flat.theta)} weights")
+        self.strength = state["strength"]
         self.minima.forget()
         for theta in state["visited"]:
             self.minima.add(theta.to(self.flat.theta))
-        self.strength = state["strength"]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise UserError("a copy of a DistanceTerm would push copies of the weights: store its state_dict()")
@@ -177,13 +186,10 @@ class DistanceTerm:
         return self.strength > 0 and len(self.minima.hills) > 0
 
     def add_gradient(self) -> Tensor:
-        """Add the term's gradient to that of the parameters, after `loss.backward()`; its value, [].
-
-        Raises UserError if the network was moved, cast or frozen since, or for a strength that is no number.
-        """
+        """Add the term's gradient to the parameters', after `loss.backward()`; its value, []. Raises as `visit`."""
         self.flat.check()
-        if not 0 <= self.strength < math.inf:
-            raise UserError(f"strength must be 0 or more, not {self.strength}")
+        if not self.acts:  # parameters that have no gradient keep none: optimisers leave them alone
+            return self.flat.theta.new_zeros(())
         value, factors = self.minima.factors(self.flat.theta, self.strength)
         self.add_by(factors)
         return value

@@ -44,8 +44,8 @@ class Trainer:
         self.model = network(run).to(self.device)
         parallel.share_batch_statistics(self.model)
         how = "filters" if run.distance == "filters" else "weights"
-        hills = (run.minima, run.merge, run.share, how)
-        self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, *hills)
+        hills = {"minima": run.minima, "merge": run.merge, "share": run.share, "distance": how}
+        self.term = DistanceTerm(self.model, run.kernel, run.strength, run.width, **hills)
         self.flat, self.minima = self.term.flat, self.term.minima
         if (start is None) != (run.start is None):
             raise UserError(f"run.start is {run.start}: give its arrays as start, or let tl.train find them")
@@ -159,7 +159,7 @@ class Trainer:
         if self.run.hill_at == "random":
             number = len(self.minima.visited)
             places["random"] = self.initial + vectors.turned(theta - self.initial, "hill", self.run.seed, number)
-        self.minima.add(theta, places.get(self.run.hill_at))
+        self.minima.add(theta, places.get(self.run.hill_at))  # hill_at "weights": there
         if self.probe:
             self.probe.visit(self.model, self.run.precision)
 

@@ -25,7 +25,8 @@ from thesislib.system.errors import UserError
 
 #: Unit of the effects in a quantity.
 UNITS: dict[Quantity, str] = {
-    "distance": "factor", "drop": "factor", "accuracy": "points", "agreement": "points", "cost": "percent",
+    "distance": "factor", "drop": "factor", "accuracy": "points", "agreement": "points of agreement",
+    "cost": "percent",
 }  # fmt: skip
 #: The snapshots of a run that are its ensemble.
 LAST = 5

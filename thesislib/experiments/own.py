@@ -12,6 +12,7 @@ from thesislib.runs import launch, listing
 from thesislib.runs.results import Results, Row, rows_of
 from thesislib.system import files
 from thesislib.system.errors import UserError
+from thesislib.system.fields import no_field
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,9 +80,13 @@ def _runs(given: object) -> list[Run]:
 
 def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Sequence[int] | None) -> list[Row]:
     if scale not in SCALES:
-        raise UserError(f"the fields of {label!r} are completed by a scale's: choose from {', '.join(SCALES)}")
+        raise UserError(
+            f"{label!r} is completed by the fields of a scale, and {scale!r} is none: choose from {', '.join(SCALES)}"
+        )
     if named := fields.keys() & {"seed", "seeds"}:
         raise UserError(f"{label}: {min(named)} is no field here: say which for all settings, as in seeds=[3]")
+    if unknown := [name for name in fields if name not in Run.model_fields]:
+        raise UserError(f"{label}: {no_field(str(unknown[0]), Run.model_fields)}")
     seeds = sections.seeds_of(seeds)
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
     own = SCALES[scale].with_seeds(seeds)

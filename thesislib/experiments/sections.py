@@ -99,7 +99,8 @@ def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **p
     seeds = seeds_of(seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:
-        raise UserError(f"section {section} has no parameter {', '.join(unknown)}")
+        choice = ", ".join(sorted(known)) or "none"
+        raise UserError(f"section {section} has no parameter {', '.join(unknown)}: choose from {choice}")
     found = _checked(SECTIONS[section], size.with_seeds(seeds), **given)
     found = list(dict.fromkeys(row if row.section else replace(row, section=section) for row in found))
     for row in found:

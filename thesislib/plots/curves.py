@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
+from thesislib import datasets
 from thesislib.plots.style import (
     FARTHEST,
     LABELS,
@@ -27,6 +28,7 @@ from thesislib.plots.style import (
     legend_below,
     line_styles,
     log_ticks,
+    note,
     note_seeds,
     styled,
 )
@@ -55,15 +57,19 @@ def curves(
     The columns are by default `accuracy`, and `d_0` where there are minima.
     `smoothing` averages over so many epochs; dotted lines mark where hills appear, or minima where there are none; one
     row a network. On a logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose
-    network explodes ends there. A network that never learns has no distances. With `stripes` each line is thinner than
-    the one before, so that lines that coincide, as schedules do, all show. Raises UserError for a smoothing below 1,
+    network explodes ends there. A network that never learns, a tenth better than guessing, has no distances, which the
+    small print says. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules
+    do, all show. Raises UserError for a smoothing below 1,
     and a column that is not there.
     """
     need_results(results)
     columns = [name for name in ("accuracy", "d_0") if name in results.history] if columns is None else columns
     need(results.history, columns, numbers=True)
-    history = _smooth(_without_dead(results.history), list(columns), smoothing)
+    learns = _learns(results)
+    history = _smooth(_distances_of(learns, results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
+    if (dead := results.history.loc[~learns, "label"].unique()).size and any(map(_is_distance, columns)):
+        note(figure, f"no distances where nothing is learned: {', '.join(dead)}")
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
@@ -126,6 +132,8 @@ def _against(
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
         axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
+        if x == "epoch":
+            axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
         if x in log:  # below a decade matplotlib would write at every minor tick, on top of each other
             axis.xaxis.set_minor_formatter(NullFormatter())
             if len(values := sorted(shown[x].unique())) <= _FEW:  # settings that were tried, rather than a course
@@ -264,11 +272,20 @@ def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFr
     return history.assign(**smooth)
 
 
-def _without_dead(history: pd.DataFrame) -> pd.DataFrame:
-    """Distances only of runs that ever learn: half the accuracy of the best."""
-    best = history.groupby(["network", "id"])["accuracy"].transform("max")
-    learns = best > history.groupby("network")["accuracy"].transform("max") / 2
-    return history.assign(**{name: history[name].where(learns) for name in history if name.startswith("d_")})
+def _learns(results: Results) -> pd.Series:
+    """Whether a row of the history is of a run that ever has a tenth fewer errors than guessing."""
+    guessing = {row.id: 1 - 1 / datasets.facts(row.run.data).classes for row in results}
+    errors = 1 - results.history.groupby("id")["accuracy"].transform("max")
+    return errors <= 0.9 * results.history["id"].map(guessing)
+
+
+def _distances_of(learns: pd.Series, history: pd.DataFrame) -> pd.DataFrame:
+    """The history, with distances only where something is learned."""
+    return history.assign(**{name: history[name].where(learns) for name in filter(_is_distance, history)})
+
+
+def _is_distance(column: str) -> bool:
+    return column.startswith("d_")
 
 
 def _skip_beginning(axis: Axes, history: pd.DataFrame) -> None:

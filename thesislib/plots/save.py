@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from thesislib import datasets
+from thesislib.experiments.sections import SECTIONS
 from thesislib.plots.animation import Animation
 from thesislib.plots.known import beyond
 from thesislib.plots.language import language_of, written_in
@@ -259,6 +260,12 @@ def _check(kind: str, name: str, runs: Results) -> None:
     if name in OURS:
         raise UserError(f"a {kind} cannot be called {name}: make figures and make chapter write files of that name")
     need_results(runs)
+    if not len(runs):
+        raise UserError(f"the {kind} {name} would be of no runs: choose some")
+    number = name.partition("_")[0]
+    of = next((s for s in SECTIONS if s.partition("_")[0] == number != "0"), runs.section)
+    if runs.section != of:
+        raise UserError(f"a {kind} of other runs cannot be called {name}: {number}_ begins those of section {of}")
     if _VARIANT.search(name):
         raise UserError(f"a {kind} cannot be called {name}: figures of other widths end so")
     files.check_name("scale", runs.scale)

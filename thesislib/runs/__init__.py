@@ -51,6 +51,8 @@ class _Runs(ModuleType):
         from thesislib.runs import listing
         from thesislib.system.errors import UserError
 
+        if rows is not None and not hasattr(rows, "columns"):
+            raise UserError("tl.runs.show() takes rows of tl.runs(), such as tl.runs().query('accuracy > 0.5')")
         if find_spec("itables") is None:
             raise UserError("tl.runs.show() needs itables: pip install itables; tl.runs() is the table without it")
         import itables

@@ -91,22 +91,51 @@ def many(
     takes_long = (time.perf_counter() - begin) * len(rest) > POOL_SECONDS
     if takes_long and functions.is_importable(function) and (workers := min(machine.cores(), len(rest))) > 1:
         with machine.pool_of(workers) as pool:
-            computed |= zip(rest, pool.map(one, [groups[k] for k in rest]), strict=True)
+            there = partial(_imported, one, name, function, keyed["function"]) if "function" in keyed else one
+            computed |= zip(rest, pool.map(there, [groups[k] for k in rest]), strict=True)
     return [computed[k] if k in computed else one(runs) for k, runs in enumerate(groups)]
+
+
+def _column(value: Any) -> np.ndarray:
+    """A column or number; of objects if it is none."""
+    try:
+        return np.atleast_1d(np.asarray(value))
+    except (ValueError, RuntimeError):  # a ragged list, a tensor with a gradient
+        return np.empty(1, dtype=object)
+
+
+def _is_stored(dtype: np.dtype) -> bool:
+    """Whether files have such numbers: of eight bytes at most."""
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
 
 
 def _check_columns(name: str, found: Computed, beside: Collection[str]) -> None:
     """Raise UserError if this is no table of numbers, or has a column of those that say of which run it is."""
-    columns = {key: np.atleast_1d(np.asarray(value)) for key, value in found.items()}
+    if wrong := [key for key in found if not isinstance(key, str) or not key]:
+        raise UserError(f"{name}: its function must name columns by texts, not {wrong[0]!r}")
+    columns = {key: _column(value) for key, value in found.items()}
     if taken := [key for key in columns if key in beside]:
         raise UserError(
             f"{name}: its function must not return {taken[0]!r}: {', '.join(beside)} say of which run it is"
         )
-    if wrong := [key for key, column in columns.items() if column.ndim > 1 or column.dtype.kind not in "biuf"]:
+    if wrong := [key for key, column in columns.items() if column.ndim > 1 or not _is_stored(column.dtype)]:
         shown = f"{columns[wrong[0]].dtype} {list(columns[wrong[0]].shape)}"
         raise UserError(f"{name}: its function must return numbers, or columns of numbers, not {wrong[0]}: {shown}")
     if len(lengths := {len(column) for column in columns.values()}) > 1:
         raise UserError(f"{name}: its function's columns must be of one length, not of {sorted(lengths)}")
+
+
+def _imported(
+    one: Callable[[Sequence[Result]], Arrays],
+    name: str,
+    function: Callable[..., Computed],
+    key: str,
+    runs: Sequence[Result],
+) -> Arrays:
+    """`one` in another process, which has imported the function only now."""
+    if functions.key(function)["function"] != key:
+        raise UserError(f"{name}: its function was edited since it was imported: restart what asks for it")
+    return one(runs)
 
 
 def _of_group(
@@ -118,8 +147,6 @@ def _of_group(
     runs: Sequence[Result],
 ) -> Arrays:
     def compute() -> Computed:
-        if functions.key(function).get("function") != keyed.get("function"):  # this process has imported it only now
-            raise UserError(f"{name}: its function was edited since it was imported: restart what asks for it")
         found = function(runs, **parameters)
         if not isinstance(found, Mapping):
             kind = type(found).__name__

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import CodeType
+from types import CodeType, MethodType, ModuleType
 from typing import Any
+
+from thesislib.system.errors import UserError
 
 
 def key(function: Callable[..., Any]) -> dict[str, str]:
@@ -15,12 +19,12 @@ def key(function: Callable[..., Any]) -> dict[str, str]:
 
     Of one's own it has a digest of its code, of the values that it was made with, and of the constants and functions
     that it names, with theirs: not of what those call. The code is that which was imported, not the file's of now.
+    Raises UserError for a value that it was made with and that nothing tells from another one, as an open file.
     """
     parts = _parts(function)
     if all(callable(part) and _is_ours(part) for part in parts):
         return {}
-    text = repr([_text(part) for part in parts])
-    return {"function": hashlib.sha256(text.encode()).hexdigest()[:12]}
+    return {"function": _short(map(_text, parts))[:12]}
 
 
 def is_importable(function: Callable[..., Any]) -> bool:
@@ -45,26 +49,55 @@ def _is_ours(part: Any) -> bool:
 
 
 def _text(part: Any) -> str:
+    """A function, method or object that can be called, with what it computes with; else a value."""
+    if not hasattr(part, "__code__") and hasattr(
+        call := inspect.getattr_static(type(part), "__call__", None), "__code__"
+    ):
+        part = MethodType(call, part)
     code = getattr(part, "__code__", None)
     if code is None:
-        return _plain(part) or f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', type(part))}"
+        return _held(part)
     closed = [cell.cell_contents for cell in part.__closure__ or ()]
-    given = [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values(), *closed]
+    itself = [part.__self__] if inspect.ismethod(part) else []
+    given = [*itself, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values(), *closed]
     named = [part.__globals__[name] for name in sorted(set(_names(code))) if name in part.__globals__]
-    return repr([_code(code), *map(_held, given + named)])
+    return _short([_code(code), *map(_held, given), *map(_named, named)])
+
+
+def _short(texts: Iterable[str]) -> str:
+    """One text for several, of a length that does not grow with how deep these lie in each other."""
+    return hashlib.sha256(repr([*texts]).encode()).hexdigest()
 
 
 def _held(value: Any) -> str:
-    """What a function holds on to: another one's code, or a constant."""
-    code = getattr(value, "__code__", None)
-    return _code(code) if code is not None and not _is_ours(value) else _plain(value)
+    """What a function was made with: another one's code, or a value with all that is in it."""
+    if isinstance(value, ModuleType | type) or inspect.isbuiltin(value):
+        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', value)}"
+    if (code := getattr(value, "__code__", None)) is not None:
+        return f"{value.__module__}:{value.__qualname__}" if _is_ours(value) else _code(code)
+    if value is None or isinstance(value, int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return _short(map(_held, value))
+    if isinstance(value, set | frozenset):
+        return _short(sorted(map(_held, value)))
+    if isinstance(value, dict):
+        return _short(sorted(_short(map(_held, pair)) for pair in value.items()))
+    if hasattr(value, "cpu"):  # what a tensor is made of differs from process to process
+        return _held(value.detach().cpu().numpy())
+    # What copies are made of: bytes would depend on which of its parts are one object.
+    try:
+        return _held(value.__reduce_ex__(4))
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        kind = type(value).__name__
+        raise UserError(f"a function must not hold on to a {kind}: read it within, or give a parameter") from None
 
 
-def _plain(value: Any) -> str:
-    """A number, a text or a tuple of such; nothing of what has more to it."""
-    if isinstance(value, tuple):
-        return repr([_plain(item) for item in value])
-    return repr(value) if value is None or isinstance(value, int | float | str) else ""
+def _named(value: Any) -> str:
+    """The same of what a function may name: some of these only look like the names of attributes."""
+    with contextlib.suppress(UserError):
+        return _held(value)
+    return type(value).__qualname__
 
 
 def _code(code: CodeType) -> str:

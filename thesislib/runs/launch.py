@@ -56,7 +56,8 @@ def execute(run: Run, config: store.Config | None = None) -> Result:
 
     with machine.repeatable(), machine.without_denormals(), parallel.together(machine.device()):
         config = parallel.from_first(config)
-        _train(config)
+        with own.blamed(config.run.model, config.run.kernel):
+            _train(config)
         parallel.from_first(None)  # wait until it is written
     return load(run, config.folder)
 
@@ -88,8 +89,7 @@ def _train(config: store.Config) -> None:
         saved = monotonic()
         while trainer.finished_epochs < run.epochs and not trainer.diverged:
             before = len(trainer.minima.visited)
-            with own.blamed(run.model, run.kernel):
-                row = trainer.epoch()
+            row = trainer.epoch()
             if writer is None:
                 continue
             _write_epoch(writer, trainer, row, before)

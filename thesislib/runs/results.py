@@ -198,7 +198,7 @@ class Results(Sequence[Row]):
         `leave_out` they have no rows, unless that would leave none.
         """
         self._need_rows()
-        if not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
             made_of = f"letters, digits, _, . and -, {LONGEST_NAME} bytes at most"
             raise UserError(f"a name of files is made of {made_of}, not {name!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]

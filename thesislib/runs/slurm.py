@@ -139,6 +139,8 @@ def submit(runs: Iterable[Run], cluster: Cluster, resources: Resources) -> list[
 
     Prints a line for each job that has ended without all of its runs. Raises UserError if the cluster refuses.
     """
+    if "%" in str(folder()):
+        raise UserError(f"{folder()}: a folder with a % in its name cannot be launched from: Slurm replaces it")
     if cluster == "slurm":
         _queue()  # says so if there is no Slurm
     files.make_writable(folder(), "jobs", "THESIS_RUNS")

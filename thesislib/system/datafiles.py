@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -167,11 +167,22 @@ def read(name: str) -> tuple[Path, Arrays]:
     """The arrays of a dataset and where they were read. Raises UserError if they are not there, or no such arrays."""
     path = find(name)
     sweep(path.parent, r"[\w-]+\.(?:npz|sha256\.json)")
+    wanted = f"{path}: expected the arrays {', '.join(Arrays._fields)}"
+    if not is_zipfile(path):
+        raise UserError(f"{wanted} (it is no .npz file)")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return path, Arrays(*(file[key] for key in Arrays._fields))
-    except (KeyError, ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: expected the arrays {', '.join(Arrays._fields)} ({error})") from None
+            found = Arrays(*(file[key] for key in Arrays._fields))
+    except (KeyError, OSError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{wanted} ({error})") from None
+    except (RuntimeError, MemoryError) as error:  # encrypted, packed in a way that is not known, absurdly large
+        raise UserError(f"{wanted} ({str(error) or 'more than fits into memory'})") from None
+    except ValueError as error:
+        objects = "they hold Python objects: images must be uint8, labels integers"
+        raise UserError(f"{wanted} ({objects if 'allow_pickle' in str(error) else error})") from None
+    if wrong := [key for key, array in found._asdict().items() if not isinstance(array, np.ndarray)]:
+        raise UserError(f"{wanted} ({wrong[0]} is no array)")
+    return path, found
 
 
 def checked(
@@ -194,6 +205,9 @@ def checked(
     for x, y in (arrays[:2], arrays[2:]):
         if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
             raise UserError(f"{path}: labels must be {len(x)} integers, not {y.dtype} {list(y.shape)}")
+    for name, y in (("y_train", arrays.y_train), ("y_test", arrays.y_test)):
+        if y.min() < 0:
+            raise UserError(f"{path}: labels must be from 0 on, not {y.min()} as in {name}")
     classes = classes or min(int(arrays.y_train.max()) + 1, _MOST_CLASSES)
     for name, y in (("y_train", arrays.y_train), ("y_test", arrays.y_test)):
         if wrong := [label for label in (y.min(), y.max()) if not 0 <= label < classes]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from thesislib.system import own
 
@@ -17,7 +18,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 #: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
-_SMALLEST, _LARGEST = 1e-30, 1e30
+_SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def _normal(value: float) -> float:
@@ -38,16 +39,23 @@ def one_of(known: tuple[str, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Positive = Annotated[float, Field(gt=0, lt=_LARGEST), AfterValidator(_normal)]
-NonNegative = Annotated[float, Field(ge=0, lt=_LARGEST), AfterValidator(_normal)]
+Positive = Annotated[float, Field(gt=0, lt=LARGEST), AfterValidator(_normal)]
+NonNegative = Annotated[float, Field(ge=0, lt=LARGEST), AfterValidator(_normal)]
 
 
-def first_mistake(error: ValidationError, known: Iterable[str]) -> str:
+def no_field(name: str, known: Iterable[str]) -> str:
+    """One line for a field that is not among the `known` ones."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no field {name}: " + (f"is it {near[0]}?" if near else f"choose from {', '.join(known)}")
+
+
+def first_mistake(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
     """One line for the first of the `known` fields of a description that does not fit, or for one that is unknown."""
     first = error.errors()[0]
     name, reason = str(*first["loc"][:1]), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, known, n=1)
-        return f"there is no field {name}: " + (f"is it {near[0]}?" if near else f"choose from {', '.join(known)}")
+        return no_field(name, known)
+    if first["type"] == "string_pattern_mismatch":
+        reason = known[name].description
     got = f", not {first['input']!r}" if name else ""
     return f"{name}{': ' * bool(name)}{reason[0].lower()}{reason[1:]}{got}"

@@ -160,7 +160,10 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> str:
     digests = {name: _digest_of_array(name, array) for name, array in arrays.items()}
     text = json.dumps({"file": path.name, "arrays": digests}, sort_keys=True)
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(arrays, temporary, {"digests": text})  # one entry: it keeps several in no order
+        temporary.chmod(mode)  # as all other files: safetensors lets nobody else read its own
     return digest(text.encode())
 
 

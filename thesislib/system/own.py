@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: What a name of one's own looks like: an importable module, and something in it.
 NAME = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
+#: Types of numbers that both numpy and safetensors know.
+_STORED = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+
 #: The text that each module was loaded from: one that was edited since is another one.
 _texts: dict[str, str] = {}
 
@@ -55,7 +58,9 @@ def source(name: str) -> str:
         call(name, importlib.import_module, module.rpartition(".")[0])
         raise
     if found is None or not found.origin or not found.origin.endswith(".py"):
-        raise UserError(f"{name}: no module {module} in {here}, in {beside} or on Python's path (PYTHONPATH)")
+        places = ", in ".join(dict.fromkeys([here, beside]))
+        advice = f": write {module.removesuffix('.py')}:..." if module.endswith(".py") else ""
+        raise UserError(f"{name}: no module {module} in {places} or on Python's path (PYTHONPATH){advice}")
     path = Path(found.origin)
     folder = str(path.parents[module.count(".") + (path.name == "__init__.py")])
     if folder not in paths:
@@ -130,16 +135,27 @@ def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextmanager
 def blamed(*names: str) -> Iterator[None]:
-    """Raise UserError, with the place, for what goes wrong in one of these modules, "module:name", or below it."""
+    """Raise UserError, with the place, for what goes wrong in one of these modules, "module:name", or below it.
+
+    Also for what goes wrong in torch's own layers, which a network of one's own may be made of alone.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel"):
+            raise UserError("a BatchNorm cannot do with one number a channel: raise batch_size") from error
         for name in filter(is_own, names):
-            if _lines(name, error):
+            if _lines(name, error) or _in_layers(error):
                 raise _mistake(name, error) from error
         raise
+
+
+def _in_layers(error: Exception) -> bool:
+    """Whether it was one of torch's layers that failed."""
+    layers = str(Path("torch", "nn", "modules"))
+    return any(layers in place.filename for place in traceback.extract_tb(error.__traceback__))
 
 
 def _mistake(name: str, error: Exception) -> UserError:
@@ -172,6 +188,8 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """What "module:name"(shape, classes) makes. Raises UserError if it is no network for images of [C, H, W]."""
     import torch  # here, and below: what only reads runs must not pay for it
 
+    from thesislib.system import draws
+
     make = load(name)
     _takes(name, make, "shape", "classes")
     model = call(name, make, shape, classes)
@@ -182,10 +200,23 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
         if isinstance(p, torch.nn.parameter.UninitializedParameter) or p.dtype != torch.float32:
             kind = "lazy: give its layer all sizes" if hasattr(p, "materialize") else f"{p.dtype}: it must be float32"
             raise UserError(f"{name}: the parameter {part} is {kind}")
-    with torch.no_grad():
-        output = call(name, lambda: copy.deepcopy(model).eval()(torch.zeros(2, *shape)))
-    if (got := _form(output)) != [2, classes]:
-        raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
+    for part, buffer in model.named_buffers():
+        if buffer.layout != torch.strided or str(buffer.dtype).removeprefix("torch.") not in _STORED:
+            raise UserError(f"{name}: the buffer {part} is {buffer.dtype}, which files do not have")
+    with torch.no_grad(), draws.drawn_by("check"):
+        twin = call(name, copy.deepcopy, model)
+        for mode in (False, True):
+            output = call(name, lambda mode=mode: twin.train(mode)(torch.zeros(2, *shape)))
+            if (got := _form(output)) != [2, classes]:
+                raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
+            if not output.is_floating_point():
+                raise UserError(f"{name}: logits are real numbers, not {output.dtype}")
+        if forms(twin) != forms(model):
+            raise UserError(f"{name}: a buffer changes its shape while it trains, from which no run could go on")
+        if call(name, _is_read_by, model, copy.deepcopy(model).eval(), torch.zeros(2, *shape)):
+            raise UserError(
+                f"{name}: a copy of it computes with its weights, as a lambda does that names self: make it a method"
+            )
     frozen = {part: p for part, p in model.named_parameters() if not p.requires_grad}
     if frozen and (drawn := drawn_parts(frozen, dict(call(name, make, shape, classes).named_parameters()))):
         # Stored are weights that train: whoever builds the network anew, for another seed, would have others.
@@ -193,6 +224,26 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
             f"{name}: {drawn[0]} is frozen, but drawn at random: give it the same weights each time, from a file say"
         )
     return model
+
+
+def forms(model: nn.Module) -> dict[str, list[int]]:
+    """The shape of each buffer."""
+    return {part: list(buffer.shape) for part, buffer in model.named_buffers()}
+
+
+def _is_read_by(model: nn.Module, twin: nn.Module, images: Tensor) -> bool:
+    """Whether what a copy of a network says changes with the network's weights."""
+    from thesislib.system import draws
+
+    said, kept = [], [p.clone() for p in model.parameters()]
+    for change in (0.0, 1.0):
+        for p in model.parameters():
+            p.add_(change)
+        with draws.drawn_by("twin"):
+            said.append(twin(images).nan_to_num())
+    for p, old in zip(model.parameters(), kept, strict=True):
+        p.copy_(old)
+    return not said[0].equal(said[1])
 
 
 def drawn_parts(parts: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -102,6 +103,30 @@ def radial_and_angular(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[float,
         radial += lengths.square().sum().item()
         angular += ((x - y).square().sum(1) - lengths.square()).clamp_min(0).sum().item()
     return radial, angular
+
+
+def no_vector(tensors: Sequence[Tensor]) -> str:
+    """Why parameters cannot be laid end to end in one vector; empty if they can."""
+    if not tensors:
+        return "no trainable parameters"
+    for what in ("device", "dtype"):
+        if len(kinds := sorted({str(getattr(x, what)) for x in tensors})) > 1:
+            return f"parameters of several {what}s: {', '.join(kinds)}; make them one first"
+    if not tensors[0].is_floating_point():
+        return f"parameters of {tensors[0].dtype}: they must be real numbers"
+    if _overlap(tensors):
+        return "parameters that share memory: tie them as one, other.weight = layer.weight"
+    return ""
+
+
+def _overlap(tensors: Sequence[Tensor]) -> bool:
+    """Whether some of these tensors lie in the same memory, in part at least."""
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for x in (x for x in tensors if x.numel() and x.data_ptr()):
+        length = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        spans = ends.setdefault(x.untyped_storage().data_ptr(), [])
+        spans.append((x.storage_offset(), x.storage_offset() + length))
+    return any(end > start for spans in ends.values() for (_, end), (start, _) in pairwise(sorted(spans)))
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
