@@ -274,9 +274,9 @@ def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFr
 
 def _learns(results: Results) -> pd.Series:
     """Whether a row of the history is of a run that ever has a tenth fewer errors than guessing."""
-    guessing = {row.id: 1 - 1 / datasets.facts(row.run.data).classes for row in results}
+    guessing = {row.label: 1 - 1 / datasets.facts(row.run.data).classes for row in results}
     errors = 1 - results.history.groupby("id")["accuracy"].transform("max")
-    return errors <= 0.9 * results.history["id"].map(guessing)
+    return errors <= 0.9 * results.history["label"].map(guessing)
 
 
 def _distances_of(learns: pd.Series, history: pd.DataFrame) -> pd.DataFrame:
