@@ -57,9 +57,9 @@ def curves(
     The columns are by default `accuracy`, and `d_0` where there are minima.
     `smoothing` averages over so many epochs; dotted lines mark where hills appear, or minima where there are none; one
     row a network. On a logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose
-    network explodes ends there. A network that never learns, a tenth better than guessing, has no distances, which the
-    small print says. With `stripes` each line is thinner than the one before, so that lines that coincide, as schedules
-    do, all show. Raises UserError for a smoothing below 1,
+    network explodes ends there. A setting most of whose networks are never a tenth better than guessing has no
+    distances, which the small print says. With `stripes` each line is thinner than the one before, so that lines that
+    coincide, as schedules do, all show. Raises UserError for a smoothing below 1,
     and a column that is not there.
     """
     need_results(results)
@@ -68,8 +68,8 @@ def curves(
     learns = _learns(results)
     history = _smooth(_distances_of(learns, results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
-    if (dead := results.history.loc[~learns, "label"].unique()).size and any(map(_is_distance, columns)):
-        note(figure, f"no distances where nothing is learned: {', '.join(dead)}")
+    if not learns.all() and any(map(_is_distance, columns)):
+        note(figure, "no distances where nothing is learned")
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
@@ -273,10 +273,12 @@ def _smooth(history: pd.DataFrame, columns: list[str], epochs: int) -> pd.DataFr
 
 
 def _learns(results: Results) -> pd.Series:
-    """Whether a row of the history is of a run that ever has a tenth fewer errors than guessing."""
+    """Whether a row of the history is of a setting whose networks ever have a tenth fewer errors than guessing."""
     guessing = {row.label: 1 - 1 / datasets.facts(row.run.data).classes for row in results}
-    errors = 1 - results.history.groupby("id")["accuracy"].transform("max")
-    return errors <= 0.9 * results.history["label"].map(guessing)
+    history = results.history
+    best = history.groupby(["label", "network", "id"])["accuracy"].max().groupby(["label", "network"]).median()
+    errors = 1 - history.join(best.rename("best"), on=["label", "network"])["best"]
+    return errors <= 0.9 * history["label"].map(guessing)
 
 
 def _distances_of(learns: pd.Series, history: pd.DataFrame) -> pd.DataFrame:

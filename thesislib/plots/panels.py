@@ -284,7 +284,7 @@ def forest(statements: pd.DataFrame) -> Figure:
     if not listed:
         raise UserError("there is no statement to show but premises")
     counts = [len(some) for some in listed.values()]
-    height = (0.13 * sum(counts) + 1.6) / len(listed)
+    height = (0.13 * sum(counts) + 0.55 * len(listed)) / len(listed)
     figure, axes = grid(len(listed), len(networks), height, gridspec_kw={"height_ratios": counts})
     for axis, (unit, network) in zip(axes.flat, itertools.product(listed, networks), strict=True):
         rows = table[(table["unit"] == unit) & (table["network"] == network)]
