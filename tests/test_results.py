@@ -158,5 +158,7 @@ def test_rows_are_chosen_by_their_columns_and_labels():
     assert [row.label for row in runs.where(seed=[1])] == ["a"]
     assert [row.label for row in runs.without("a")] == ["b"]
     assert len(runs.without("c")) == 3
+    assert repr(runs) == "3 runs at scale own: a, b"
+    assert repr(runs.of([])) == "0 runs at scale own: none"
     with pytest.raises(UserError, match="^rows have no column lr: choose from section, label, role"):
         runs.where(lr=0.1)

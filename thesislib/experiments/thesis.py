@@ -131,14 +131,14 @@ def epochs(scale: Scale) -> Iterable[Row]:
 
 @section("4-1_multiple_minima")
 def multiple(scale: Scale, strengths: Strengths = None) -> Iterable[Row]:
-    """4.1: a minimum every cycle; also without L2, and hills that do not share their strength, of the tallest but one."""
+    """4.1: a minimum every cycle; also without L2, and hills that do not share, of the tallest strength but one."""
     strengths = (0.0, *(strengths or scale.many_strengths))
     for s in strengths:
         yield from labelled(named(s), every_cycle(scale, strength=s))
     for s in strengths:
         yield from labelled(f"{named(s)}, no L2", every_cycle(scale, strength=s, weight_decay=0))
-    # Sharing lowers the first hill at every further minimum: a cause of its own, apart from L2. Not of the tallest ones:
-    # of s = 100 each, three hills break every network of scale laptop.
+    # Sharing lowers the first hill at every further minimum: a cause of its own, apart from L2. Not at the tallest:
+    # three hills of s = 100 each break every network of scale laptop.
     tall = sorted(strengths)[-2] or max(strengths)
     if tall:
         yield from labelled(f"{named(tall)}, not shared", every_cycle(scale, strength=tall, share=False))

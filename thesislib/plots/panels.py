@@ -247,7 +247,7 @@ def cost(results: Results, height: float = 2.5) -> Figure:
     for name, colour, marker, kind in (("by hand, autograd", "0.5", "v", "a"), ("thesislib", "0.1", "D", "b")):
         rows = bench[bench["case"].str.fullmatch(rf"{kind}\d+")]
         measured.plot(rows["case"].str[1:].astype(int), rows["seconds"], f"{marker}-", color=colour, label=name)
-    measured.set(xlabel="minima", ylabel="seconds an epoch of MNIST")
+    measured.set(xlabel="minima", ylabel="epoch of MNIST [s]")
     measured.set_ylim(bottom=0)
     note_seeds(figure, history)
     note(figure, "left: medians of epochs, bands: their middle half")

@@ -83,6 +83,11 @@ class Results(Sequence[Row]):
     def __init__(self, rows: Iterable[Row] | Iterable[Run] | Labelled, scale: str = "own", section: str = "") -> None:
         self.rows, self.scale, self.section = tuple(dict.fromkeys(rows_of(rows))), scale, section
 
+    def __repr__(self) -> str:
+        """What a cell shows that ends in them."""
+        of = f", section {self.section}" if self.section else ""
+        return f"{len(self)} runs at scale {self.scale}{of}: {', '.join(self.labels) or 'none'}"
+
     def __len__(self) -> int:
         return len(self.rows)
 
