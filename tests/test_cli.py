@@ -250,7 +250,7 @@ def test_clean_deletes_only_figures_that_were_written_here(tiny, folders, capsys
     save.save(curves.curves(results), "mine", results)
     drawn = figures / "smoke"
     save.document(drawn, drawn.glob("*.pgf"))
-    save.table(results.final, "1_baseline", results)
+    save.table(results.final, "ends", results)
     save.table(results.final, "scores", results)
     heatmap, _ = style.grid(1, 1, 2.0)
     heatmap.axes[0].pcolormesh([[1.0, 2.0], [3.0, 4.0]])

@@ -42,7 +42,7 @@ def test_weights_that_share_memory_are_one_parameter_or_refused():
     """Laid end to end, they would be two."""
     tied = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4), nn.Linear(3, 4))
     tied[1].weight.data = tied[0].weight.data.t()
-    with pytest.raises(UserError, match="parameters share memory: tie them as one"):
+    with pytest.raises(UserError, match="parameters that share memory: tie them as one"):
         FlatParameters(tied)
     tied[1].weight = tied[2].weight
     assert len(FlatParameters(tied).theta) == 4 * 3 + 3 + 3 * 4 + 4 + 4
@@ -50,7 +50,7 @@ def test_weights_that_share_memory_are_one_parameter_or_refused():
 
 
 def test_complex_weights_are_refused():
-    with pytest.raises(UserError, match="torch.complex64: they must be real numbers"):
+    with pytest.raises(UserError, match="parameters of torch.complex64: they must be real numbers"):
         FlatParameters(nn.Linear(3, 2, dtype=torch.complex64))
 
 

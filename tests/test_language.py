@@ -51,7 +51,7 @@ def test_what_is_no_language_is_one_line(monkeypatch, capsys):
 
 @pytest.fixture
 def results(tiny, finished):
-    return Results({"no term": [tiny], "w = 0.01": [tiny]}, "smoke")
+    return Results({"no term": [tiny], "w = 0.01": [tiny]}, "smoke", "1_baseline")
 
 
 def texts(figure):

@@ -602,3 +602,16 @@ def test_agreement_has_a_panel_of_its_own():
     axes = panels.forest(pd.DataFrame(rows)).axes
     assert [axis.get_xlabel() for axis in axes] == ["points of accuracy", "points of agreement"]
     assert axes[0].get_xlim()[0] > -1
+
+
+def test_a_figure_of_other_runs_does_not_take_a_sections_name(results, folders):
+    """It would have the caption of that section's, or replace it; one of no runs would say of nothing what it shows."""
+    figure = curves.curves(results)
+    for name in ("1_baseline", "1_mine", "10-1_mine"):
+        with pytest.raises(UserError, match=r"a figure of other runs cannot be called .*_ begins those of section 1"):
+            save.save(figure, name, results)
+    with pytest.raises(UserError, match="the figure mine would be of no runs"):
+        save.save(figure, "mine", results.of([]))
+    assert not (folders / "figures").exists()
+    save.save(figure, "1_mine", Results(results, "smoke", "1_baseline"))
+    save.save(figure, "99_mine", results)
