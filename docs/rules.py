@@ -119,6 +119,8 @@ and with hills that count as left earlier or later.
 - **2026-11-30**: an audit by a second program found every number and verdict as committed, and words missing here.
   These were always in the code: the point at most in tables, five halvings, what a premise does, what is settled among
   $m$, claims that wait for runs.
+- **2026-11-30**: N1 says "each opponent below" where it said "any other that takes as many gradients", which is more
+  than it tests. Its test is unchanged.
 
 The digest covers statements, bands and what outcomes say. Intervals and Holm's correction are code, under test.
 
