@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import TINY
 
 from thesislib.analysis import barriers, ensembles
 from thesislib.runs import cache, functions
@@ -96,6 +99,27 @@ def test_what_a_function_was_made_with_is_told_apart(number, wrap):
         return lambda runs: {"n": float(sum(held.values() if isinstance(held, Mapping) else held))}
 
     assert [number(holding(wrap(ks))) for ks in ([1, 2], [1, 5])] == [3, 6]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: pd.DataFrame({"x": [k]}),
+        lambda k: torch.nn.Linear(k, 1).requires_grad_(False),
+        lambda k: re.compile("x" * k),
+        lambda k: TINY.replace(seed=k),
+        lambda k: np.random.default_rng(k),
+        lambda k: Results([TINY.replace(seed=k)]),
+    ],
+)
+def test_objects_of_all_kinds_are_told_apart(make):
+    def holding(held):
+        return lambda runs: {"n": held}
+
+    torch.manual_seed(0)
+    one = make(1)
+    keys = [functions.key(holding(held))["function"] for held in (one, deepcopy(one), make(2))]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_functions_methods_and_objects_are_told_apart(number, monkeypatch):

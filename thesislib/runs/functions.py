@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import hashlib
 import inspect
 import sys
@@ -83,11 +84,12 @@ def _held(value: Any) -> str:
         return _short(sorted(map(_held, value)))
     if isinstance(value, dict):
         return _short(sorted(_short(map(_held, pair)) for pair in value.items()))
-    if hasattr(value, "cpu"):  # what a tensor is made of differs from process to process
+    if hasattr(value, "detach") and hasattr(value, "cpu"):  # what a tensor is made of differs from process to process
         return _held(value.detach().cpu().numpy())
     # What copies are made of: bytes would depend on which of its parts are one object.
     try:
-        return _held(value.__reduce_ex__(4))
+        reduce = copyreg.dispatch_table.get(type(value))
+        return _held(reduce(value) if reduce else value.__reduce_ex__(4))
     except (TypeError, ValueError, AttributeError, RecursionError):
         kind = type(value).__name__
         raise UserError(f"a function must not hold on to a {kind}: read it within, or give a parameter") from None
