@@ -1,7 +1,7 @@
 """What the thesis claims, C1 to C14, as contrasts between settings: the rules that verdicts follow.
 
-Written down before the last of the seeds were trained that they are tested on. docs/RULES.md shows them and says which
-seeds had been seen, `digest` names them, and a test fails when they change. How an effect becomes a verdict stands in
+Written down before the last seeds of most of them were trained. docs/RULES.md shows them and says which seeds had been
+seen, `digest` names them, and a test fails when they change. How an effect becomes a verdict stands in
 `analysis.verdicts`.
 """
 

@@ -262,6 +262,7 @@ def _check(kind: str, name: str, runs: Results) -> None:
     need_results(runs)
     if kind == "figure" and not len(runs):
         raise UserError(f"the figure {name} would be of no runs: choose some")
+    # It would have the caption of that section's figure, or replace it.
     number = name.partition("_")[0]
     of = next((s for s in SECTIONS if s.partition("_")[0] == number != "0"), runs.section)
     if runs.section != of:

@@ -90,7 +90,7 @@ def _held(value: Any) -> str:
     try:
         reduce = copyreg.dispatch_table.get(type(value))
         return _held(reduce(value) if reduce else value.__reduce_ex__(4))
-    except (TypeError, ValueError, AttributeError, RecursionError):
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # RecursionError is one: it holds itself
         kind = type(value).__name__
         raise UserError(f"a function must not hold on to a {kind}: read it within, or give a parameter") from None
 

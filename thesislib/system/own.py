@@ -211,7 +211,7 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
                 raise UserError(f"{name}: output [B, {classes}] expected, but for two images it is {got}")
             if not output.is_floating_point():
                 raise UserError(f"{name}: logits are real numbers, not {output.dtype}")
-        if forms(twin) != forms(model):
+        if _buffer_shapes(twin) != _buffer_shapes(model):
             raise UserError(f"{name}: a buffer changes its shape while it trains, from which no run could go on")
         if call(name, _is_read_by, model, copy.deepcopy(model).eval(), torch.zeros(2, *shape)):
             raise UserError(
@@ -226,8 +226,7 @@ def network(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return model
 
 
-def forms(model: nn.Module) -> dict[str, list[int]]:
-    """The shape of each buffer."""
+def _buffer_shapes(model: nn.Module) -> dict[str, list[int]]:
     return {part: list(buffer.shape) for part, buffer in model.named_buffers()}
 
 
