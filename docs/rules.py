@@ -33,11 +33,12 @@ How a claim of the thesis gets its verdict. Frozen on {frozen}, digest `{digest}
 Seeds 0 to 4 of `laptop` had been seen when this was written. Of `mnist` 0 to 2 had, and in section 7 all five. The
 others were trained afterwards. Verdicts are of all seeds together; [RESULTS.md](RESULTS.md) says what the later ones
 say alone. Of `cifar` seed 0 of sections 1, 2.1 and 2.2 had been seen. Its seeds 1 and 2 were trained for C1 to C6
-first, then for C11 and C14, seed 0 of which had been trained in part. Seeds 0 to 2 then go to C8, after it to C9:
-the schedules of section 5, of which only the constant rate had been seen. C10 follows: of section 3.1 nothing at ten
-times the rate had been trained. C12 and C13 are next: of section 7 only the constant rate without the term had been,
-for section 10. These claims take the fewest runs; which ones come was decided before a result of theirs was looked at. Two more seeds would be a second look. At `laptop` the
-learning rate and the cycle had been chosen so that the term moves the network ([differences](DIFFERENCES.md)).
+first, then for C11 and C14, seed 0 of which had been trained in part. Seeds 0 to 2 then go to C8, after it to C9: the
+schedules of section 5, of which only the constant rate had been seen. C10 follows: of section 3.1 nothing at ten times
+the rate had been trained. C12 and C13 are next: of section 7 only the constant rate without the term had been, for
+section 10. These claims take the fewest runs; which ones come was decided before a result of theirs was looked at. Two
+more seeds would be a second look. At `laptop` the learning rate and the cycle had been chosen so that the term moves
+the network ([differences](DIFFERENCES.md)).
 
 ## From runs to an effect
 
