@@ -78,6 +78,17 @@ def test_workers_are_in_no_group(monkeypatch):
         assert pool.submit(eval, GROUP).result() == []
 
 
+@pytest.mark.parametrize("asked", [None, "glibc.malloc.check=0"])
+def test_workers_take_huge_pages_unless_told_otherwise(monkeypatch, asked):
+    if asked is None:
+        monkeypatch.delenv(machine._TUNABLES, raising=False)
+    else:
+        monkeypatch.setenv(machine._TUNABLES, asked)
+    with machine.pool_of(1) as pool:
+        found = pool.submit(os.getenv, machine._TUNABLES).result()
+    assert (found, os.getenv(machine._TUNABLES)) == (asked or machine._HUGE_PAGES, asked)
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thesislib.models import Linear, build
+from thesislib.models import Linear, PadShortcut, build
 from thesislib.system import fast
 from thesislib.system.precision import predict
 
@@ -164,6 +164,19 @@ def test_bf16_is_fp32_rounded(name):
     rounded, exact = predict(model, x, "bf16"), model(x)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
+
+
+def test_shortcuts_without_parameters_take_every_second_pixel():
+    """And the gradient lies in memory as the image does, or what meets it is slow."""
+    x = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
+    out = PadShortcut()(x)
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    assert torch.equal(out[:, 2:6], x[:, :, ::2, ::2]) and out.shape == (2, 8, 3, 3)
+    assert not out[:, :2].any() and not out[:, 6:].any()
+    expected = torch.zeros_like(x)
+    expected[:, :, ::2, ::2] = 2 * x.detach()[:, :, ::2, ::2]
+    assert torch.equal(gradient, expected)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_bf16_by_rounding_is_autocasts(monkeypatch):

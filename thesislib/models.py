@@ -38,7 +38,10 @@ class PadShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, 2C, H/2, W/2]."""
         channels = x.shape[1]
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, channels // 2, channels - channels // 2))
+        # Means of one pixel each. The gradient of a slice, [::2, ::2], has the channels outermost whatever x has; what
+        # meets it then is slow (a step of ResNet-20 in bf16 takes 0.96 of the time like this, bit for bit the same).
+        halved = F.avg_pool2d(x, 1, stride=2)
+        return F.pad(halved, (0, 0, 0, 0, channels // 2, channels - channels // 2))
 
 
 def cifar_resnet(blocks: int, classes: int = 10, channels: int = 3) -> nn.Module:

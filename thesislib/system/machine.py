@@ -31,6 +31,11 @@ _worker = 0
 #: Variables by which torchrun, and others who start groups of processes, tell each of them its place.
 _GROUP = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
+#: By this variable glibc, at a process' start, hears that memory is to come in pages of 2 MB. Activations of
+#: convolutions are larger than what a processor can look up of 4 KB ones: ResNet-20 in bf16 trains in 0.88 of the time
+#: (one core of a virtual machine with AMX; the MLP is as fast with either).
+_TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+
 #: Says how many processes are to work at a time; `figures --jobs` sets it, for the notebooks' kernels too.
 JOBS = "THESIS_JOBS"
 
@@ -178,14 +183,17 @@ class _Process(SpawnProcess):
     _one_at_a_time = threading.Lock()
 
     def start(self) -> None:
-        """Start it."""
+        """Start it, with huge pages unless somebody has said what glibc is to do."""
         with self._one_at_a_time:  # of several threads
-            script = sys.modules["__main__"]
+            script, asked = sys.modules["__main__"], _TUNABLES in os.environ
             sys.modules["__main__"] = ModuleType("__main__")  # has no file and no name to be executed by
+            os.environ.setdefault(_TUNABLES, _HUGE_PAGES)
             try:
                 super().start()
             finally:
                 sys.modules["__main__"] = script
+                if not asked:
+                    del os.environ[_TUNABLES]
 
 
 class _Context(SpawnContext):
