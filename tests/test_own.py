@@ -631,7 +631,11 @@ def test_other_data_have_other_facts(folders):
         ({"y_train": np.full(600, 4_000_000_000)}, "labels must be from 0 to 99999, not 4000000000 as in y_train"),
         (
             {"y_train": np.full(600, 1), "y_test": np.full(300, 1)},
-            "labels must begin with 0, those of y_train do with 1",
+            "y_train has no label 0 but has 1: number the classes from 0 on, without a gap",
+        ),
+        (
+            {"y_train": np.arange(600) % 3 * 5},
+            "y_train has no label 1 but has 10: number the classes from 0 on, without a gap",
         ),
         ({"y_train": np.zeros(600)}, "labels must be 600 integers, not float64"),
         ({"y_train": np.zeros(5, int)}, "labels must be 600 integers"),

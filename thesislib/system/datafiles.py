@@ -190,7 +190,7 @@ def checked(
 ) -> Arrays:
     """The arrays read from `path`, labels as `Arrays` has them. Raises UserError if they are not of its form.
 
-    Images must be of `shape` [C, H, W] and labels below `classes`, where these are given.
+    Images must be of `shape` [C, H, W] and labels below `classes`, where these are given; else labels have no gap.
     """
     wanted = arrays.x_train.shape[1:]
     if shape:  # [H, W] if there is one channel
@@ -208,12 +208,17 @@ def checked(
     for name, y in (("y_train", arrays.y_train), ("y_test", arrays.y_test)):
         if y.min() < 0:
             raise UserError(f"{path}: labels must be from 0 on, not {y.min()} as in {name}")
+    known = classes is not None
     classes = classes or min(int(arrays.y_train.max()) + 1, _MOST_CLASSES)
     for name, y in (("y_train", arrays.y_train), ("y_test", arrays.y_test)):
         if wrong := [label for label in (y.min(), y.max()) if not 0 <= label < classes]:
             raise UserError(f"{path}: labels must be from 0 to {classes - 1}, not {wrong[0]} as in {name}")
-    if arrays.y_train.min() > 0:
-        raise UserError(f"{path}: labels must begin with 0, those of y_train do with {arrays.y_train.min()}")
+    seen = np.bincount(arrays.y_train.astype(np.int64), minlength=classes) > 0
+    if not known and not seen.all():
+        raise UserError(
+            f"{path}: y_train has no label {np.argmin(seen)} but has {classes - 1}: "
+            "number the classes from 0 on, without a gap"
+        )
     dtype = np.uint8 if classes <= 256 else np.int64
     return arrays._replace(y_train=arrays.y_train.astype(dtype), y_test=arrays.y_test.astype(dtype))
 
