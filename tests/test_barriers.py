@@ -167,3 +167,15 @@ def test_runs_that_diverged_are_left_out(trajectory, tiny):
     assert set(barriers.aligned(Results([*trajectory, *lost]))["label"]) == {"s = 5"}
     with pytest.raises(UserError, match="two minima"):
         barriers.lines(lost)
+
+
+def test_lines_of_two_roles_are_kept_apart(tiny):
+    """A label may stand for two settings, as in sections that try and test."""
+    slow, fast = Row(tiny.replace(lr=0.01), "a", "slow"), Row(tiny, "a", "fast")
+    alone = [barriers.barriers(some, barriers.lines(some, points=3)) for some in map(trained, ([slow], [fast]))]
+    both = trained([slow, fast])
+    found = barriers.barriers(both, barriers.lines(both, points=3))
+    assert list(found["role"]) == ["slow", "fast"]
+    pd.testing.assert_frame_equal(found.drop(columns="role"), pd.concat(alone, ignore_index=True))
+    with pytest.raises(UserError, match="there are several rows of label a, network mlp-tiny, seed 0"):
+        barriers.verdicts(found)

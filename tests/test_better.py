@@ -464,3 +464,42 @@ def test_photographs_are_scored_at_the_temperature_of_those_as_they_are(photogra
         assert found.loc[severity, "accuracy_ensemble"] == pytest.approx(np.mean(accuracies))
         assert found.loc[severity, rates.SCORE] == pytest.approx(np.mean(losses), rel=1e-4)
     assert len(set(found["accuracy_ensemble"])) > 1, "or the order would not show"
+
+
+def test_a_dead_member_has_no_part_under_shift_and_one_by_one(tiny):
+    """The first of two networks died: class 0 everywhere, which is right about a tenth."""
+    dead, alive = tiny.replace(minima_every=None, lr=1e6), tiny.replace(minima_every=None)
+    rows = [Row(run, "half dead", member=k, ensemble_seed=0) for k, run in enumerate((dead, alive), 1)]
+    for row in rows:
+        launch.execute(row.run)
+    results = Results(rows, "smoke")
+    for found in (shift.table(results), better.by_count(results)):
+        assert found[["accuracy_ensemble", rates.SCORE]].isna().all(axis=None)
+
+
+def test_gains_are_of_one_row_each():
+    rows = {"label": ["a", "a", "plain"], "network": "mlp", "seed": 0, "members": 1}
+    table = pd.DataFrame(rows).assign(accuracy_ensemble=0.5, nll_ensemble_scaled=1.0)
+    with pytest.raises(UserError, match="there are several rows of label a, network mlp, seed 0, members 1"):
+        better.gains(table, "members", "plain")
+
+
+def test_under_shift_accuracies_are_no_finer_than_images():
+    """Three seeds that are all one image of a thousand apart are no proof."""
+    rows = [
+        {"label": label, "network": "mlp", "seed": seed, "severity": 1, "images": 1000, "accuracy_ensemble": accuracy,
+         rates.SCORE: 0.5}
+        for label, accuracy in (("plain", 0.9), ("a", 0.901)) for seed in range(3)
+    ]  # fmt: skip
+    found = shift.against(pd.DataFrame(rows), "plain").set_index("score").loc["accuracy_ensemble"]
+    assert found["low"] < 0 < found["high"]
+    assert found["verdict"] == "undecided"
+    with pytest.raises(UserError, match="no ensemble 'plane': choose from plain, a, of mlp"):
+        shift.against(pd.DataFrame(rows), "plane")
+
+
+def test_what_is_of_a_scale_is_refused_for_runs_of_ones_own(trained):
+    own = Results(list(trained), "own")
+    for function in (better.at_scales_rate, rates.tried, lambda some: better.against_hills(some, pd.DataFrame())):
+        with pytest.raises(UserError, match="unknown scale 'own': choose from"):
+            function(own)

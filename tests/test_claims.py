@@ -15,6 +15,7 @@ from thesislib.experiments.scales import SCALES
 from thesislib.runs import archive
 from thesislib.runs.growth import LEFT
 from thesislib.runs.results import Results, Row
+from thesislib.system.errors import UserError
 from thesislib.system.files import Broken
 
 
@@ -34,7 +35,10 @@ def test_a_hill_costs_a_share_of_the_epoch_without():
         found[7] += 5
         return found
 
-    rows = [timed(label, Run(strength=s, minima_every=2), seconds(s)) for label, s in (("no term", 0), ("s = 1", 1))]
+    rows = [
+        timed(label, Run(strength=s, minima_every=2, minima="multiple"), seconds(s))
+        for label, s in (("no term", 0), ("s = 1", 1))
+    ]
     cost = claims.cost_per_minimum(Results(rows)).set_index("label")
     assert cost.loc["s = 1", "percent"] == pytest.approx(15)
     assert cost.loc["s = 1", "seconds"] == pytest.approx(0.3)
@@ -43,7 +47,7 @@ def test_a_hill_costs_a_share_of_the_epoch_without():
 
 def test_an_epoch_has_the_hills_that_were_there_when_it_began():
     """A minimum after the second of four epochs is a hill in the third and the fourth."""
-    rows = [timed(str(s), Run(strength=s, minima_every=2), [9.0, 2.0, 2.3, 2.3]) for s in (0, 1)]
+    rows = [timed(str(s), Run(strength=s, minima_every=2, minima="multiple"), [9.0, 2.0, 2.3, 2.3]) for s in (0, 1)]
     assert claims.cost_per_minimum(Results(rows))["seconds"].tolist() == pytest.approx([0.3, 0.3])
 
 
@@ -243,7 +247,7 @@ def test_costs_are_paired_by_seed_too():
         for seed in seeds:
             hills = np.arange(12) // 2
             seconds = (2 + (0.1 + 0.1 * seed) * hills * s) * 100**seed
-            rows.append(timed(label, Run(seed=seed, strength=s, minima_every=2), seconds))
+            rows.append(timed(label, Run(seed=seed, strength=s, minima_every=2, minima="multiple"), seconds))
     (statement,) = (s for s in statements.statements("laptop") if s.claim == "C14")
     effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
     assert (effect.mean, effect.error, effect.n) == pytest.approx((7.5, 2.5, 2)), "5 and 10 percent of 2 seconds"
@@ -286,3 +290,34 @@ def test_without_images_the_steps_of_an_accuracy_are_noise(monkeypatch):
     (statement,) = (s for s in statements.statements("laptop") if s.claim == "C3" and s.left.section == "1_baseline")
     effect = claims.ChapterResults(Results(rows, "laptop")).effect(statement)
     assert (effect.mean, effect.error) == pytest.approx((0.1, 100 * rounding(1000) / np.sqrt(3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "hills"),
+    [
+        ({"minima": "multiple"}, [0, 0, 1, 1, 2, 2]),
+        ({"minima": "single"}, [0, 0, 1, 1, 1, 1]),
+        ({"minima": "merge"}, [0, 0, 1, 1, 1, 1]),
+        ({"minima": "multiple", "minimum_at_start": True}, [1, 1, 2, 2, 3, 3]),
+    ],
+)
+def test_hills_are_counted_as_the_run_has_them(fields, hills):
+    run = Run(minima_every=2, epochs=6, **fields)
+    assert [claims._hills(run, epoch) for epoch in range(1, 7)] == hills
+
+
+def test_cost_is_relative_to_a_run_without_a_hill():
+    """Not to the epochs in which a schedule has none."""
+    pulse = Run(minima_every=2, lr_schedule="cosine", cycle=2, strength_schedule="pulse")
+    row = timed("pulse", pulse, [2.0] * 4)
+    row.result.history.loc[::2, "strength"] = 0
+    with pytest.raises(UserError, match="relative to runs with strength 0 of the same seeds: there are none"):
+        claims.times(Results([row]))
+
+
+def test_what_is_of_the_chapter_is_refused_for_other_runs(tiny):
+    results = Results(trained([Row(tiny, "a")]), "own")
+    with pytest.raises(UserError, match="unknown scale 'own': choose from"):
+        claims.table(results)
+    with pytest.raises(UserError, match="the published settings are those of section 2-1_width"):
+        claims.published_values(Results(list(results), "mnist"))

@@ -96,7 +96,7 @@ def test_the_contract_of_run(folders):
         ("figures --section 8_cost -p hills=1000000000", " epochs: input should be less than or equal to"),
         ("figures --section 2-1_width -p widths=" + 100_000 * "[", "widths: input should be a valid list"),
         ("figures --section 2-1_width -p width\x1b[31ms=1", "write name=value"),
-        ("figures --jobs 0", "THESIS_JOBS must be a whole number from 1 to 10000, not 0"),
+        ("figures --jobs 0", "--jobs must be a whole number from 1 to 10000, not 0"),
         ("run --epochs 1000000000 --minima-every 1 --minima multiple", "1000000000 minima, 1000 at most"),
         ("run --epochs 10000000000", "--epochs: input should be less than or equal to 1000000000"),
         ("run --width 5e-324", "--width: input should be 1e-30 or more"),

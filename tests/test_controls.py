@@ -137,3 +137,20 @@ def test_the_lowest_accuracy_is_one_behind_the_minimum():
     history = pd.DataFrame({"epoch": [1, 2, 3, 4], "accuracy": [0.1, 0.5, 0.6, 0.7], "d_0": [np.nan, 0, 1, 2]})
     found = controls._logged(SimpleNamespace(minimum_epochs=[2], history=history, diverged=False))
     assert (found["accuracy_minimum"], found["lowest"], found["accuracy"], found["d_0"]) == (0.5, 0.6, 0.7, 2)
+
+
+def test_the_epoch_in_which_a_run_diverges_has_no_accuracy():
+    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "accuracy": [0.5, 0.9, 0.8, 0.1], "d_0": [np.nan, 0, 1, np.nan]})
+    found = controls._logged(SimpleNamespace(minimum_epochs=[2], history=history, diverged=True))
+    assert found["lowest"] == 0.8
+    assert np.isnan(found["accuracy"])
+
+
+def test_points_are_no_finer_than_images():
+    table = pd.DataFrame(
+        {"label": label, "network": "mlp", "seed": seed, "images": 1000, "d_0": 1.0, "accuracy": accuracy,
+         "disagreement": 0.1}
+        for label, accuracy in (("hill", 0.9), ("a", 0.901)) for seed in range(3)
+    )  # fmt: skip
+    (found,) = controls.against_hill(table).to_dict("records")
+    assert found["accuracy_low"] < 0 < found["accuracy_high"]

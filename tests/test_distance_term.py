@@ -241,6 +241,10 @@ def test_mixed_devices_and_types_are_one_line():
         DistanceTerm(mixed)
     with pytest.raises(UserError, match="no trainable parameters"):
         DistanceTerm(nn.ReLU())
+    with pytest.raises(UserError, match="without a shape yet: give lazy layers all sizes"):
+        DistanceTerm(nn.LazyLinear(2))
+    with pytest.raises(UserError, match="of torch.float16, in which a squared distance ends at 65504"):
+        DistanceTerm(nn.Linear(3, 2).half())
 
 
 @pytest.mark.parametrize(
@@ -319,3 +323,35 @@ def test_a_state_takes_the_place_of_the_hills_that_are_there():
     term.load_state_dict(state)
     assert term.distances() == pytest.approx([6 * 2**2])
     assert term.minima.hill_width == 0.1
+
+
+def test_a_strength_may_fade_away():
+    """Along a schedule that falls by a factor it comes below what fp32 has."""
+    term = DistanceTerm(nn.Linear(3, 2))
+    for k in range(800):
+        term.strength = 10 * 0.9**k
+    assert term.strength == 0
+    assert not term.acts
+
+
+def test_a_kernel_may_compute_in_double_precision():
+    found = []
+    for kernel in (lambda d, w: torch.exp(-w * d), lambda d, w: torch.exp(-w * d.double())):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        term = DistanceTerm(model, kernel=kernel, strength=2, width=0.1)
+        term.visit()
+        with torch.no_grad():
+            model.weight.add_(0.1)
+        model(torch.ones(1, 3)).sum().backward()
+        found.append((term.add_gradient(), model.weight.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("visited", [None, [None], "abc", [[1.0] * 8], [torch.zeros(5)]])
+def test_a_state_that_is_none_is_one_line(visited):
+    term = DistanceTerm(nn.Linear(3, 2))
+    with pytest.raises(UserError, match="these hills are of another network: this one has 8 weights"):
+        term.load_state_dict({"strength": 1.0, "visited": visited})
+    term.load_state_dict({"strength": 1.0, "visited": [np.zeros(8, np.float32)]})
+    assert len(term.distances()) == 1

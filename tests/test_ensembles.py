@@ -358,3 +358,52 @@ def test_images_are_paired_by_seed_in_whatever_order_runs_come():
     turned = results.of([*results.only("plain"), *reversed(results.only("s = 1000"))])
     one, other = (comparisons.against(some, ensembles.table(some), "plain") for some in (results, turned))
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_dead_member_leaves_no_scores_wherever_it_stands():
+    """Also where the last member, which some scores are of alone, is alive."""
+    alive = scores.log_softmax(LOGITS)
+    for place in range(3):
+        logits = np.stack([alive] * 3)
+        logits[place] = np.nan
+        with np.errstate(invalid="ignore"):
+            rows = [ensembles.score(some, LABELS) for some in (logits, logits[1:])]
+        found = ensembles.living(pd.DataFrame(rows))
+        scored = [column for column in found if column.startswith((*ensembles.SCORES, *ensembles.DIVERSITY))]
+        assert found.loc[0, scored].isna().all()
+        assert found.loc[1, scored].notna().all() == (place == 0)
+
+
+def test_scores_of_other_ensembles_are_refused(tiny):
+    """Rows of another role would be paired as further seeds; scores of other members, with the images of these."""
+    runs = [tiny.replace(seed=k, strength=s) for s in (0, 5) for k in range(3)]
+    rows = [Row(run, "s = 5" if run.strength else "plain") for run in runs]
+    results = trained(rows)
+    table = ensembles.table(results)
+    comparisons.against(results, table, "plain")
+    several = trained([*rows, *(Row(row.run.replace(lr=0.01), row.label, "slow") for row in rows)])
+    for scores_of, of, last in ((table, several, None), (table, results, 2)):
+        with pytest.raises(UserError, match="accuracy_ensemble of 's = 5' is not that of these results"):
+            comparisons.against(of, scores_of, "plain", last=last)
+    with pytest.raises(
+        UserError, match="which agreement is the better one is not known: choose columns that begin with"
+    ):
+        comparisons.against(results, table, "plain", ["agreement"])
+
+
+def test_what_members_and_equivalents_cannot_be_of_is_one_line(tiny):
+    results = trained([Row(tiny, "a")])
+    for last in (-1, 0, True, 1.5):
+        with pytest.raises(UserError, match=f"last says how many members there are, 1 or more, not {last}"):
+            ensembles.members([results[0].result], last)
+    with pytest.raises(UserError, match="there are no runs to read"):
+        predictions.hits(NONE)
+    table = ensembles.table(results).assign(seed=3)
+    with pytest.raises(UserError, match="there are no independent networks, mlp-tiny, of seed 3"):
+        ensembles.equivalents(table, results)
+
+
+def test_numbers_of_images_that_half_precision_does_not_have_stay():
+    assert predictions._short(np.array([1.0, 6e4])).dtype == np.float16
+    huge = np.array([0.5, 1e5])
+    assert predictions._short(huge) == pytest.approx(huge)

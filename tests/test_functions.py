@@ -2,12 +2,14 @@
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -25,6 +27,8 @@ from thesislib.system import machine
 from thesislib.system.errors import UserError
 
 FACTOR = 1.0
+#: A module of one's own, which a test puts here.
+mine = None
 
 
 def helper(x):
@@ -250,3 +254,78 @@ def test_others_compute_what_was_imported_here(tiny, tmp_path, slow, monkeypatch
     path.write_text("import os\ndef process(runs):\n    return {'n': -os.getpid()}\n")
     with pytest.raises(UserError, match="y: its function was edited since it was imported: restart"):
         cache.many("y", groups, mymeasure.process, {"version": 1})
+
+
+class Power:
+    """What a measure names: `of` may change in the cell that defines it."""
+
+    by = 2
+
+    @property
+    def twice(self):
+        return 2 * self.by
+
+
+class Kind(Enum):
+    FIRST = 1
+
+
+def raised(runs):
+    return {"n": float(Power.by + Power().twice)}
+
+
+def of_kind(runs):
+    return {"n": float(Kind.FIRST.value)}
+
+
+def test_classes_that_a_function_names_are_told_apart(number, monkeypatch):
+    """Their values, methods and properties, their bases, and the members of an Enum."""
+    here = sys.modules[__name__]
+    assert (number(raised), number(of_kind)) == (6, 1)
+    monkeypatch.setattr(Power, "by", 3)
+    assert number(raised) == 9
+    monkeypatch.setattr(here, "Power", type("Power", (Power,), {"__module__": __name__}))
+    monkeypatch.setattr(here.Power.__bases__[0], "twice", property(lambda self: 0))
+    assert number(raised) == 3
+    monkeypatch.setattr(here, "Kind", Enum("Kind", {"FIRST": 5}, module=__name__))
+    assert number(of_kind) == 5
+
+
+def by_default(runs):
+    return {"n": float(shifted(len(runs)))}
+
+
+def shifted(x, by=1):
+    return x + by
+
+
+def closing(k):
+    return lambda x, by=0: x + k
+
+
+def test_what_a_named_function_is_given_or_closes_over_is_told_apart(number, monkeypatch):
+    here = sys.modules[__name__]
+    assert number(by_default) == 2
+    monkeypatch.setattr(shifted, "__defaults__", (2,))
+    assert number(by_default) == 3
+    for k in (5, 7):
+        monkeypatch.setattr(here, "shifted", closing(k))
+        assert number(by_default) == 1 + k
+
+
+def from_module(runs):
+    return {"n": mine.double(mine.K) * np.ones(1)[0]}
+
+
+def test_values_of_a_module_of_ones_own_are_told_apart(number, tmp_path, monkeypatch):
+    """Of installed ones their version says what they compute."""
+    (tmp_path / "mine_alone.py").write_text("K = 2.0\n\ndef double(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("mine_alone")
+    monkeypatch.setattr(sys.modules[__name__], "mine", module)
+    for k in (2.0, 5.0):
+        monkeypatch.setattr(module, "K", k)
+        assert number(from_module) == 2 * k
+    assert functions._is_installed(np)
+    assert functions._is_installed(cache)
+    assert not functions._is_installed(module)

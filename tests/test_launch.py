@@ -100,7 +100,8 @@ def test_an_error_of_ours_leaves_its_traceback(folders, capfd, monkeypatch):
 def test_a_mistake_of_the_users_is_one_line_whatever_trains(folders, capfd):
     """And an error of ours among them is not passed off as his."""
     wrong = [TINY.replace(train_size=100_000, seed=seed) for seed in range(2)]
-    with pytest.raises(UserError, match="^2 runs failed: mnist5k has only 4000 images in this split, not 100000$"):
+    says = "^2 runs failed: train_size: mnist5k has only 4000 images in this split, not 100000$"
+    with pytest.raises(UserError, match=says):
         launch.results(wrong, workers=2)
     assert "Traceback" not in capfd.readouterr().err
     with store.writing(TINY) as writer:

@@ -158,6 +158,16 @@ class Captured(Plain):
     def forward(self, images):
         return self.compute(images)
 
+class Shifted(Plain):
+    # changes its input
+    def forward(self, images):
+        images -= 0.5
+        return super().forward(images)
+
+class Copied(Plain):
+    def forward(self, images):
+        return super().forward(images - 0.5)
+
 class Few(Plain):
     def forward(self, images):
         assert len(images) <= 128, "too many"
@@ -739,3 +749,36 @@ def test_n_is_not_known_of_a_kernel_of_ones_own(modules):
     """Its slope at the top is not -w: `laplace` is a thousand times as steep."""
     assert growth(TINY) > 0
     assert np.isnan(growth(OWN))
+
+
+def test_a_network_may_change_its_input(modules):
+    """Each batch is its own: nothing comes out otherwise than if it worked on a copy."""
+    found = []
+    for name in ("Shifted", "Copied"):
+        run = TINY.replace(model=f"mynet:{name}", distance="function", width=1.0, strength=5, epochs=4, minima_every=1)
+        trainer = Trainer(run)
+        found.append([[row["term"], row["train_loss"], row["accuracy"]] for row in (trainer.epoch() for _ in range(4))])
+    assert found[0] == found[1]
+    assert found[0][-1][0] > 0
+
+
+def test_a_network_that_exits_is_one_line(modules):
+    (modules / "mynet.py").write_text("def leaves(shape, classes):\n    raise SystemExit('bye')\n")
+    with pytest.raises(UserError, match=r"mynet:leaves: SystemExit: bye \(mynet.py, line 2\)"):
+        models.build("mynet:leaves", 0, (1, 28, 28), 10)
+
+
+def test_runs_under_one_label_differ_in_their_seeds_alone():
+    several = [TINY, TINY.replace(seed=1, start="0123456789ab:0")]
+    assert len(experiments_own.rows({"a": several}, "own")) == 2
+    assert len(experiments_own.rows({"a": [TINY, TINY.replace(model="mlp")]}, "own")) == 2, "a row a network"
+    with pytest.raises(UserError, match="'a' has runs that differ in strength: give each a label of its own"):
+        experiments_own.rows({"a": [TINY, TINY.replace(strength=5)]}, "own")
+
+
+def test_a_formula_that_figures_cannot_have_is_one_line_before_training():
+    for label in (r"$\lVert\theta\rVert$", r"$\frac{1$", r"$\num{1}$"):
+        with pytest.raises(UserError, match="has a formula that matplotlib cannot write") as error:
+            experiments_own.rows({label: [TINY]}, "own")
+        assert "\n" not in str(error.value)
+    assert experiments_own.rows({"$5 a run": [TINY], r"$\theta_c$": [TINY]}, "own")

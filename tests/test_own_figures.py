@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import subprocess
 
 import matplotlib.pyplot as plt
@@ -327,3 +328,92 @@ def test_lists_are_taken_where_figures_take_them(runs):
 def test_seeds_are_any_numbers(seeds, folders):
     rows = tl.experiments.own.rows({"x": {"strength": 0}}, "smoke", seeds)
     assert [row.seed for row in rows] == [0, 1]
+
+
+@pytest.mark.parametrize("width", ["text", "column"])
+def test_panels_that_share_an_axis_are_saved(runs, width):
+    """The inner ones have ticks without texts."""
+    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True)
+    axes[0, 0].plot(X, np.sin(X))
+    axes[1, 1].tick_params(labelbottom=False)
+    tl.save(figure, "mine", runs, width=width)
+    code = (save.figures_folder("smoke") / f"mine{'' if width == 'text' else '-column'}.pgf").read_text()
+    labels = re.findall(r"xticklabels=\{(.*)\}", code)
+    assert len(labels) == 4
+    assert [bool(re.search(r"\d", label)) for label in labels] == [False, False, True, False]
+
+
+def test_a_layout_of_ones_own_stays(runs):
+    """In all files, and afterwards."""
+    figure, axes = plt.subplots(1, 2)
+    figure.subplots_adjust(left=0.3, wspace=0.9)
+    axes[0].plot(X, X)
+    before = [tuple(axis.get_position().bounds) for axis in axes]
+    tl.save(figure, "mine", runs)
+    assert [tuple(axis.get_position().bounds) for axis in axes] == before
+    assert figure.get_layout_engine() is None
+    code = (save.figures_folder("smoke") / "mine.pgf").read_text()
+    share, points = map(float, re.search(r"at=\{\(\{([\d.]+)\*\\textwidth\+([\d.]+)bp", code).groups())
+    assert share + points / 72 / style.TEXTWIDTH == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_colour_bar_is_saved(runs):
+    figure, axis = plt.subplots()
+    figure.colorbar(axis.imshow(np.arange(16).reshape(4, 4)))
+    tl.save(figure, "mine", runs)
+    assert (save.figures_folder("smoke") / "mine.pgf").is_file()
+
+
+def test_labels_of_a_large_family_are_told_apart():
+    labels = [f"s = 10, w = {k}" for k in range(20)]
+    styles = style.line_styles(labels)
+    assert len(set(styles.values())) == 20
+    assert len({one.color for one in styles.values()}) == 1
+    assert [one.marker for one in styles.values()][:4] == [styles[labels[0]].marker] * 4
+
+
+def test_a_legend_that_is_wider_than_its_figure_is_said(runs, capsys):
+    long = trained({"a label that is as long as a sentence in which nothing is left out, and then some": [TINY]})
+    tl.save(tl.plot.curves(runs), "short", runs, width="half")
+    assert not capsys.readouterr().out
+    tl.save(tl.plot.curves(long), "long", long, width="half")
+    assert "long-half: the legend is wider than the figure: make labels shorter" in capsys.readouterr().out
+
+
+@needs_tex
+def test_raised_and_lowered_signs_are_set_and_unknown_ones_said(tmp_path, runs, capsys):
+    texts = ["10⁻³, d₀₁, x′ ≪ ϑ ϵ ϕ ∆", "$10⁻³ d₀ ≫ ϱ$", "a\N{THIN SPACE}b – “c” … € ™ ‰"]
+    tex(tmp_path, *(escape(text) + r"\par" for text in texts))
+    signs = trained({"α⁻¹ ☃": [TINY]})
+    tl.save(tl.plot.curves(signs), "signs", signs)
+    assert "signs.pgf has signs that pdflatex may not know: ☃" in capsys.readouterr().out
+
+
+def test_columns_that_tables_have_themselves_are_refused(runs):
+    for name in ("n", "setting"):
+        table = runs.map(lambda some, name=name: {name: 4.0, "v": 1.0}, "mine", 1)
+        with pytest.raises(UserError, match=f"give the column {name} another name"):
+            tl.table(table, "mine", runs)
+
+
+def test_rows_are_not_taken_for_seeds(runs):
+    """A table with a row a minimum: its mean over rows is none over seeds."""
+    table = runs.map(lambda some: {"pair": np.arange(2), "v": np.array([1.0, 2.0])}, "pairs", 1)
+    with pytest.raises(
+        UserError, match="there are several rows of label mine, seed 0: means over seeds take one of each"
+    ):
+        tl.table(table, "mine", runs, ["v"])
+
+
+def test_whether_something_holds_is_a_number(runs):
+    table = runs.map(lambda some: {"holds": True}, "holds", 1)
+    assert tl.table(table, "mine", runs)["holds"].tolist() == ["1"]
+
+
+def test_a_label_without_members_stays_beside_one_with():
+    rows = [("plain", np.nan, 0, 0.9), ("plain", np.nan, 1, 0.8), ("several", 1, 0, 0.5), ("several", 2, 0, 0.7)]
+    frame = pd.DataFrame(rows, columns=["label", "member", "seed", "accuracy"]).assign(id=list("abcd"), network="mlp")
+    shown = tables.readable(frame, "mine", ["accuracy"])
+    assert shown[["setting", "accuracy", "n"]].values.tolist() == [
+        ["plain", "0.850 ± 0.071", 2], ["several", "0.60 ± 0.14", 2]
+    ]  # fmt: skip

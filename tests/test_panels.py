@@ -615,3 +615,82 @@ def test_a_figure_of_other_runs_does_not_take_a_sections_name(results, folders):
     assert not (folders / "figures").exists()
     save.save(figure, "1_mine", Results(results, "smoke", "1_baseline"))
     save.save(figure, "99_mine", results)
+
+
+def test_settings_of_two_roles_are_no_one_line(tiny):
+    """Nor one row of dots: a mean over both would pass for one over seeds."""
+    both = trained([Row(tiny, "s = 1"), Row(tiny.replace(lr=0.01), "s = 1", "other"), Row(tiny, "again")])
+    says = r"'s = 1' has runs of several roles, curve, other: choose one, such as runs.where\(role='curve'\)"
+    for draw in (
+        lambda: curves.curves(both),
+        lambda: curves.distances(both),
+        lambda: curves.lengths(both, cycle=2),
+        lambda: panels.points(both.final, ["accuracy"]),
+        lambda: panels.scatter(both.final, "accuracy", "d_0"),
+    ):
+        with pytest.raises(UserError, match=says):
+            draw()
+
+
+def test_settings_that_differ_in_something_else_are_no_one_point(results):
+    """Neither at one value of a field nor in one cell."""
+    both = trained({label: [TINY.replace(lr=lr)] for label, lr in (("fast", 0.1), ("slow", 0.01))})
+    for draw, of in (
+        (lambda: panels.endpoints(both, "strength"), "term True, strength 1.0"),
+        (lambda: panels.heatmaps(both), "strength 1.0, width 0.001"),
+    ):
+        with pytest.raises(UserError, match=f"there are several rows of network mlp-tiny, {of}, seed 0"):
+            draw()
+    assert panels.endpoints(both, "lr").axes
+
+
+def test_small_print_says_what_a_figure_does_not_show(tiny):
+    results = trained({"fine": [tiny.replace(lr=0.2)], "dead": [tiny.replace(lr=1e6)]})
+    shown = curves.curves(results, ["accuracy"])
+    assert "1 run diverged and ends there" in style._note(shown).get_text()
+    assert "out of sight" not in style._note(shown).get_text() or results[1].result.history["accuracy"].max() < 0.5
+    pair = trained({"fine": [tiny.replace(lr=0.3)], "slow": [tiny.replace(lr=0.1)]})
+    pair.__dict__["history"] = pair.history.assign(accuracy=np.where(pair.history["label"] == "fine", 0.9, 0.4))
+    pair.history.loc[pair.history["epoch"] == 6, "accuracy"] += 0.01
+    assert "1 curve of accuracy out of sight" in style._note(curves.curves(pair)).get_text()
+
+
+def test_runs_that_saw_held_back_images_are_said_to(tiny, results):
+    held_back = trained({"a": [tiny.replace(validation=True)]})
+    for of, word in ((held_back, "validation accuracy"), (results, "test accuracy")):
+        assert curves.curves(of).axes[0].get_ylabel() == word
+        assert panels.endpoints(of, "lr").axes[0].get_ylabel() == word
+        assert panels.heatmaps(of).axes[0].get_title() == word
+    both = trained({"a": [tiny.replace(validation=True)], "b": [tiny]})
+    assert curves.curves(both).axes[0].get_ylabel() == "accuracy"
+
+
+def test_the_accuracy_of_a_mean_is_not_the_mean_accuracy(tiny):
+    """In a run's metrics it is that of the mean weights, in a table of ensembles that of its members."""
+    run = trained({"a": [tiny.replace(cycle=2, member_epochs=1)]})
+    assert curves.curves(run, ["accuracy_mean"]).axes[0].get_ylabel() == "accuracy of the mean weights"
+    table = pd.DataFrame({"label": "a", "network": "mlp", "seed": [0, 1], "accuracy_mean": 0.5})
+    assert panels.points(table, ["accuracy_mean"]).axes[0].get_xlabel() == "mean accuracy of the members"
+
+
+def test_panels_of_one_scale_have_room_for_their_bands():
+    table = pd.DataFrame({"label": "a", "network": "mlp", "seed": [0, 1, 0, 1], "x": [1, 1, 2, 2], "y": 1.5})
+    table["z"] = [1.0, 2.0, 1.0, 2.0]
+    axes = curves.against(table, "x", ["y", "z"], same_scale=True).axes
+    low, high = axes[0].get_ylim()
+    assert axes[1].get_ylim() == (low, high)
+    assert low < 1.5 - np.std([1, 2], ddof=1) < 1.5 + np.std([1, 2], ddof=1) < high
+    empty = curves.against(table.assign(y=np.nan, z=np.nan), "x", ["y", "z"], log=["y", "z"], same_scale=True)
+    assert len(empty.axes) == 2
+
+
+def test_a_map_of_networks_that_all_died_is_one_line(tiny):
+    with pytest.raises(UserError, match="no run has a value of d_0"):
+        panels.heatmaps(trained({"a": [tiny.replace(lr=1e9, epochs=2)]}))
+
+
+def test_walls_of_a_plane_are_said_to_be_cut():
+    arrays = {"xs": np.arange(3.0), "ys": np.arange(3.0), "hills": np.ones((3, 3)), "path": np.zeros((2, 3))}
+    arrays |= {"minima": np.zeros((3, 2)), "train_loss": np.array([[0.1, 1, 2], [1, 2, 9.0], [1, 1, 1]])}
+    titles = [panels.plane(arrays, worst=worst).axes[0].get_title() for worst in (np.log(10), 20.0)]
+    assert titles == ["training loss, 0.1 (dark) to 2.3 and more", "training loss, 0.1 (dark) to 9"]

@@ -211,3 +211,14 @@ def test_a_notebook_shows_a_table_whole(folders):
     shown = save.table(frame, "long", Results([], "smoke"))._repr_html_()
     assert shown.count(says) == 100
     assert pd.get_option("display.max_colwidth") == 50, "the user's own tables are as they were"
+
+
+def test_numbers_of_several_learning_rates_are_kept_apart(folders):
+    """A macro that is a mean over rates says nothing."""
+    rows = [("SWA", factor, seed, 0.1 * factor + 0.01 * seed) for factor in (1.0, 0.5) for seed in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["label", "factor", "seed", "nll_ensemble_scaled"]).assign(network="mlp")
+    save.table(frame, "7-1_rates_scores", Results([], "smoke", "7-1_rates"))
+    code = numbers.numbers(save.figures_folder("smoke"), {})
+    for name, value in (("One", "0.1050"), ("ZeroPointFive", "0.0550")):
+        assert rf"\thesisdefine{{SevenOneRatesScoresSWA{name}NllEnsembleScaled}}{{\ensuremath{{{value}}}}}" in code
+    assert "SWANllEnsembleScaled" not in code

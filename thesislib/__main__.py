@@ -183,8 +183,8 @@ def _figures(options: Namespace) -> int:
     from thesislib.plots import language, style
 
     if options.jobs is not None:
-        os.environ[machine.JOBS] = options.jobs
-    machine.cores()  # says so if that is no number
+        os.environ[machine.JOBS] = str(machine.jobs_of(options.jobs, "--jobs"))
+    machine.cores()  # says so if the variable is no number
     if options.width is not None:
         os.environ[style.WIDTH] = options.width
     style.width_of(os.environ.get(style.WIDTH) or "text")  # says so if that is no width

@@ -80,9 +80,9 @@ def splits(run: Run, device: torch.device) -> tuple[Images, Images]:
         if not len(x_test):
             raise UserError(f"validation: train_size {run.train_size} leaves none of {run.data}'s images for it")
     known, parts = facts(run.data), []
-    for x, y, size in ((arrays.x_train, arrays.y_train, run.train_size), (x_test, y_test, run.test_size)):
-        if size is not None and size > len(x):
-            raise UserError(f"{run.data} has only {len(x)} images in this split, not {size}")
+    for x, y, field in ((arrays.x_train, arrays.y_train, "train_size"), (x_test, y_test, "test_size")):
+        if (size := getattr(run, field)) is not None and size > len(x):
+            raise UserError(f"{field}: {run.data} has only {len(x)} images in this split, not {size}")
         x, y = (torch.from_numpy(a[:size].copy()).to(device) for a in (x, y))
         parts.append(Images(x, y, known))
     for field in ("batch_size", "statistics_images"):

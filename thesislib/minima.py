@@ -18,6 +18,7 @@ from thesislib.config import Run
 from thesislib.flat import FlatParameters
 from thesislib.system import filters, vectors
 from thesislib.system.errors import UserError
+from thesislib.system.fields import SMALLEST
 
 
 class Minima:
@@ -144,12 +145,13 @@ class DistanceTerm:
 
     @property
     def strength(self) -> float:
-        """Height s of the hills. Raises UserError if it is set to what is no such number."""
+        """Height s of the hills; below SMALLEST it is 0. Raises UserError if it is set to what is no such number."""
         return self._strength
 
     @strength.setter
     def strength(self, value: float) -> None:
-        self._strength = Run(strength=value, width=self.minima.width).strength
+        faded = isinstance(value, float) and 0 < value < SMALLEST  # by a schedule
+        self._strength = Run(strength=0 if faded else value, width=self.minima.width).strength
 
     def visit(self) -> None:
         """Make a hill of the present weights. Raises UserError if the network was moved, cast or frozen since."""
@@ -165,12 +167,13 @@ class DistanceTerm:
         if not isinstance(state, Mapping) or state.keys() != {"strength", "visited"}:
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise UserError(f"a DistanceTerm's state has strength and visited, not {found or 'nothing'}")
-        if any(theta.shape != self.flat.theta.shape for theta in state["visited"]):
+        visited = state["visited"] if isinstance(state["visited"], list) else [None]
+        if any(getattr(theta, "shape", None) != self.flat.theta.shape for theta in visited):
             raise UserError(f"these hills are of another network: this one has {len(self.flat.theta)} weights")
         self.strength = state["strength"]
         self.minima.forget()
-        for theta in state["visited"]:
-            self.minima.add(theta.to(self.flat.theta))
+        for theta in visited:
+            self.minima.add(torch.as_tensor(theta).to(self.flat.theta))
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise UserError("a copy of a DistanceTerm would push copies of the weights: store its state_dict()")

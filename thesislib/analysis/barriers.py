@@ -27,6 +27,7 @@ from thesislib.experiments.statements import FEWEST
 from thesislib.runs.cache import Computed
 from thesislib.runs.finished import Result, WithoutWeights
 from thesislib.runs.results import Results
+from thesislib.runs.spreads import need_once
 from thesislib.system import machine
 from thesislib.system.errors import UserError
 
@@ -155,16 +156,18 @@ def _of_members(
 
 
 def barriers(results: Results, along: pd.DataFrame) -> pd.DataFrame:
-    """Means over the pairs of `lines`: label, network, seed, barrier, barrier_test, and rise along the trajectory.
+    """Means over the pairs of `lines`, of the same results: label, network, seed, barrier, barrier_test, rise.
+
+    The rise is along the trajectory. Where there are several roles or sections, they stand in front.
 
     Independent networks have no trajectory between them: their rise is NaN. The rise is that of the live weights, from
     minimum to minimum, also where `along` lies between mean members.
     """
-    rows = []
-    ensembles = {(first.label, first.network, first.seed): (first, *rest) for first, *rest in results.ensembles}
-    for key, table in along.groupby(["label", "network", "seed"], sort=False):
+    rows, keys = [], [*results.keys, "seed"]
+    ensembles = {tuple(getattr(group[0], key) for key in keys): group for group in results.ensembles}
+    for key, table in along.groupby(keys, sort=False):
         pairs = [pair for _, pair in table.groupby("pair")]
-        row = dict(zip(("label", "network", "seed"), key, strict=True))
+        row = dict(zip(keys, key, strict=True))
         row["barrier"] = np.mean([landscape.barrier(pair) for pair in pairs])
         row["barrier_test"] = np.mean([landscape.barrier(pair, "test_loss") for pair in pairs])
         first, *others = ensembles[key]
@@ -197,8 +200,9 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
     "jump" if a loss rises by more than JUMP, "valley" if by less, "undecided" if the interval does not carry it or
     there are less than FEWEST seeds. `..._half` and `..._double` are what it would be at half and at twice that height:
-    JUMP is a convention.
+    JUMP is a convention. Raises UserError for two rows of one label, network and seed.
     """
+    need_once(table, ["label", "network", "seed"])
 
     def outcome(values: np.ndarray, height: float) -> str:
         if not len(values):

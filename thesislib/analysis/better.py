@@ -26,7 +26,7 @@ from thesislib.runs.cache import Computed
 from thesislib.runs.finished import Result
 from thesislib.runs.growth import growth as growth_of
 from thesislib.runs.results import Results, Row
-from thesislib.runs.spreads import spreads
+from thesislib.runs.spreads import need_once, spreads
 from thesislib.system.errors import UserError
 
 #: How the labels of runs without a hill begin.
@@ -52,7 +52,7 @@ def of_members(results: Results, measure: Callable[[Results, Which], pd.DataFram
 
 def at_scales_rate(results: Results) -> Results:
     """The rows at the learning rate of the scale's networks: a figure has no room for both rates."""
-    own = {run.model: run.lr for run in SCALES[results.scale].runs()}
+    own = {run.model: run.lr for run in sections.scale_of(results.scale).runs()}
     return results.of(row for row in results if row.run.lr == own[row.network])
 
 
@@ -62,9 +62,12 @@ def by_count(results: Results, average: Average = "probabilities", members: int 
     One row an ensemble and number of members: label, network, seed, members, accuracy_ensemble, nll_ensemble_scaled.
     """
     how = {"average": average, "most": members}
-    return of_members(results, lambda some, which: some.map(_by_count, "one-by-one", version=1, which=which, **how))
+    return ensembles.living(
+        of_members(results, lambda some, which: some.map(_by_count, "one-by-one", version=1, which=which, **how))
+    )
 
 
+@np.errstate(invalid="ignore")  # of members that predict nothing
 def _by_count(runs: list[Result], average: Average, most: int, which: Which) -> Computed:
     logits, labels = ensembles.members(runs, most, which=which)[:most], ensembles.labels_of(runs[0])
     whole = [ensembles.combine(logits[:k], average) for k in range(1, len(logits) + 1)]
@@ -89,9 +92,11 @@ def each_mean(results: Results) -> pd.DataFrame:
 def gains(scores: pd.DataFrame, by: str, reference: str) -> pd.DataFrame:
     """By how much better than the `reference` label's every ensemble is, at the same seed and value of column `by`.
 
-    Columns accuracy_gain, in points, and nll_gain, in nats; positive is better. The reference has no rows.
+    Columns accuracy_gain, in points, and nll_gain, in nats; positive is better. The reference has no rows. Raises
+    UserError if there are two rows of one label, network, seed and value.
     """
     keys = ["network", "seed", by]
+    need_once(scores, ["label", *keys])
     base = scores[scores["label"] == reference].drop(columns="label")
     both = scores[scores["label"] != reference].merge(base, on=keys, suffixes=("", "_of_reference"))
     accuracy = both["accuracy_ensemble"] - both["accuracy_ensemble_of_reference"]
@@ -158,7 +163,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 def against_hills(results: Results, scores: pd.DataFrame, average: Average = "probabilities") -> pd.DataFrame:
     """Each opponent against the chosen variant (`comparisons.against`): an opponent that "loses" is beaten by it."""
     columns = ("accuracy_ensemble", SCORE, "brier_ensemble_scaled")
-    hills = SCALES[results.scale].better
+    hills = sections.scale_of(results.scale).better
     return comparisons.against(results, scores, hills, columns, last=MEMBERS, average=average)
 
 

@@ -14,7 +14,8 @@ from thesislib import datasets
 from thesislib.analysis import ensembles, predictions
 from thesislib.analysis.intervals import Effect, over_seeds, over_seeds_and_images, rounding
 from thesislib.analysis.verdicts import outcome, summary, verdict
-from thesislib.experiments import statements
+from thesislib.config import Run
+from thesislib.experiments import sections, statements
 from thesislib.experiments.scales import SCALES
 from thesislib.experiments.statements import BANDS, BASELINE, FROZEN, OTHERS, PLAIN, WIDEST, Quantity, Side, Statement
 from thesislib.runs.finished import Result
@@ -73,7 +74,7 @@ class ChapterResults:
     """
 
     def __init__(self, results: Results) -> None:
-        self.results, self.cycle = results, SCALES[results.scale].cycle
+        self.results, self.cycle = results, sections.scale_of(results.scale).cycle
         self._there = {(row.section, row.label) for row in results if row.role == "curve"}
         self._effects: dict[Statement, Effect] = {}
 
@@ -201,16 +202,24 @@ def times(results: Results) -> pd.DataFrame:
     strength 0 and the same seed: seeds may have been trained on different machines. Raises UserError for runs without
     minima_every, and if none has its seed's run with strength 0.
     """
-    every = {row.id: row.run.minima_every for row in results}
-    if not all(every.values()):
+    runs = {row.id: row.run for row in results}
+    if not all(run.minima_every for run in runs.values()):
         raise UserError("the cost of minima is that of runs with one after every so many epochs: minima_every")
     history = results.history[results.history["epoch"] > 1]
-    history = history.assign(hills=((history["epoch"] - 1) // history["id"].map(every)).astype(int))
+    pairs = zip(history["id"], history["epoch"], strict=True)
+    history = history.assign(hills=[_hills(runs[name], epoch) for name, epoch in pairs])
     keys = ["network", "seed"]
-    base = history[history["strength"] == 0].groupby(keys)["train_seconds"].median().rename("without")
+    without = history["id"].map({name: not run.strength for name, run in runs.items()})
+    base = history[without].groupby(keys)["train_seconds"].median().rename("without")
     if (history := history.merge(base, on=keys)).empty:
         raise UserError("the cost of minima is relative to runs with strength 0 of the same seeds: there are none")
     return history
+
+
+def _hills(run: Run, epoch: int) -> int:
+    """How many hills a run has during an epoch."""
+    stored = sum(minimum < epoch for minimum in run.minimum_epochs)
+    return min(stored, 1) if run.minima == "merge" else stored
 
 
 def cost_per_minimum(results: Results) -> pd.DataFrame:
@@ -233,9 +242,12 @@ def cost_per_minimum(results: Results) -> pd.DataFrame:
 def published_values(results: Results) -> pd.DataFrame:
     """One row a setting: squared distance and accuracy, thesis / ours (mean ± std over n seeds) / ratio.
 
-    `results` are section 2-1's of role "published". Empty at scales whose setting the thesis has no numbers of.
+    `results` are section 2-1's of role "published". Empty at scales whose setting the thesis has no numbers of. Raises
+    UserError for other results.
     """
     rows, printed = [], SCALES[results.scale].published if results.scale in SCALES else {}
+    if len(results.labels) != len(printed) and printed:
+        raise UserError("the published settings are those of section 2-1_width with the role published")
     for label, (accuracy, distance) in zip(results.labels, printed.values(), strict=True):
         ours = results.only(label).final
         rows.append(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.analysis import predictions
-from thesislib.analysis.ensembles import by_kind
+from thesislib.analysis.ensembles import SCORES, by_kind
 from thesislib.analysis.intervals import Effect, by_seed, holm, over_seeds, over_seeds_and_images, rounding
 from thesislib.analysis.verdicts import outcome
 from thesislib.experiments.sections import Average
@@ -38,9 +38,14 @@ def against(
     margin, n, images, verdict. The interval and p are over seeds and, if `images` is not 0, over so many test
     images. "wins" and "loses": p < 0.05 (a lower NLL is better); "equivalent": the interval lies within the margin,
     which is that of `experiments.statements`; else, and with fewer than FEWEST seeds, "undecided". Raises
-    UserError for a column that is not there, a network without the reference, and two rows of one label and seed.
+    UserError for a column that is not there or is no accuracy, NLL, Brier score or ECE, a network without the
+    reference, two rows of one label and seed, and `scores` that are of other ensembles than `results`.
     """
     need(scores, columns := list(columns), numbers=True, front=("label", "network", "seed"))
+    if unknown := [name for name in columns if not name.startswith((*SCORES,))]:
+        raise UserError(
+            f"which {unknown[0]} is the better one is not known: choose columns that begin with " + ", ".join(SCORES)
+        )
     family = []
     for network, of_network in scores.groupby("network", sort=False):
         if reference not in set(of_network["label"]):
@@ -75,11 +80,23 @@ def _effect(
             for side in some
             for runs, which in by_kind(side)  # of one label: one part
         ]
-        if all(side is not None for side in images):
+        if all(side is not None and np.isfinite(side).all() for side in images):
             first, second = (_in_order(runs, side) for runs, side in zip(some, images, strict=True))
+            for label, side in zip(labels, (first, second), strict=True):
+                _check_same(label, column, side.mean(1), wide[label].to_numpy())
             return over_seeds_and_images(first - second)
     least = rounding(int(scores["images"].iloc[0])) if column.startswith("accuracy") else 0.0
     return over_seeds((wide[labels[0]] - wide[labels[1]]).to_numpy(), least)
+
+
+def _check_same(label: str, column: str, of_images: np.ndarray, of_table: np.ndarray) -> None:
+    """Raise UserError if the scores of a label, [n] each, are others by its images than in the table given."""
+    # Numbers of images are kept in half precision, to a thousandth.
+    if len(of_images) != len(of_table) or not np.allclose(of_images, of_table, rtol=2e-3, atol=1e-9):
+        raise UserError(
+            f"{column} of {label!r} is not that of these results: give the results, last and average that the scores "
+            "are of, without rows of other roles"
+        )
 
 
 def _in_order(runs: Results, images: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -58,10 +59,15 @@ def snapshots(result: Result, what: What = "logits", which: Which = "live") -> n
 def members(
     runs: Sequence[Result], last: int | None = None, what: What = "logits", which: Which = "live"
 ) -> np.ndarray:
-    """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one."""
+    """Test logits [K, N, C] or weights [K, P] of the members: ends of several runs, or the `last` snapshots of one.
+
+    Raises UserError if `last` is no number from 1.
+    """
+    if last is not None and (isinstance(last, bool) or not isinstance(last, Integral) or last < 1):
+        raise UserError(f"last says how many members there are, 1 or more, not {last!r}")
     if len(runs) > 1:
         return np.stack([snapshots(run, what, which)[-1] for run in runs])
-    return snapshots(runs[0], what, which)[-last if last else None :]
+    return snapshots(runs[0], what, which)[None if last is None else -last :]
 
 
 def by_kind(results: Results) -> list[tuple[Results, Which]]:
@@ -136,7 +142,7 @@ def table(
     The members are the `last` snapshots of a run (None: all), live or mean ones. With a member that predicts nothing,
     the end of a network that diverged, an ensemble has no scores: NaN.
     """
-    found = _living(results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which)))
+    found = living(results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which)))
     images = [test_images(first.run) for first, *_ in results.ensembles]
     found.insert(found.columns.get_loc("seed") + 1, "images", images)
     return found
@@ -154,14 +160,14 @@ def live_and_mean(results: Results, average: Average = "probabilities", last: in
     return both.sort_values("label", key=lambda labels: labels.map(order.index), kind="stable", ignore_index=True)
 
 
-@np.errstate(invalid="ignore")  # of members that predict nothing (`_living`)
+@np.errstate(invalid="ignore")  # of members that predict nothing (`living`)
 def _score(runs: list[Result], average: Average, last: int | None, which: Which = "live") -> Computed:
     return score(members(runs, last, which=which), labels_of(runs[0]), average)
 
 
 def each(results: Results, last: int | None = None, which: Which = "live") -> pd.DataFrame:
     """SCORES of every member of every ensemble, raw and temperature-scaled: label, network, seed, member, scores."""
-    return _living(results.map(_each, "each", version=1, last=last, **keyed(which)))
+    return living(results.map(_each, "each", version=1, last=last, **keyed(which)))
 
 
 @np.errstate(invalid="ignore")
@@ -180,12 +186,15 @@ def by_count(
     results: Results, average: Average = "probabilities", last: int | None = None, which: Which = "live"
 ) -> pd.DataFrame:
     """Ensemble accuracy and NLL after each further member, one row an ensemble and number of members."""
-    return _living(results.map(_by_count, "growth", version=1, average=average, last=last, **keyed(which)))
+    return living(results.map(_by_count, "growth", version=1, average=average, last=last, **keyed(which)))
 
 
-def _living(found: pd.DataFrame) -> pd.DataFrame:
-    """Scores, NaN in rows whose predictions are no numbers: `argmax` sees class 0 there, an accuracy of nothing."""
-    dead = ~np.isfinite(found.filter(regex="^nll").to_numpy(dtype=float)).any(axis=1)
+def living(found: pd.DataFrame) -> pd.DataFrame:
+    """Scores, NaN in rows whose predictions are no numbers: `argmax` sees class 0 there, an accuracy of nothing.
+
+    One member of that kind is enough, whichever it is.
+    """
+    dead = ~np.isfinite(found.filter(regex="^nll").to_numpy(dtype=float)).all(axis=1)
     scored = found.columns.str.startswith((*SCORES, *DIVERSITY))
     return found.assign(**{column: found[column].mask(dead) for column in found.columns[scored]})
 
@@ -204,11 +213,16 @@ def _by_count(runs: list[Result], average: Average, last: int | None, which: Whi
 def equivalents(table: pd.DataFrame, independent: Results, average: Average = "probabilities") -> pd.DataFrame:
     """`equivalent` of every ensemble in a `table`, against the independent networks of its seed.
 
-    Both sides are combined by the same `average`. One row an ensemble: label, network, seed, equivalent.
+    Both sides are combined by the same `average`. One row an ensemble: label, network, seed, equivalent. Raises
+    UserError for a seed that has no independent networks, or several kinds of them.
     """
     how = {} if average == "probabilities" else {"average": average}
     found = independent.map(_subsets, "subsets", version=2, **how)
+    if len(independent.labels) > 1:
+        raise UserError(f"choose one label of independent networks, of {', '.join(independent.labels)}")
     curves = {key: curve.to_numpy() for key, curve in found.groupby(["network", "seed"])["nll_scaled"]}
+    if lacking := [key for key in table[["network", "seed"]].itertuples(index=False, name=None) if key not in curves]:
+        raise UserError("there are no independent networks, {}, of seed {}".format(*lacking[0]))
     rows = table[["label", "network", "seed"]].copy()
     rows["equivalent"] = [
         equivalent(row.nll_ensemble_scaled, curves[row.network, row.seed]) for row in table.itertuples()

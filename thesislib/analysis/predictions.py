@@ -13,14 +13,17 @@ from thesislib.runs import cache
 from thesislib.runs.cache import Arrays, Computed
 from thesislib.runs.finished import Result, WithoutWeights
 from thesislib.runs.results import Results
+from thesislib.system.errors import UserError
 
 
 def hits(results: Results, epoch: int | None = None) -> np.ndarray | None:
     """Whether each run is right about each test image after an epoch (None: at its end), [runs, N].
 
     Known after the epochs of minima and at the end; a run that diverged before counts as it was. None if a run came
-    without weights, and without this. Raises KeyError for another epoch.
+    without weights, and without this. Raises KeyError for another epoch, UserError for no runs.
     """
+    if not len(results):
+        raise UserError("there are no runs to read")
     found = _kept("hits", results, _hits)
     return None if found is None else np.stack([_at(arrays, epoch) for arrays in found])
 
@@ -73,9 +76,15 @@ def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") ->
     scaled = scores.nll_of_each(scores.calibrated(whole, labels), labels).mean(0)
     return {
         "hits": np.packbits(whole.argmax(-1) == labels), "agree": np.packbits((classes == classes[0]).all(0)),
-        "nll": scores.nll_of_each(whole, labels).astype(np.float16), "nll_scaled": scaled.astype(np.float16),
+        "nll": _short(scores.nll_of_each(whole, labels)), "nll_scaled": _short(scaled),
         "images": np.array(len(labels)),
     }  # fmt: skip
+
+
+def _short(numbers: np.ndarray) -> np.ndarray:
+    """In half precision, if that has numbers so large."""
+    fits = np.abs(numbers).max() <= np.finfo(np.float16).max
+    return numbers.astype(np.float16 if fits else np.float32)
 
 
 def _brier(runs: list[Result], last: int | None, which: Which = "live") -> Computed:

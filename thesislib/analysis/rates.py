@@ -13,6 +13,7 @@ import pandas as pd
 
 from thesislib.analysis import ensembles
 from thesislib.analysis.ensembles import Which
+from thesislib.experiments import sections
 from thesislib.experiments.scales import SCALES
 from thesislib.runs.results import Results
 from thesislib.runs.spreads import spread
@@ -26,7 +27,7 @@ def tried(results: Results, which: Which = "live") -> pd.DataFrame:
     Members are live ones or means. All scores are on the images that the runs were evaluated on, which were held back
     from training.
     """
-    own = {run.model: run.lr for run in SCALES[results.scale].runs()}
+    own = {run.model: run.lr for run in sections.scale_of(results.scale).runs()}
     table = ensembles.table(results, last=5, which=which).drop(columns="role", errors="ignore")
     runs = [first.run for first, *_ in results.ensembles]
     table.insert(1, "lr", [run.lr for run in runs])

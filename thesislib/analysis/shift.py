@@ -16,14 +16,15 @@ from torch import Tensor
 from thesislib.analysis import better, comparisons, ensembles, rates, scores
 from thesislib.analysis.ensembles import Which
 from thesislib.analysis.evaluator import Evaluator, statistics_version
-from thesislib.analysis.intervals import by_seed, holm, over_seeds
-from thesislib.datasets import facts
+from thesislib.analysis.intervals import by_seed, holm, over_seeds, rounding
+from thesislib.datasets import facts, test_images
 from thesislib.experiments.beyond import MEMBERS
 from thesislib.experiments.sections import Average
 from thesislib.runs.cache import Computed
 from thesislib.runs.finished import Result
 from thesislib.runs.results import Results
 from thesislib.system import machine
+from thesislib.system.errors import UserError
 
 #: Images uint8 [N, C, H, W] and a severity from 1 to 5 to images like them.
 Shift = Callable[[Tensor, int], Tensor]
@@ -73,15 +74,18 @@ def shifts(data: str) -> dict[str, Shift]:
 def table(results: Results, average: Average = "probabilities") -> pd.DataFrame:
     """Accuracy and NLL of every ensemble on shifted test images, mean over the kinds of shift.
 
-    One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity,
-    accuracy_ensemble, nll_ensemble_scaled. Members are what the rows' roles say (`better.table`). The NLL is after
-    temperature scaling by the temperature that suits the images as they are: nobody has others to fit it on. Archived
-    runs of which this was not computed have no rows.
+    One row an ensemble and severity, 0 for the test images as they are: label, network, seed, severity, images,
+    accuracy_ensemble, nll_ensemble_scaled; of an ensemble with a member that predicts nothing the scores are NaN.
+    BatchNorm's statistics are collected anew, also where the run was evaluated with running ones. Members are what the
+    rows' roles say (`better.table`). The NLL is after temperature scaling by the temperature that suits the images as
+    they are: nobody has others to fit it on. Archived runs of which this was not computed have no rows.
     """
     number = statistics_version(results, 1)
-    return better.of_members(
+    found = better.of_members(
         results, lambda some, which: some.map(_shifted, "shift", number, leave_out=True, average=average, which=which)
     )
+    found.insert(found.columns.get_loc("severity") + 1, "images", test_images(results[0].run))
+    return ensembles.living(found)
 
 
 def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -89,7 +93,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
 
     One row a score, label, network and severity: difference, 95 % interval over seeds (low, high), p (no difference;
     Holm over all rows), n, verdict. "wins" and "loses": p < 0.05 (a lower NLL is better); else, and with fewer than
-    FEWEST seeds, "undecided".
+    FEWEST seeds, "undecided". Raises UserError for a network without the reference.
 
     >>> found = pd.DataFrame({"label": ["a", "b"] * 3, "network": "mlp", "seed": [0, 0, 1, 1, 2, 2], "severity": 1})
     >>> found["accuracy_ensemble"], found["nll_ensemble_scaled"] = [0.8, 0.7] * 3, [0.5, 0.6] * 3
@@ -97,12 +101,18 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
     [['accuracy_ensemble', 'a', 1, 3], ['nll_ensemble_scaled', 'a', 1, 3]]
     """
     rows, effects = [], []
+    for network, some in shifted.groupby("network"):
+        if reference not in set(some["label"]):
+            known = ", ".join(dict.fromkeys(some["label"]))
+            raise UserError(f"no ensemble {reference!r}: choose from {known}, of {network}")
+    least = rounding(int(shifted["images"].iloc[0])) if "images" in shifted else 0.0
     of_each = shifted[shifted["severity"] > 0].sort_values("severity", kind="stable").groupby(["network", "severity"])
     for column in ("accuracy_ensemble", rates.SCORE):
         for (network, severity), some in of_each:
             wide = by_seed(some, column)
             for label in [label for label in dict.fromkeys(some["label"]) if label != reference]:
-                effects.append(over_seeds((wide[label] - wide[reference]).to_numpy()))
+                difference = (wide[label] - wide[reference]).to_numpy()
+                effects.append(over_seeds(difference, least if column == "accuracy_ensemble" else 0.0))
                 rows.append({"score": column, "label": label, "network": network, "severity": severity})
     adjusted = holm(np.array([effect.p for effect in effects]))
     for row, effect, p in zip(rows, effects, adjusted, strict=True):
@@ -113,6 +123,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 @machine.repeatable()
+@np.errstate(invalid="ignore")  # of members that predict nothing
 def _shifted(runs: list[Result], average: Average, which: Which) -> Computed:
     run, thetas = runs[0].run, ensembles.members(runs, MEMBERS, "theta", which)
     evaluator = Evaluator(run, device=machine.device())

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from thesislib.analysis import verdicts
 from thesislib.plots import save
 from thesislib.plots.language import language_of
-from thesislib.plots.tables import math_number, means, prose, shown_columns, unit
+from thesislib.plots.tables import RATES, math_number, means, prose, shown_columns, unit
 
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _CLAIMS = (*_DIGITS, "Ten", "Eleven", "Twelve", "Thirteen", "Fourteen")
@@ -32,7 +32,7 @@ _ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the 
 %   Effect, Low, High (the 95 % interval), Unit, N (seeds), Verdict.
 % Tables with a row a seed: the table's name, the setting, the column, as in \OneBaselineNoTermAccuracy, which is the
 %   mean over seeds (of equivalents the median); with Std behind it the standard deviation; with N instead of a column
-%   the number of runs.
+%   the number of runs. In tables of several learning rates the rate, times the scale's, stands behind the setting.
 % Macros have names of letters only: a digit is spelled out, a decimal point is Point, a minus Minus, and each word
 %   begins with a capital, so that "s = 0.1" is SZeroPointOne. Where there are several networks, theirs stands behind
 %   the claim's number or the setting.
@@ -105,12 +105,14 @@ def _settings(path: Path, columns: list[str], language: str) -> Iterator[tuple[s
     found = save.read_table(path)
     if not {"label", "seed"} <= {*found}:
         return
-    shown = shown_columns(found, path.stem, columns)
-    table = means(found, shown)
-    keys = [name for name in ("setting", "network", "member") if name in table]
+    further = ["factor"] if path.stem in RATES else []
+    shown = {name: title for name, title in shown_columns(found, path.stem, columns).items() if name not in further}
+    table = means(found, shown, further)
+    keys = [name for name in ("setting", "network", "member", *further) if name in table]
     for row in table.to_dict("records"):
-        setting = letters(path.stem) + "".join(letters(str(row[key])) for key in keys)
-        says = f"{path.stem}, {', '.join(str(row[key]) for key in keys)}"
+        which = [f"{row[key]:g}" if isinstance(row[key], float) else str(row[key]) for key in keys]
+        setting = letters(path.stem) + "".join(map(letters, which))
+        says = f"{path.stem}, {', '.join(which)}"
         for column, title in shown.items():
             text, _, some = row.get(title, "").partition(", n = ")  # a column of other sections is not there
             mean, _, deviation = text.partition(" ± ")

@@ -80,10 +80,11 @@ def labelled(label: str, runs: Iterable[Run], role: str = "curve") -> list[Row]:
 
 def usual(scale: str) -> list[str]:
     """The sections that are made when none is named. Raises UserError for an unknown scale."""
-    return [name for name in SECTIONS if name not in _scale(scale).on_demand]
+    return [name for name in SECTIONS if name not in scale_of(scale).on_demand]
 
 
-def _scale(name: str) -> Scale:
+def scale_of(name: str) -> Scale:
+    """A scale by its name. Raises UserError for an unknown one, as that of runs of one's own."""
     if name not in SCALES:
         raise UserError(f"unknown scale {name!r}: choose from {', '.join(SCALES)}")
     return replace(SCALES[name], name=name)
@@ -95,7 +96,7 @@ def rows(section: str, scale: str, seeds: int | Sequence[int] | None = None, **p
     `seeds` is how many, from 0 on, or which; None: the scale's own. Raises UserError for an unknown section, scale or
     parameter, or a value that does not fit.
     """
-    known, size = _names(section), _scale(scale)
+    known, size = _names(section), scale_of(scale)
     seeds = seeds_of(seeds)
     given = {name: value for name, value in parameters.items() if value is not None}
     if unknown := [name for name in given if name not in known]:

@@ -22,19 +22,22 @@ from thesislib.plots.style import (
     FARTHEST,
     LABELS,
     LineStyle,
+    count_of,
     curve_style,
     error_bars,
     grid,
+    label_of,
     legend_below,
     line_styles,
     log_ticks,
     note,
     note_seeds,
+    say_split,
     styled,
 )
 from thesislib.runs.growth import LEFT, growth, left_after
 from thesislib.runs.results import Results, need_results
-from thesislib.runs.spreads import need
+from thesislib.runs.spreads import need, need_one_kind
 from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.
@@ -54,13 +57,13 @@ def curves(
 ) -> Figure:
     """Mean over seeds (line) and one standard deviation (band) of some columns over epochs, a panel each.
 
-    The columns are by default `accuracy`, and `d_0` where there are minima.
-    `smoothing` averages over so many epochs; dotted lines mark where hills appear, or minima where there are none; one
-    row a network. On a logarithmic axis mean and deviation are those of the logarithm, and the curve of a setting whose
-    network explodes ends there. A setting most of whose networks are never a tenth better than guessing has no
-    distances, which the small print says. With `stripes` each line is thinner than the one before, so that lines that
-    coincide, as schedules do, all show. Raises UserError for a smoothing below 1,
-    and a column that is not there.
+    The columns are by default `accuracy`, and `d_0` where there are minima. `smoothing` averages over so many epochs;
+    dotted lines mark where hills appear, or minima where there are none; one row a network. On a logarithmic axis mean
+    and deviation are those of the logarithm, and the curve of a setting whose network explodes ends there. A setting
+    most of whose networks are never a tenth better than guessing has no distances, which the small print says, as it
+    does how many runs diverged and end before the others. With `stripes` each line is thinner than the one before, so
+    that lines that coincide, as schedules do, all show. Raises UserError for a smoothing below 1, a column that is not
+    there, and labels of several roles.
     """
     need_results(results)
     columns = [name for name in ("accuracy", "d_0") if name in results.history] if columns is None else columns
@@ -70,13 +73,20 @@ def curves(
     figure = _against(history, "epoch", columns, log, height=height)
     if not learns.all() and any(map(_is_distance, columns)):
         note(figure, "no distances where nothing is learned")
+    epochs = {row.label: row.run.epochs for row in results}
+    last = history.groupby(["label", "network", "id"], sort=False)["epoch"].max().reset_index()
+    if dead := int((last["epoch"] < last["label"].map(epochs)).sum()):
+        note(figure, f"{count_of(dead, 'run')} diverged and {'ends' if dead == 1 else 'end'} there")
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
     for axis, shown, name in _panels(history, columns, figure):
         if name == "accuracy":
             _skip_beginning(axis, shown)
+            if hidden := [line for line in axis.lines if len(line.get_xdata()) and not _is_seen(line)]:
+                note(figure, f"{count_of(len(hidden), 'curve')} of accuracy out of sight")
     _name_lines(figure, _with_growth(results))
+    say_split(figure, results)
     for axis in figure.axes:
         _mark_minima(axis, results)
     legend_below(figure, figure.axes[0])
@@ -100,6 +110,7 @@ def against(
     `log` names the axes, `x` among them, that are logarithmic; with `same_scale` all panels have one scale; with
     `near_best` a panel ends at 1.6 times the least mean loss or error, and what is worse leaves it; one row a network.
     `names` are what labels are called in the legend. `banded` are the labels that have a band; all, if none are given.
+    Raises UserError for a column that is not there, and labels of several roles.
     """
     figure = _against(table, x, columns, log, same_scale, near_best, height, banded)
     _name_lines(figure, names)
@@ -120,6 +131,7 @@ def _against(
     """`against` without its legend."""
     need(table, columns, numbers=True, front=("label", "network", "seed"))
     need(table, [x, *columns])
+    need_one_kind(table)
     columns = list(columns)  # a tuple is one key to pandas
     if isinstance(log, str) or (unknown := [name for name in log if name not in table and name not in LABELS]):
         wrong = log if isinstance(log, str) else unknown[0]
@@ -130,7 +142,7 @@ def _against(
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name])
+        axis.set(xlabel=LABELS[x], ylabel=label_of(name, table))
         axis.set(**{"xscale" if key == x else "yscale": "log" for key in (x, name) if key in log})
         if x == "epoch":
             axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
@@ -142,10 +154,6 @@ def _against(
         for label, rows in shown.groupby("label", sort=False):
             has_band = not banded or label in banded
             _mean_and_band(axis, _drawable(rows, x, name, log), x, name, label, styles, has_band)
-        if same_scale:
-            values = table.loc[table[columns].gt(0).all(axis=1) if name in log else table.index, list(columns)]
-            room = 1.1 if name in log else 1.0
-            axis.set_ylim(values.min().min() / room, values.max().max() * room)
         if near_best:
             means = shown.groupby(["label", x])[name].mean()
             is_accuracy = name.startswith("accuracy")
@@ -153,9 +161,14 @@ def _against(
             ends = np.array([0.9, _WORST]) * best
             axis.set_ylim(sorted(1 - ends) if is_accuracy else ends)
         _finish(axis, name)
+    if same_scale:
+        ends = np.array([axis.get_ylim() for axis in figure.axes])
+        for axis in figure.axes:
+            axis.set_ylim(ends[:, 0].min(), ends[:, 1].max())
+            log_ticks(axis)
     of = f" of {', '.join(banded)}" if banded else ""
     differ = table.groupby(["label", "network", x])[list(columns)].std().gt(0).any(axis=None)  # schedules never do
-    note_seeds(figure, table, f"bands: ± 1 SD{of}" if differ else "")
+    note_seeds(figure, table, f"bands: ± 1 SD{of}" if differ else "", columns)
     return figure
 
 
@@ -189,9 +202,12 @@ def _with_growth(results: Results) -> dict[str, str]:
         n = growth(row.run) if row.run.strength else 0.0
         said = f"= {n:.{1 if n < 10 else 0}f}" if n < 1e4 else "> 9999"
         found.setdefault(row.label, set()).add(f" ($N {said}$)" if n > 0 else "")
-    # A single dollar would be a formula's beginning then.
-    plain = {label: label if is_math_text(label) else re.sub(r"(?<!\\)\$", r"\\$", label) for label in found}
-    return {label: plain[label] + min(texts) for label, texts in found.items() if len(texts) == 1 and min(texts)}
+    return {label: _before_formula(label) + min(s) for label, s in found.items() if len(s) == 1 and min(s)}
+
+
+def _before_formula(label: str) -> str:
+    """A label that a formula may follow: a single dollar in it would be its beginning."""
+    return label if is_math_text(label) else re.sub(r"(?<!\\)\$", r"\\$", label)
 
 
 def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
@@ -225,13 +241,14 @@ def steps(results: Results, columns: Sequence[str], points: int = 60, height: fl
     if results.steps.empty:
         raise UserError("none of these runs logged the steps after a minimum: train them with dense_steps")
     need(results.steps, columns, numbers=True)
+    need_one_kind(results.steps)
     table = results.steps.assign(step=results.steps["step"] + 1)  # a logarithmic axis has no 0
     table["term_cosine"] = table["term_cosine"].where(table["term_norm"] > 0)  # without a term there is no angle to it
     edges = np.unique(np.geomspace(1, table["step"].max() + 1, points).round())
     table = table.assign(bin=np.digitize(table["step"], edges))
     table = table.groupby(["label", "network", "seed", "bin"], sort=False)[["step", *columns]].mean().reset_index()
     left = {row.label: left_after(row.run) for row in results if np.isfinite(left_after(row.run))}
-    names = {label: f"{label} ($N = {LEFT:.0f}$ at step {step:.0f})" for label, step in left.items()}
+    names = {label: f"{_before_formula(label)} ($N = {LEFT:.0f}$ at step {step:.0f})" for label, step in left.items()}
     log = ["step", *(name for name in columns if not name.endswith("cosine"))]
     return against(table, "step", columns, log, height=height, names=names)
 
@@ -314,6 +331,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
     if isinstance(columns, bool) or not isinstance(columns, Integral) or columns < 1:
         raise UserError(f"columns of panels must be 1 or more, not {columns!r}")
     history = results.history
+    need_one_kind(history)
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
     styles = line_styles([_ordinal(name) for name in names])
@@ -357,7 +375,9 @@ def lengths(
             f"no run is as long as a cycle: {longest:.0f} epochs of {cycle}; give cycle={longest:.0f} or less"
         )
     table = table.assign(cycles=table["epoch"] // cycle)[table["epoch"] % cycle == 0]
-    return _error_lines(table, "cycles", columns, height, log, apart=0.04)
+    figure = _error_lines(table, "cycles", columns, height, log, apart=0.04)
+    say_split(figure, results)
+    return figure
 
 
 @styled()
@@ -380,6 +400,7 @@ def _error_lines(
     """Mean and standard deviation over seeds against `x`, a line a label, `apart` from each other; a row a network."""
     need(table, columns, numbers=True, front=("label", "network"))
     need(table, [x, *columns])
+    need_one_kind(table)
     figure, styles = _start(table, columns, height)
     for axis, shown, name in _panels(table, columns, figure):
         axis.set_yscale("log" if name in log else "linear")
@@ -387,8 +408,8 @@ def _error_lines(
             values = _drawable(rows, x, name, log).set_index(x)[name].dropna()
             line = error_bars(axis, values, apart * (k - (len(styles) - 1) / 2), label=label, **styles[label]._asdict())
             line.set(markersize=5, markeredgewidth=0)  # an edge would make all shapes round
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[name], xticks=sorted(shown[x].unique()))
+        axis.set(xlabel=LABELS[x], ylabel=label_of(name, table), xticks=sorted(shown[x].unique()))
         _finish(axis, name)
-    note_seeds(figure, table, "bars: ± 1 SD")
+    note_seeds(figure, table, "bars: ± 1 SD", columns)
     legend_below(figure, figure.axes[0])
     return figure

@@ -23,15 +23,17 @@ from thesislib.plots.style import (
     curve_style,
     error_bars,
     grid,
+    label_of,
     legend_below,
     line_styles,
     log_ticks,
     note,
     note_seeds,
+    say_split,
     styled,
 )
 from thesislib.runs.results import Results, need_results
-from thesislib.runs.spreads import need
+from thesislib.runs.spreads import need, need_once, need_one_kind
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 
@@ -45,13 +47,14 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
 
     Those are one line across, or have a point at each value of the field where they differ in it. Distances that differ
     much have a logarithmic axis, and mean and deviation of their logarithm. Raises UserError for a field or a column
-    that is not there or has no numbers.
+    that is not there or has no numbers, and for settings that differ in something else as well.
     """
     final = _final(results, x)
     need(final, columns, numbers=True)
     need(final, [x, *columns])
     if not pd.api.types.is_numeric_dtype(final[x]):
         raise UserError(f"{x} is no number in all of these runs: there is no axis for it")
+    need_once(final.assign(term=final["strength"] > 0), ["network", "term", x, "seed", "member"])
     figure, axes = grid(1, len(columns), height)
     several, parts = final["network"].nunique() > 1, dict[str, tuple[pd.DataFrame, pd.DataFrame]]()
     for network, rows in final.groupby("network"):
@@ -76,7 +79,8 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
             elif len(base):
                 error_bars(axis, base, linestyle=dashes, marker=marker, mfc="white", color=colour, label=label)
         log_ticks(axis)
-    note_seeds(figure, final, "bars: ± 1 SD")
+    note_seeds(figure, final, "bars: ± 1 SD", columns)
+    say_split(figure, results)
     legend_below(figure, *axes.flat)
     return figure
 
@@ -94,10 +98,16 @@ def _final(results: Results, *fields: str) -> pd.DataFrame:
 
 @styled()
 def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), height: float = 2.4) -> Figure:
-    """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network."""
+    """Final means over a grid of strengths (rows) and widths (columns), numbers written in; one row a network.
+
+    Raises UserError for a column that is not there or has no value, and for settings that differ in something else.
+    """
     final = _final(results)
     need(final, columns, numbers=True)
     need(final, ["strength", "width", *columns])
+    need_once(final, ["network", "strength", "width", "seed", "member"])
+    if empty := [name for name in columns if final[name].isna().all()]:
+        raise UserError(f"no run has a value of {empty[0]}")
     networks = list(final["network"].unique())
     figure, axes = grid(len(networks), len(columns), height)
     for axis, (network, name) in zip(axes.flat, itertools.product(networks, columns), strict=True):
@@ -112,7 +122,8 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
         title = LABELS[name] if len(networks) == 1 else f"{LABELS[name]}, {network}"
         axis.set(title=title, xlabel=LABELS["width"], ylabel=LABELS["strength"])
         axis.tick_params("both", rotation=0)
-    note_seeds(figure, final)
+    note_seeds(figure, final, columns=columns)
+    say_split(figure, results)
     return figure
 
 
@@ -132,7 +143,8 @@ def points(
     of its network.
     """
     need(table, columns, numbers=True, front=("label", "network"))
-    columns = columns if isinstance(columns, Mapping) else {name: LABELS[name] for name in columns}
+    need_one_kind(table)
+    columns = columns if isinstance(columns, Mapping) else {name: label_of(name, table) for name in columns}
     several = table["network"].nunique() > 1
     lines = table[table["label"] == reference].groupby("network")[list(columns)].mean()
     table = table[table["label"] != reference]
@@ -172,6 +184,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     """A mark an ensemble, its colour and shape the label's; one row a network."""
     need(table, [y], numbers=True, front=("label", "network"))
     need(table, [x, y])
+    need_one_kind(table)
     networks = list(table["network"].unique())
     figure, axes = grid(len(networks), 1, height)
     styles = line_styles(list(table["label"].unique()))
@@ -187,14 +200,16 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
 
 
 @styled()
-def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
+def plane(arrays: dict[str, np.ndarray], height: float = 2.9, worst: float = float(np.log(10))) -> Figure:
     """A plane through three minima (stars): training loss and distance term as shades, the trajectory as a line.
 
-    `arrays` are those of `planes.plane`; axes in units of weight space. The colours of the loss are logarithmic.
+    `arrays` are those of `planes.plane`; axes in units of weight space. The colours of the loss are logarithmic, and
+    all alike from `worst` nats on: by default from ln 10, the loss of knowing nothing of ten classes.
     """
     figure, axes = grid(1, 2, height)
-    # Worse than knowing nothing, ln 10, is all alike: the walls around a valley are no news.
-    loss = np.minimum(arrays["train_loss"], np.log(10))
+    # The walls around a valley are no news.
+    loss = np.minimum(arrays["train_loss"], worst)
+    cut = " and more" if (arrays["train_loss"] > worst).any() else ""
     shades = {"training loss": np.log10(loss), "distance term": arrays["hills"]}
     for axis, (title, shade), value in zip(axes.flat, shades.items(), (loss, arrays["hills"]), strict=True):
         axis.pcolormesh(arrays["xs"], arrays["ys"], shade, cmap="viridis", shading="gouraud", rasterized=True)
@@ -207,7 +222,8 @@ def plane(arrays: dict[str, np.ndarray], height: float = 2.9) -> Figure:
             colour = "black" if shade[y, x] > (shade.min() + shade.max()) / 2 else "white"
             axis.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", color=colour)
         ends = [(values[0], values[-1]) for values in (arrays["xs"], arrays["ys"])]
-        axis.set(xlim=ends[0], ylim=ends[1], title=f"{title}, {value.min():.2g} (dark) to {value.max():.2g}")
+        title = f"{title}, {value.min():.2g} (dark) to {value.max():.2g}" + (cut if value is loss else "")
+        axis.set(xlim=ends[0], ylim=ends[1], title=title)
         axis.set(xlabel="along the line from 1 to 2", ylabel="away from it, towards 3")
     return figure
 

@@ -353,7 +353,9 @@ def _shown(axis: Axis, minor: bool) -> list[tuple[float, str]]:
     """Places and texts of the ticks that are in sight."""
     low, high = sorted(axis.get_transform().transform(axis.get_view_interval()))
     places = np.asarray(axis.get_ticklocs(minor=minor), dtype=float)
-    labels = axis.get_ticklabels(minor=minor)
+    # Not `get_ticklabels`, which leaves out those that are hidden, as of panels that share an axis.
+    ticks = (axis.get_minor_ticks if minor else axis.get_major_ticks)(len(places))
+    labels = [tick.label1 if tick.label1.get_visible() else tick.label2 for tick in ticks]
     with np.errstate(all="ignore"):
         where = axis.get_transform().transform(places)
     slack = 1e-9 * (high - low)

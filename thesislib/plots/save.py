@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -30,6 +31,7 @@ from thesislib.plots.style import (
     WIDTH,
     WIDTHS,
     clip_error_bars,
+    is_cut,
     laid_out,
     note,
     styled,
@@ -37,7 +39,7 @@ from thesislib.plots.style import (
     width_of,
 )
 from thesislib.plots.tables import latex, readable
-from thesislib.plots.tex import PREAMBLE, escape
+from thesislib.plots.tex import PREAMBLE, escape, unknown
 from thesislib.runs.copies import variant
 from thesislib.runs.results import Results, Row, need_results
 from thesislib.runs.spreads import FRONT, need
@@ -165,6 +167,8 @@ def save(
         _save(figure, f"{name}{suffix}", length, runs)
 
 
+# matplotlib gives a figure without a layout the one of the style as soon as it is written.
+@matplotlib.rc_context({"figure.constrained_layout.use": False})
 def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
@@ -176,6 +180,10 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
         code, images = pgf_code(figure, name, length)
         if why := beyond(figure):
             print(printable(f"{name}.pgf shows {name}.pdf, with its own font: pgfplots cannot draw {why}"))
+    if signs := unknown(code):
+        print(printable(f"{name}.pgf has signs that pdflatex may not know: {' '.join(signs)}"))
+    if any(is_cut(legend) for legend in figure.legends):
+        print(f"{name}: the legend is wider than the figure: make labels shorter, or the figure wider")
     for kind, content in drawn.items():
         write(folder, f"{name}.{kind}", content.getvalue())
     for image, content in images.items():
@@ -218,6 +226,8 @@ def table(
         raise UserError(f"the table {name} has no columns: there is nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
+    if {"label", "seed"} <= {*frame} and (taken := [column for column in ("n", "setting") if column in frame]):
+        raise UserError(f"give the column {taken[0]} another name: tables of means have one that is called so")
     width = _asked(width)
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
     language = language_of(language)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
+from thesislib.runs.results import Results
 from thesislib.system.errors import UserError
 
 #: \textwidth of the thesis in inches (A4 article at 11 pt with 2.5 cm margins); .pgf files scale with theirs.
@@ -236,6 +238,26 @@ def note_seeds(figure: Figure, table: pd.DataFrame, spread: str = "", columns: S
     note(figure, count(n), *([spread] if spread and n.max() > 1 else []))
 
 
+def label_of(column: str, table: pd.DataFrame) -> str:
+    """What a column of a table is called on an axis."""
+    # In a run's metrics it is the accuracy of the mean weights, of an ensemble the mean of its members' accuracies.
+    return "accuracy of the mean weights" if column == "accuracy_mean" and "epoch" in table else LABELS[column]
+
+
+def say_split(figure: Figure, results: Results) -> None:
+    """Say in a figure's axes that runs were evaluated on held-back training images, where all or some of them were."""
+    held_back = {row.run.validation for row in results}
+    word = {frozenset([True]): "validation ", frozenset([True, False]): ""}.get(frozenset(held_back), "test ")
+    for axis in figure.axes:
+        for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+            text.set_text(re.sub("^test ", word, text.get_text()))
+
+
+def count_of(number: int, what: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def count(n: pd.Series) -> str:
     """ "n = 5", "n = 3 to 5" where numbers of seeds differ."""
     return f"n = {n.min()} to {n.max()}" if n.min() < n.max() else f"n = {n.min()}"
@@ -275,8 +297,8 @@ _MARKED = 5
 def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
     """How to draw these labels: one colour and marker for what stands before the last comma, dashes for what follows.
 
-    "cosine" and "cosine, term" are one colour, the first solid. Settings that are not known get the colours that
-    are left, in their order; more than there are, a palette of their own.
+    "cosine" and "cosine, term" are one colour, the first solid; from the fifth on another marker as well. Settings that
+    are not known get the colours that are left, in their order; more than there are, a palette of their own.
     """
     family = {label: label.rsplit(", ", 1)[0] for label in labels}
     colours = {name: _FIXED[name] for name in family.values() if name in _FIXED}
@@ -291,7 +313,10 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
         if marker is None:  # of the palette of its own: another dash when the markers begin anew
             again, place = divmod(unknown.index(name), len(left))
             before, marker = before + again, left[place]
-        styles[label] = LineStyle(colours[name], _DASHES[before % len(_DASHES)], marker)
+        again, dash = divmod(before, len(_DASHES))
+        every = [*_MARKERS.values()]
+        marker = every[(every.index(marker) + again) % len(every)]
+        styles[label] = LineStyle(colours[name], _DASHES[dash], marker)
     return styles
 
 
@@ -318,6 +343,11 @@ def _legend(figure: Figure, labels: list[str], handles: list[Any]) -> Legend:
     room = min(NARROWEST, 65 * figure.get_figwidth())  # a column may be a tenth narrower than ours
     fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < room]
     return figure.legend(handles, labels, loc="outside lower center", ncols=(fits or [1])[0])
+
+
+def is_cut(legend: Legend) -> bool:
+    """Whether a legend, as it was last drawn, is wider than its figure."""
+    return legend.get_window_extent().width > legend.figure.bbox.width
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:

@@ -14,7 +14,7 @@ from thesislib.experiments.statements import FEWEST
 from thesislib.plots.language import formula, localized
 from thesislib.plots.style import LABELS, NARROWEST
 from thesislib.plots.tex import escape
-from thesislib.runs.spreads import spreads
+from thesislib.runs.spreads import need_once, spreads
 
 #: Columns of tables, and their headings; those that are not here have figures' LABELS.
 TITLES = {
@@ -50,6 +50,8 @@ _SHOWN = {
     **dict.fromkeys(("7_ensembles_scores", "7_ensembles_fair_scores"), SCORES),
     "7_ensembles_means": MEANS, "7_ensembles_each": EACH, "6_disguises": ALIGNED, "6-1_controls_since": CONTROLS,
 }  # fmt: skip
+#: Tables of scores at several learning rates, which their column "factor" tells apart.
+RATES = ("7-1_rates_scores", "10-3_rates_scores")
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
 
@@ -60,18 +62,22 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["role"].isin(hidden)] if "role" in table else table
 
 
-def means(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+def means(table: pd.DataFrame, titles: Mapping[str, str], further: Sequence[str] = ()) -> pd.DataFrame:
     """`spreads` of the columns that there are, a row a setting.
 
-    Settings are told apart by label, and by network and member where there are several. What has another role than
-    "curve" says it before its label.
+    Settings are told apart by label, and by network, member and `further` columns where there are several. What has
+    another role than "curve" says it before its label. Raises UserError for two rows of one setting and seed.
     """
     if "role" in table:
         label = table["label"].where(table["role"] == "curve", table["role"] + ": " + table["label"])
         table = table.assign(label=label)
-    by = [name for name in _KEYS if name == "label" or (name in table and table[name].nunique() > 1)]
+    by = [name for name in (*_KEYS, *further) if name == "label" or (name in table and table[name].nunique() > 1)]
+    need_once(table, [*by, "seed", "id"])
     there = {column: title for column, title in titles.items() if column in table}
-    return spreads(table, by, there).rename(columns=TITLES)
+    flags = [column for column in there if table[column].dtype == bool]
+    if "member" in by and table["member"].isna().any():  # of some labels only: networks of their own, not snapshots
+        by.remove("member")
+    return spreads(table.astype(dict.fromkeys(flags, float)), by, there).rename(columns=TITLES)
 
 
 def interval(effect: float, low: float, high: float, digits: str) -> str:
@@ -86,12 +92,14 @@ def interval(effect: float, low: float, high: float, digits: str) -> str:
 def compared(found: pd.DataFrame) -> pd.DataFrame:
     """Ensembles against one of them: a column a score, differences in points or in thousandths."""
     names = {
-        "accuracy_ensemble": ("accuracy, points", 100), "nll_ensemble_scaled": ("scaled NLL, 0.001 nats", 1000),
-        "brier_ensemble_scaled": ("scaled Brier score, 0.001", 1000),
+        "accuracy_ensemble": "accuracy, points", "nll_ensemble_scaled": "scaled NLL, 0.001 nats",
+        "brier_ensemble_scaled": "scaled Brier score, 0.001",
     }  # fmt: skip
     rows: dict[str, dict[str, str]] = {}
     for row in _settings(found).itertuples():
-        title, factor = names.get(row.score, (heading(row.score), 1))
+        points = row.score.startswith("accuracy")
+        factor = 100 if points else 1000
+        title = names.get(row.score, f"{heading(row.score)}, {'points' if points else '0.001'}")
         shown = interval(factor * row.difference, factor * row.low, factor * row.high, ".2f")
         n = {"N": f"{row.N:.3g}" if pd.notna(row.N) else ""} if "N" in found else {}
         rows.setdefault(row.label, n)[title] = _judged(shown, row)
@@ -178,7 +186,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
             return shifted(frame)
         case _ if {"score", "difference", "verdict"} <= set(frame):
             return compared(frame)
-        case "7-1_rates_scores" | "10-3_rates_scores":
+        case _ if name in RATES:
             return rates.summary(frame).rename(columns=heading)
         case "10-1_variants_scores" | "10_better_ensembles_scores":
             return better.summary(frame).rename(columns=heading)
@@ -195,7 +203,7 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
 
 def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
     """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
-    numbers = frame.select_dtypes("number").columns.difference([*_KEYS, "seed", "epoch", "N"], sort=False)
+    numbers = frame.select_dtypes(["number", "bool"]).columns.difference([*_KEYS, "seed", "epoch", "N"], sort=False)
     known = {column: title for column, title in _SHOWN.get(name, {}).items() if column in frame}
     headings = {column: heading(column) for column in columns or numbers}
     alike = [*headings.values()]  # where two are, each has its own name: the later one would hide the other

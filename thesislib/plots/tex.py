@@ -18,7 +18,7 @@ _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
+    "\N{NARROW NO-BREAK SPACE}": r"\,", "\N{THIN SPACE}": r"\,",
 }  # fmt: skip
 #: Characters that only TeX's mathematics has, beside the Greek ones.
 _MATHEMATICAL = {
@@ -26,8 +26,14 @@ _MATHEMATICAL = {
     "∝": "propto", "∞": "infty", "∂": "partial", "∇": "nabla", "√": "surd", "∑": "sum", "∏": "prod", "∫": "int",
     "∈": "in", "∥": "parallel", "‖": "|", "→": "to", "←": "leftarrow", "↔": "leftrightarrow", "⇒": "Rightarrow",
     "↑": "uparrow", "↓": "downarrow", "⟨": "langle", "⟩": "rangle", "ℓ": "ell", "µ": "mu",
-    "ε": "varepsilon", "φ": "varphi", "ς": "varsigma", "λ": "lambda", "Λ": "Lambda",
+    "ε": "varepsilon", "φ": "varphi", "ς": "varsigma", "λ": "lambda", "Λ": "Lambda", "ϑ": "vartheta", "ϵ": "epsilon",
+    "ϕ": "phi", "ϖ": "varpi", "ϱ": "varrho", "∆": "Delta", "≪": "ll", "≫": "gg",
 }  # fmt: skip
+#: Raised and lowered signs, and what they are when they are neither.
+_RAISED = dict(zip("⁰⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0456789+-n", strict=True)) | {"′": r"\prime"}
+_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
+#: What pdflatex has not: all but Latin letters, dashes, quotation marks, and some such.
+_BEYOND = re.compile(r"[^\x00-\u017f\u2010-\u2015\u2018-\u201e\u2020-\u2022\u2026\u2030\u20ac\u2122]")
 
 
 def _mathematical() -> dict[str, str]:
@@ -38,11 +44,19 @@ def _mathematical() -> dict[str, str]:
     for letter in map(chr, (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA))):
         if word := unicodedata.name(letter, "").split(" ")[-1].lower():
             names.setdefault(letter, f"\\{word if letter.islower() else word.capitalize()}")
+    # Braces in front: one after another, in a formula, would raise what is raised.
+    names |= {sign: f"{{}}^{{{plain}}}" for sign, plain in _RAISED.items()}
+    names |= {sign: f"{{}}_{{{plain}}}" for sign, plain in _LOWERED.items()}
     return {sign: rf"\ensuremath{{{name}}}" for sign, name in names.items()}
 
 
 _SIGNS = _mathematical()
 _ESCAPED |= _SIGNS
+
+
+def unknown(code: str) -> list[str]:
+    """Signs in LaTeX code that pdflatex, as it comes, stops at."""
+    return sorted(set(_BEYOND.findall(code)))
 
 
 def escape(text: str) -> str:

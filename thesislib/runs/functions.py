@@ -7,19 +7,27 @@ import copyreg
 import hashlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from types import CodeType, MethodType, ModuleType
 from typing import Any
 
 from thesislib.system.errors import UserError
 
+#: Where Python's own modules and those of packages lie: what they compute with changes with their version alone.
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+#: The classes that are being put into words.
+_classes: ContextVar[frozenset[type]] = ContextVar("classes", default=frozenset())
+
 
 def key(function: Callable[..., Any]) -> dict[str, str]:
     """What a key needs so that another function of the same name is another one: nothing for those of this package.
 
-    Of one's own it has a digest of its code, of the values that it was made with, and of the constants and functions
-    that it names, with theirs: not of what those call. The code is that which was imported, not the file's of now.
+    Of one's own it has a digest of its code, of the values that it was made with, and of the constants, functions and
+    classes that it names, also in a module of one's own, with theirs: not of what those call. The code is that which
+    was imported, not the file's of now.
     Raises UserError for a value that it was made with and that nothing tells from another one, as an open file.
     """
     parts = _parts(function)
@@ -61,7 +69,10 @@ def _text(part: Any) -> str:
     closed = [cell.cell_contents for cell in part.__closure__ or ()]
     itself = [part.__self__] if inspect.ismethod(part) else []
     given = [*itself, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values(), *closed]
-    named = [part.__globals__[name] for name in sorted(set(_names(code))) if name in part.__globals__]
+    names = sorted(set(_names(code)))
+    named = [part.__globals__[name] for name in names if name in part.__globals__]
+    modules = [value for value in named if isinstance(value, ModuleType) and not _is_installed(value)]
+    named += [getattr(module, name) for module in modules for name in names if hasattr(module, name)]
     return _short([_code(code), *map(_held, given), *map(_named, named)])
 
 
@@ -70,12 +81,22 @@ def _short(texts: Iterable[str]) -> str:
     return hashlib.sha256(repr([*texts]).encode()).hexdigest()
 
 
+def _is_installed(value: Any) -> bool:
+    """Whether a module, or that of a class, is part of Python, of an installed package or of this one."""
+    name = value.__name__ if isinstance(value, ModuleType) else value.__module__
+    if name == "__main__":  # of a notebook: its file is that of Jupyter's kernel
+        return False
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file is None or file.startswith(_INSTALLED) or name.partition(".")[0] == __name__.partition(".")[0]
+
+
 def _held(value: Any) -> str:
     """What a function was made with: another one's code, or a value with all that is in it."""
     if isinstance(value, ModuleType | type) or inspect.isbuiltin(value):
-        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', value)}"
+        name = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', value)}"
+        return name if not isinstance(value, type) or _is_installed(value) else _of_class(value, name)
     if (code := getattr(value, "__code__", None)) is not None:
-        return f"{value.__module__}:{value.__qualname__}" if _is_ours(value) else _code(code)
+        return f"{value.__module__}:{value.__qualname__}" if _is_ours(value) else _of_function(value, code)
     if value is None or isinstance(value, int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -93,6 +114,30 @@ def _held(value: Any) -> str:
     except (TypeError, ValueError, AttributeError, RuntimeError):  # RecursionError is one: it holds itself
         kind = type(value).__name__
         raise UserError(f"a function must not hold on to a {kind}: read it within, or give a parameter") from None
+
+
+def _of_function(function: Any, code: CodeType) -> str:
+    """A function's code, with the values that it has by default or closes over, but for functions among these."""
+    values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # nothing is in it yet
+            values.append(cell.cell_contents)
+    return _short([_code(code), *(_named(value) for value in values if not callable(value))])
+
+
+def _of_class(kind: type, name: str) -> str:
+    """What a class of one's own and its bases have: functions by their code, all else by its value."""
+    if kind in (around := _classes.get()):  # a value in it is of this class itself, as an Enum's are
+        return name
+    token, parts = _classes.set(around | {kind}), [name, *map(_held, kind.__bases__)]
+    try:
+        for attribute, value in sorted(vars(kind).items()):
+            function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+            if hasattr(function, "__code__") or not attribute.startswith("__"):
+                parts += [attribute, _named(function)]
+    finally:
+        _classes.reset(token)
+    return _short(parts)
 
 
 def _named(value: Any) -> str:

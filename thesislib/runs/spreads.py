@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,26 @@ def spreads(table: pd.DataFrame, keys: list[str], columns: Mapping[str, str]) ->
         shown["N"] = groups["N"].min().map(lambda n: f"{n:.3g}" if n == n else "")
     shown |= {heading: groups[c].agg(bounded if c == "equivalent" else spread) for c, heading in columns.items()}
     return pd.DataFrame({**shown, "n": groups.size()}).reset_index()
+
+
+def need_one_kind(table: pd.DataFrame) -> None:
+    """Raise UserError if rows of one label are of several sections or roles: a mean over both says nothing."""
+    for column in ("section", "role"):
+        if column in table:
+            kinds = table.groupby(["label", "network"])[column].unique()
+            for (label, _), some in kinds[kinds.map(len) > 1].items():
+                raise UserError(
+                    f"{label!r} has runs of several {column}s, {', '.join(some)}: choose one, "
+                    f"such as runs.where({column}={some[0]!r})"
+                )
+
+
+def need_once(table: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Raise UserError if two rows have the same of these `keys` that the table has: means would count them twice."""
+    keys = [key for key in keys if key in table]
+    if len(twice := table[table.duplicated(keys)]):
+        of = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys if pd.notna(twice.iloc[0][key]))
+        raise UserError(f"there are several rows of {of}: means over seeds take one of each")
 
 
 def need(table: pd.DataFrame, columns: Iterable[str], numbers: bool = False, front: Iterable[str] = ()) -> None:

@@ -197,7 +197,7 @@ def checked(
         wanted = (*shape[1:], shape[0])[: 2 if shape[0] == 1 else 3]
     for x in arrays[::2]:
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[1:] != wanted or x.size == 0:
-            form = ["N", *wanted] if shape else "[N, H, W] or [N, H, W, C]"
+            form = f"[{', '.join(map(str, ('N', *wanted)))}]" if shape else "[N, H, W] or [N, H, W, C]"
             alike = "" if x is arrays.x_train else f", as large as those of x_train {list(arrays.x_train.shape)}"
             raise UserError(f"{path}: images must be uint8 {form}{alike}, not {x.dtype} {list(x.shape)}")
         if x.ndim == 4 and x.shape[3] > 4 >= x.shape[1]:

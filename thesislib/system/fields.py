@@ -18,13 +18,13 @@ Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 #: fp32's range, in which all of them are used. Below it processors are told to take numbers for 0, in ids too.
-_SMALLEST, LARGEST = 1e-30, 1e30
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def _normal(value: float) -> float:
     """A number in that range, or 0."""
-    if 0 < abs(value) < _SMALLEST:
-        raise ValueError(f"input should be {_SMALLEST:g} or more")
+    if 0 < abs(value) < SMALLEST:
+        raise ValueError(f"input should be {SMALLEST:g} or more")
     return abs(value)  # -0.0 equals 0.0, and equal runs have equal ids
 
 

@@ -46,11 +46,16 @@ def cores() -> int:
     Raises UserError if JOBS is no number from 1.
     """
     if asked := os.environ.get(JOBS):
-        if not asked.isdecimal() or not 1 <= int(asked) <= 10_000:
-            raise UserError(f"{JOBS} must be a whole number from 1 to 10000, not {asked}")
-        return int(asked)
+        return jobs_of(asked, JOBS)
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min(there, _quota())))
+
+
+def jobs_of(text: str, name: str) -> int:
+    """A number of processes. Raises UserError, which says what has the `name`, if the text is none."""
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise UserError(f"{name} must be a whole number from 1 to 10000, not {text}")
+    return int(text)
 
 
 def _quota(root: Path = Path("/")) -> float:

@@ -124,12 +124,12 @@ def _execute(module: str, text: str) -> None:
 
 
 def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call somebody's own code. Raises UserError, with the place, for whatever goes wrong in it."""
+    """Call somebody's own code. Raises UserError, with the place, for whatever goes wrong in it, also if it exits."""
     try:
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _mistake(name, error) from error
 
 
@@ -143,7 +143,7 @@ def blamed(*names: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ValueError) and str(error).startswith("Expected more than 1 value per channel"):
             raise UserError("a BatchNorm cannot do with one number a channel: raise batch_size") from error
         for name in filter(is_own, names):
@@ -152,13 +152,13 @@ def blamed(*names: str) -> Iterator[None]:
         raise
 
 
-def _in_layers(error: Exception) -> bool:
+def _in_layers(error: BaseException) -> bool:
     """Whether it was one of torch's layers that failed."""
     layers = str(Path("torch", "nn", "modules"))
     return any(layers in place.filename for place in traceback.extract_tb(error.__traceback__))
 
 
-def _mistake(name: str, error: Exception) -> UserError:
+def _mistake(name: str, error: BaseException) -> UserError:
     """What went wrong, and the last line of the module where it did, else the last line of all."""
     text = str(error).partition(" (")[0] if isinstance(error, SyntaxError) else error
     if isinstance(error, SyntaxError) and error.filename:
@@ -169,7 +169,7 @@ def _mistake(name: str, error: Exception) -> UserError:
     return UserError(f"{name}: {type(error).__name__}: {text} ({where})")
 
 
-def _lines(name: str, error: Exception) -> list[traceback.FrameSummary]:
+def _lines(name: str, error: BaseException) -> list[traceback.FrameSummary]:
     """The lines of that module that an error went through."""
     file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
     return [place for place in traceback.extract_tb(error.__traceback__) if file and place.filename == file]
@@ -239,7 +239,7 @@ def _is_read_by(model: nn.Module, twin: nn.Module, images: Tensor) -> bool:
         for p in model.parameters():
             p.add_(change)
         with draws.drawn_by("twin"):
-            said.append(twin(images).nan_to_num())
+            said.append(twin(images.clone()).nan_to_num())  # it may change its input
     for p, old in zip(model.parameters(), kept, strict=True):
         p.copy_(old)
     return not said[0].equal(said[1])
@@ -270,6 +270,7 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
                 raise UserError(f"{name}: k(d, w) must give a value for each d: {list(d.shape)}, not {got}")
             if value.is_complex():
                 raise UserError(f"{name}: k(d, w) must be real numbers")
+            value = value.to(d.dtype)
             if not value.requires_grad:
                 raise UserError(f"{name}: k(d, w) must depend on d: it has no slope")
             if (wrong := ~value.isfinite() & d.isfinite()).any():

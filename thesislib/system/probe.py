@@ -48,7 +48,8 @@ class Probe:
         """Make a hill of what the network predicts now."""
         was = model.training
         model.eval()
-        self.visited.append(predict(model, self.images, precision).softmax(1))
+        # A copy of them: a network may change its input.
+        self.visited.append(predict(model, self.images.clone(), precision).softmax(1))
         model.train(was)
 
     def beside(self, images: Tensor, step: int) -> Tensor:

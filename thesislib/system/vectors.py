@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from thesislib.system import draws
 
@@ -109,11 +110,15 @@ def no_vector(tensors: Sequence[Tensor]) -> str:
     """Why parameters cannot be laid end to end in one vector; empty if they can."""
     if not tensors:
         return "no trainable parameters"
+    if any(isinstance(x, UninitializedParameter) for x in tensors):
+        return "parameters without a shape yet: give lazy layers all sizes"
     for what in ("device", "dtype"):
         if len(kinds := sorted({str(getattr(x, what)) for x in tensors})) > 1:
             return f"parameters of several {what}s: {', '.join(kinds)}; make them one first"
     if not tensors[0].is_floating_point():
         return f"parameters of {tensors[0].dtype}: they must be real numbers"
+    if tensors[0].dtype == torch.float16:
+        return "parameters of torch.float16, in which a squared distance ends at 65504: train with autocast instead"
     if _overlap(tensors):
         return "parameters that share memory: tie them as one, other.weight = layer.weight"
     return ""
