@@ -648,7 +648,7 @@ def test_small_print_says_what_a_figure_does_not_show(tiny):
     results = trained({"fine": [tiny.replace(lr=0.2)], "dead": [tiny.replace(lr=1e6)]})
     shown = curves.curves(results, ["accuracy"])
     assert "1 run diverged and ends there" in style._note(shown).get_text()
-    assert "out of sight" not in style._note(shown).get_text() or results[1].result.history["accuracy"].max() < 0.5
+    assert "out of sight" not in style._note(shown).get_text(), "the legend says it where no panel has a curve"
     pair = trained({"fine": [tiny.replace(lr=0.3)], "slow": [tiny.replace(lr=0.1)]})
     pair.__dict__["history"] = pair.history.assign(accuracy=np.where(pair.history["label"] == "fine", 0.9, 0.4))
     pair.history.loc[pair.history["epoch"] == 6, "accuracy"] += 0.01

@@ -51,11 +51,7 @@ def cifar_resnet(blocks: int, classes: int = 10, channels: int = 3) -> nn.Module
     """
     from torchvision.models.resnet import BasicBlock
 
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(inplace=True),
-    ]
+    layers: list[nn.Module] = [*conv_bn(channels, 16, 3), nn.ReLU(inplace=True)]
     for stage, width in enumerate((16, 32, 64)):
         for block in range(blocks):
             shrinks = stage > 0 and block == 0

@@ -83,8 +83,9 @@ def curves(
     for axis, shown, name in _panels(history, columns, figure):
         if name == "accuracy":
             _skip_beginning(axis, shown)
-            if hidden := [line for line in axis.lines if len(line.get_xdata()) and not _is_seen(line)]:
-                note(figure, f"{count_of(len(hidden), 'curve')} of accuracy out of sight")
+            elsewhere = {line.get_label() for other in figure.axes if other is not axis for line in _seen(other)}
+            if below := elsewhere - {line.get_label() for line in _seen(axis)}:
+                note(figure, f"{count_of(len(below), 'curve')} of accuracy out of sight")
     _name_lines(figure, _with_growth(results))
     say_split(figure, results)
     for axis in figure.axes:
@@ -182,17 +183,17 @@ def _finish(axis: Axes, column: str) -> None:
 def _name_lines(figure: Figure, names: Mapping[str, str]) -> None:
     """Call lines what the legend calls their labels; that of a network that never learns, say, is in no panel."""
     lines = [line for axis in figure.axes for line in axis.lines]
-    seen = {line.get_label() for line in lines if _is_seen(line)}
+    seen = {line.get_label() for axis in figure.axes for line in _seen(axis)}
     for line in lines:
         label = str(line.get_label())
         line.set_label(names.get(label, label) if label in seen else f"{label} (not in sight)")
 
 
-def _is_seen(line: Line2D) -> bool:
-    """Whether some point of a curve lies within its panel."""
-    low, high = line.axes.get_ylim()
-    y = np.asarray(line.get_ydata(), dtype=float)
-    return bool(((y >= low) & (y <= high)).any())
+def _seen(axis: Axes) -> list[Line2D]:
+    """The curves of which some point lies within their panel."""
+    low, high = axis.get_ylim()
+    ys = [(line, np.asarray(line.get_ydata(), dtype=float)) for line in axis.lines]
+    return [line for line, y in ys if ((y >= low) & (y <= high)).any()]
 
 
 def _with_growth(results: Results) -> dict[str, str]:

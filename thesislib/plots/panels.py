@@ -116,7 +116,7 @@ def heatmaps(results: Results, columns: Sequence[str] = ("accuracy", "d_0"), hei
         colour, written = table, table.map("{:.3f}".format)
         if name.startswith("d_"):  # a network that exploded is as bright as FARTHEST, or all others would be alike
             colour = np.log10(table.clip(upper=FARTHEST))
-            written = table.map(lambda d: f"{d:.0f}" if d < FARTHEST else f"{d:.0e}")
+            written = table.map(lambda d: f"{d:.0e}" if d >= FARTHEST else f"{d:.0f}" if d >= 10 else f"{d:.2g}")
         names = {"xticklabels": [*map(digits, table.columns)], "yticklabels": [*map(digits, table.index)]}
         sns.heatmap(colour, annot=written, fmt="", cmap="viridis", cbar=False, ax=axis, annot_kws={"size": 8}, **names)
         title = LABELS[name] if len(networks) == 1 else f"{LABELS[name]}, {network}"
