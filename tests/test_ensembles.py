@@ -407,3 +407,11 @@ def test_numbers_of_images_that_half_precision_does_not_have_stay():
     assert predictions._short(np.array([1.0, 6e4])).dtype == np.float16
     huge = np.array([0.5, 1e5])
     assert predictions._short(huge) == pytest.approx(huge)
+
+
+def test_next_to_nothing_is_the_same_in_half_precision():
+    """An easy dataset has losses below its normal numbers."""
+    tiny_losses = np.array([4e-9, 2e-6])
+    comparisons._check_same("a", "nll_ensemble", tiny_losses.astype(np.float16).astype(float), tiny_losses)
+    with pytest.raises(UserError, match="is not that of these results"):
+        comparisons._check_same("a", "nll_ensemble", tiny_losses + 1e-6, tiny_losses)

@@ -1,6 +1,7 @@
 """Measures of one's own: which function a stored number is of, and who computes it."""
 
 import errno
+import functools
 import hashlib
 import importlib
 import json
@@ -285,6 +286,7 @@ def test_classes_that_a_function_names_are_told_apart(number, monkeypatch):
     monkeypatch.setattr(Power, "by", 3)
     assert number(raised) == 9
     monkeypatch.setattr(here, "Power", type("Power", (Power,), {"__module__": __name__}))
+    assert number(raised) == 9
     monkeypatch.setattr(here.Power.__bases__[0], "twice", property(lambda self: 0))
     assert number(raised) == 3
     monkeypatch.setattr(here, "Kind", Enum("Kind", {"FIRST": 5}, module=__name__))
@@ -329,3 +331,82 @@ def test_values_of_a_module_of_ones_own_are_told_apart(number, tmp_path, monkeyp
     assert functions._is_installed(np)
     assert functions._is_installed(cache)
     assert not functions._is_installed(module)
+
+
+def remembering(x, seen={}):  # noqa: B006
+    return seen.setdefault(x, x + 1)
+
+
+class Counted:
+    found = []  # noqa: RUF012
+
+    def __call__(self, x):
+        self.found.append(x)
+        return x
+
+
+def memo(function):
+    known = {}
+    return lambda x: known.setdefault(x, function(x))
+
+
+in_memo = memo(lambda x: x + 3)
+
+
+def busy(runs):
+    return {"n": float(remembering(len(runs)) + Counted()(len(runs)) + in_memo(len(runs)))}
+
+
+def test_what_a_function_fills_as_it_runs_does_not_make_another_one_of_it():
+    before = functions.key(busy)
+    assert busy([1]) == {"n": 7.0}
+    assert functions.key(busy) == before
+
+
+def test_functions_that_hold_each_other_have_a_key(monkeypatch):
+    table = {}
+
+    def helper(x, table=table, both=()):
+        return table
+
+    table["helper"] = helper
+    helper.__defaults__ = (table, (helper, 1))
+    monkeypatch.setattr(Scaled, "kind", Scaled, raising=False)
+    monkeypatch.setattr(sys.modules[__name__], "mine", helper)
+
+    def measure(runs):
+        return {"n": mine(1), "m": Scaled}
+
+    assert functions.key(measure) == functions.key(measure)
+
+
+@pytest.mark.parametrize("wrap", [torch.no_grad(), functools.lru_cache, functools.wraps(scaled)])
+def test_a_measure_is_what_it_wraps(monkeypatch, wrap):
+    """What it names, and helpers that are wrapped."""
+    keys = []
+    for factor, by in ((1.0, 1), (2.0, 1), (2.0, 2)):
+        monkeypatch.setattr(sys.modules[__name__], "FACTOR", factor)
+        helper = (lambda x: x + 1) if by == 1 else (lambda x: x + 2)
+        monkeypatch.setattr(sys.modules[__name__], "mine", functools.lru_cache(helper))
+        keys.append(functions.key(wrap(of_both))["function"])
+    assert len(set(keys)) == 3
+
+
+def of_both(runs):
+    return {"n": FACTOR * mine(1)}
+
+
+def test_values_of_a_package_of_ones_own_are_told_apart(tmp_path, monkeypatch):
+    """Also of a module in it, and without an __init__.py."""
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "within.py").write_text("import package_of_mine\nK = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("package_of_mine.within")
+    monkeypatch.setattr(sys.modules[__name__], "mine", sys.modules["package_of_mine"])
+
+    def measure(runs):
+        return {"n": mine.within.K}
+
+    before = functions.key(measure)
+    module.K = 2
+    assert functions.key(measure) != before

@@ -37,7 +37,7 @@ def start(runs, checkpoint_seconds=0):
 
 def wait_for_epoch(folder, epoch):
     path = folder / store.run_id(LONG) / "metrics.csv"
-    for _ in range(6000):
+    for _ in range(200 * PATIENCE):
         if path.exists() and path.read_text().count("\n") > epoch:
             return
         time.sleep(0.005)
@@ -108,7 +108,7 @@ def test_a_mistake_of_the_users_is_one_line_whatever_trains(folders, capfd):
         writer.resume()
         writer.row(dict.fromkeys(store.COLUMNS, 0.0) | {"epoch": 1})
         writer.checkpoint(1, {"origin": np.frombuffer(json.dumps(launch._origin()).encode(), np.uint8)})
-    with pytest.raises(RuntimeError, match="1 run failed: mnist5k has.*; 1 run failed: KeyError: 'theta'"):
+    with pytest.raises(RuntimeError, match="1 run failed: train_size: mnist5k has.*; 1 run failed: KeyError: 'theta'"):
         launch.results([wrong[0], TINY], workers=1)
 
 

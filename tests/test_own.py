@@ -768,14 +768,6 @@ def test_a_network_that_exits_is_one_line(modules):
         models.build("mynet:leaves", 0, (1, 28, 28), 10)
 
 
-def test_runs_under_one_label_differ_in_their_seeds_alone():
-    several = [TINY, TINY.replace(seed=1, start="0123456789ab:0")]
-    assert len(experiments_own.rows({"a": several}, "own")) == 2
-    assert len(experiments_own.rows({"a": [TINY, TINY.replace(model="mlp")]}, "own")) == 2, "a row a network"
-    with pytest.raises(UserError, match="'a' has runs that differ in strength: give each a label of its own"):
-        experiments_own.rows({"a": [TINY, TINY.replace(strength=5)]}, "own")
-
-
 def test_a_formula_that_figures_cannot_have_is_one_line_before_training():
     for label in (r"$\lVert\theta\rVert$", r"$\frac{1$", r"$\num{1}$"):
         with pytest.raises(UserError, match="has a formula that matplotlib cannot write") as error:

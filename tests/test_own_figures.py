@@ -301,7 +301,7 @@ def test_what_cannot_be_drawn_is_one_line(words, draw, runs):
 
 
 def test_a_column_without_a_name_for_axes_is_drawn_under_its_own(runs):
-    results = trained({"mine": [TINY.replace(dense_steps=8), TINY.replace(strength=0, dense_steps=8)]})
+    results = trained({"mine": [TINY.replace(dense_steps=8)], "not": [TINY.replace(strength=0, dense_steps=8)]})
     table = results.final.assign(mine=0.5, x=2.0)
     for figure in (
         tl.plot.against(table, "x", ["mine"], log=["x", "mine"], names={}),
@@ -355,6 +355,21 @@ def test_a_layout_of_ones_own_stays(runs):
     code = (save.figures_folder("smoke") / "mine.pgf").read_text()
     share, points = map(float, re.search(r"at=\{\(\{([\d.]+)\*\\textwidth\+([\d.]+)bp", code).groups())
     assert share + points / 72 / style.TEXTWIDTH == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_figure_without_a_layout_has_room_for_its_texts(runs):
+    """At every width, in all files; afterwards it is as it was."""
+    figure, axes = plt.subplots(1, 2, figsize=(6, 2.2))
+    for axis in axes:
+        axis.plot([0, 10000])
+        axis.set(ylabel="a label\nof two lines", xlabel="x")
+    before = [tuple(axis.get_position().bounds) for axis in axes]
+    for width, name in (("text", "mine"), ("half", "mine-half")):
+        tl.save(figure, "mine", runs, width=width)
+        code = (save.figures_folder("smoke") / f"{name}.pgf").read_text()
+        assert all(float(found) > 40 for found in re.findall(r"at=\{\(\{0\.00000\*.*?\+([\d.]+)bp", code))
+    assert np.allclose([axis.get_position().bounds for axis in axes], before)
+    assert figure.get_layout_engine() is None
 
 
 def test_a_colour_bar_is_saved(runs):

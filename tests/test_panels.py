@@ -18,6 +18,7 @@ from PIL import Image
 from thesislib import datasets
 from thesislib.config import Run
 from thesislib.plots import curves, panels, save, style
+from thesislib.plots.tables import readable
 from thesislib.plots.tex import PREAMBLE
 from thesislib.runs import copies
 from thesislib.runs.finished import Result
@@ -636,12 +637,17 @@ def test_settings_that_differ_in_something_else_are_no_one_point(results):
     """Neither at one value of a field nor in one cell."""
     both = trained({label: [TINY.replace(lr=lr)] for label, lr in (("fast", 0.1), ("slow", 0.01))})
     for draw, of in (
-        (lambda: panels.endpoints(both, "strength"), "term True, strength 1.0"),
+        (lambda: panels.endpoints(both, "strength"), "strength 1.0"),
         (lambda: panels.heatmaps(both), "strength 1.0, width 0.001"),
     ):
         with pytest.raises(UserError, match=f"there are several rows of network mlp-tiny, {of}, seed 0"):
             draw()
     assert panels.endpoints(both, "lr").axes
+    grid = trained({"grid": [TINY.replace(strength=s) for s in (1, 5)]})
+    assert panels.endpoints(grid, "strength").axes, "fields tell them apart, whatever they are called"
+    for draw in (lambda: curves.curves(grid), lambda: curves.distances(grid), lambda: readable(grid.final)):
+        with pytest.raises(UserError, match="there are several rows of .*label grid"):
+            draw()
 
 
 def test_small_print_says_what_a_figure_does_not_show(tiny):
@@ -653,6 +659,13 @@ def test_small_print_says_what_a_figure_does_not_show(tiny):
     pair.__dict__["history"] = pair.history.assign(accuracy=np.where(pair.history["label"] == "fine", 0.9, 0.4))
     pair.history.loc[pair.history["epoch"] == 6, "accuracy"] += 0.01
     assert "1 curve of accuracy out of sight" in style._note(curves.curves(pair)).get_text()
+
+
+def test_small_print_is_of_the_figure_alone(tiny):
+    """A shorter run of another network has not diverged, and no panel hides what its network does not have."""
+    several = {"a": [tiny.replace(model="mlp", epochs=2), tiny], "b": [tiny.replace(strength=0)]}
+    for labels in (several, {label: runs[::-1] for label, runs in several.items()}):
+        assert style._note(curves.curves(trained(labels))).get_text() == "n = 1"
 
 
 def test_runs_that_saw_held_back_images_are_said_to(tiny, results):

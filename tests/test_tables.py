@@ -222,3 +222,15 @@ def test_numbers_of_several_learning_rates_are_kept_apart(folders):
     for name, value in (("One", "0.1050"), ("ZeroPointFive", "0.0550")):
         assert rf"\thesisdefine{{SevenOneRatesScoresSWA{name}NllEnsembleScaled}}{{\ensuremath{{{value}}}}}" in code
     assert "SWANllEnsembleScaled" not in code
+
+
+def test_a_table_that_cannot_be_read_is_left_out_and_said(folders, capsys):
+    """An earlier version wrote it, with several rows of a seed."""
+    frame = pd.DataFrame({"label": "mine", "network": "mlp", "seed": [0, 1], "v": [1.0, 2.0]})
+    save.table(frame, "good", Results([], "smoke"))
+    save.table(frame, "old", Results([], "smoke"))
+    path = save.figures_folder("smoke") / "old.csv"
+    path.write_text(path.read_text().replace("mlp,1,", "mlp,0,"))
+    code = numbers.numbers(save.figures_folder("smoke"), {})
+    assert r"\GoodMineV" in code.replace("\\thesisdefine{", "\\")
+    assert "numbers.tex: old.csv is left out: there are several rows of label mine, seed 0" in capsys.readouterr().out

@@ -167,7 +167,7 @@ class DistanceTerm:
         if not isinstance(state, Mapping) or state.keys() != {"strength", "visited"}:
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise UserError(f"a DistanceTerm's state has strength and visited, not {found or 'nothing'}")
-        visited = state["visited"] if isinstance(state["visited"], list) else [None]
+        visited = [*state["visited"]] if hasattr(state["visited"], "__iter__") else [None]
         if any(getattr(theta, "shape", None) != self.flat.theta.shape for theta in visited):
             raise UserError(f"these hills are of another network: this one has {len(self.flat.theta)} weights")
         self.strength = state["strength"]

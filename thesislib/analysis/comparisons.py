@@ -91,8 +91,9 @@ def _effect(
 
 def _check_same(label: str, column: str, of_images: np.ndarray, of_table: np.ndarray) -> None:
     """Raise UserError if the scores of a label, [n] each, are others by its images than in the table given."""
-    # Numbers of images are kept in half precision, to a thousandth.
-    if len(of_images) != len(of_table) or not np.allclose(of_images, of_table, rtol=2e-3, atol=1e-9):
+    # Numbers of images are kept in half precision: to a thousandth, and to its least number.
+    least = float(np.finfo(np.float16).smallest_subnormal)
+    if len(of_images) != len(of_table) or not np.allclose(of_images, of_table, rtol=2e-3, atol=least):
         raise UserError(
             f"{column} of {label!r} is not that of these results: give the results, last and average that the scores "
             "are of, without rows of other roles"

@@ -17,9 +17,6 @@ from thesislib.system.fields import no_field
 if TYPE_CHECKING:
     import pandas as pd
 
-#: In these fields runs under one label may differ.
-_OWN = {"seed", "init_seed", "start"}
-
 Setting = Run | Iterable[Run] | Mapping[str, Any]
 
 
@@ -71,7 +68,7 @@ def rows(settings: Mapping[str, Setting], scale: str, seeds: int | Sequence[int]
         if isinstance(setting, Mapping):
             found += _of_scale(label, setting, scale, seeds)
         else:
-            found += [Row(run, label) for run in _alike(label, _runs(setting))]
+            found += [Row(run, label) for run in _runs(setting)]
     return found
 
 
@@ -86,16 +83,6 @@ def _check_formula(label: str) -> None:
     except ValueError as error:
         why = str(error).strip().splitlines()[-1]
         raise UserError(f"the label {label!r} has a formula that matplotlib cannot write: {why}") from None
-
-
-def _alike(label: str, runs: list[Run]) -> list[Run]:
-    """The runs under a label. Raises UserError if those of one network differ in more than their seeds."""
-    first: dict[str, Run] = {}
-    for run in runs:
-        one = first.setdefault(run.model, run).model_dump(exclude=_OWN)
-        if other := [name for name, value in run.model_dump(exclude=_OWN).items() if one[name] != value]:
-            raise UserError(f"{label!r} has runs that differ in {other[0]}: give each a label of its own")
-    return runs
 
 
 def _runs(given: object) -> list[Run]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
 
@@ -37,7 +37,7 @@ from thesislib.plots.style import (
 )
 from thesislib.runs.growth import LEFT, growth, left_after
 from thesislib.runs.results import Results, need_results
-from thesislib.runs.spreads import need, need_one_kind
+from thesislib.runs.spreads import need, need_once, need_one_kind
 from thesislib.system.errors import UserError
 
 #: So many values of x have each a tick of their own.
@@ -68,24 +68,27 @@ def curves(
     need_results(results)
     columns = [name for name in ("accuracy", "d_0") if name in results.history] if columns is None else columns
     need(results.history, columns, numbers=True)
+    need_one_kind(results.history)
+    need_once(results.history, ["label", "network", "seed", "member", "epoch"])
     learns = _learns(results)
     history = _smooth(_distances_of(learns, results.history), list(columns), smoothing)
     figure = _against(history, "epoch", columns, log, height=height)
     if not learns.all() and any(map(_is_distance, columns)):
         note(figure, "no distances where nothing is learned")
-    epochs = {row.label: row.run.epochs for row in results}
-    last = history.groupby(["label", "network", "id"], sort=False)["epoch"].max().reset_index()
-    if dead := int((last["epoch"] < last["label"].map(epochs)).sum()):
+    if dead := _diverged(results, history):
         note(figure, f"{count_of(dead, 'run')} diverged and {'ends' if dead == 1 else 'end'} there")
     for axis in figure.axes if stripes else []:
         for width, line in enumerate(reversed(axis.lines), start=1):
             line.set_linewidth(0.8 * width)
+    row: list[Axes] = []  # the panels of a network
     for axis, shown, name in _panels(history, columns, figure):
+        row = [axis] if name == columns[0] else [*row, axis]
         if name == "accuracy":
             _skip_beginning(axis, shown)
-            elsewhere = {line.get_label() for other in figure.axes if other is not axis for line in _seen(other)}
-            if below := elsewhere - {line.get_label() for line in _seen(axis)}:
-                note(figure, f"{count_of(len(below), 'curve')} of accuracy out of sight")
+        if len(row) == len(columns):
+            panels = [panel for panel, column in zip(row, columns, strict=True) if column == "accuracy"]
+            if hidden := sum(len(_names_seen(row) - _names_seen([panel])) for panel in panels):
+                note(figure, f"{count_of(hidden, 'curve')} of accuracy out of sight")
     _name_lines(figure, _with_growth(results))
     say_split(figure, results)
     for axis in figure.axes:
@@ -183,17 +186,30 @@ def _finish(axis: Axes, column: str) -> None:
 def _name_lines(figure: Figure, names: Mapping[str, str]) -> None:
     """Call lines what the legend calls their labels; that of a network that never learns, say, is in no panel."""
     lines = [line for axis in figure.axes for line in axis.lines]
-    seen = {line.get_label() for axis in figure.axes for line in _seen(axis)}
+    seen = _names_seen(figure.axes)
     for line in lines:
         label = str(line.get_label())
         line.set_label(names.get(label, label) if label in seen else f"{label} (not in sight)")
 
 
-def _seen(axis: Axes) -> list[Line2D]:
-    """The curves of which some point lies within their panel."""
-    low, high = axis.get_ylim()
-    ys = [(line, np.asarray(line.get_ydata(), dtype=float)) for line in axis.lines]
-    return [line for line, y in ys if ((y >= low) & (y <= high)).any()]
+def _names_seen(axes: Iterable[Axes]) -> set[object]:
+    """The labels of curves of which some point lies within one of these panels."""
+    found = set()
+    for axis in axes:
+        low, high = axis.get_ylim()
+        ys = [(line.get_label(), np.asarray(line.get_ydata(), dtype=float)) for line in axis.lines]
+        found |= {label for label, y in ys if ((y >= low) & (y <= high)).any()}
+    return found
+
+
+def _diverged(results: Results, history: pd.DataFrame) -> int:
+    """How many runs have fewer rows than epochs."""
+    epochs: dict[tuple[str, str], int] = {}
+    for row in results:
+        key = (row.label, row.network)
+        epochs[key] = min(row.run.epochs, epochs.get(key, row.run.epochs))
+    last = history.groupby(["label", "network", "id"], sort=False)["epoch"].max()
+    return sum(epoch < epochs.get((label, network), 0) for (label, network, _), epoch in last.items())
 
 
 def _with_growth(results: Results) -> dict[str, str]:
@@ -333,6 +349,7 @@ def distances(results: Results, height: float = 2.0, columns: int = 2) -> Figure
         raise UserError(f"columns of panels must be 1 or more, not {columns!r}")
     history = results.history
     need_one_kind(history)
+    need_once(history, ["label", "network", "seed", "member", "epoch"])
     # A minimum stored at the very end has no distance yet.
     names = sorted((c for c in history if re.fullmatch(r"d_\d+", c) and history[c].max() > 0), key=lambda c: int(c[2:]))
     styles = line_styles([_ordinal(name) for name in names])

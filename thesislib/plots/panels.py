@@ -54,7 +54,8 @@ def endpoints(results: Results, x: str, columns: Sequence[str] = ("accuracy", "d
     need(final, [x, *columns])
     if not pd.api.types.is_numeric_dtype(final[x]):
         raise UserError(f"{x} is no number in all of these runs: there is no axis for it")
-    need_once(final.assign(term=final["strength"] > 0), ["network", "term", x, "seed", "member"])
+    for rows in (final[final["strength"] > 0], final[final["strength"] == 0]):
+        need_once(rows, ["network", x, "seed", "member"])
     figure, axes = grid(1, len(columns), height)
     several, parts = final["network"].nunique() > 1, dict[str, tuple[pd.DataFrame, pd.DataFrame]]()
     for network, rows in final.groupby("network"):

@@ -34,6 +34,7 @@ from thesislib.plots.style import (
     is_cut,
     laid_out,
     note,
+    spaced,
     styled,
     ticks_kept,
     width_of,
@@ -163,12 +164,16 @@ def save(
     language = language_of(language)
     if copies := sorted({variant(row.run.data) for row in runs} - {""}):
         note(figure, *copies)
-    with laid_out(figure, figure.get_figwidth() if width is None else inches), written_in(figure, language):
+    # matplotlib gives a figure without a layout the one of the style as soon as it is written.
+    with (
+        matplotlib.rc_context({"figure.constrained_layout.use": False}),
+        spaced(figure),
+        laid_out(figure, figure.get_figwidth() if width is None else inches),
+        written_in(figure, language),
+    ):
         _save(figure, f"{name}{suffix}", length, runs)
 
 
-# matplotlib gives a figure without a layout the one of the style as soon as it is written.
-@matplotlib.rc_context({"figure.constrained_layout.use": False})
 def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     clip_error_bars(figure)
     folder = make_folder(runs.scale)
@@ -226,7 +231,8 @@ def table(
         raise UserError(f"the table {name} has no columns: there is nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
-    if {"label", "seed"} <= {*frame} and (taken := [column for column in ("n", "setting") if column in frame]):
+    shown = {*(columns or frame)} if {"label", "seed"} <= {*frame} else {}
+    if taken := [column for column in ("n", "setting") if column in shown]:
         raise UserError(f"give the column {taken[0]} another name: tables of means have one that is called so")
     width = _asked(width)
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]

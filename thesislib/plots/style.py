@@ -385,6 +385,25 @@ def laid_out(figure: Figure, inches: float) -> Iterator[None]:
 
 
 @contextmanager
+def spaced(figure: Figure) -> Iterator[None]:
+    """For a while a figure that nobody has laid out has room for its texts.
+
+    Not one with a colour bar, which was made for another layout.
+    """
+    places = ("left", "right", "bottom", "top", "wspace", "hspace")
+    given = any(getattr(figure.subplotpars, name) != plt.rcParams[f"figure.subplot.{name}"] for name in places)
+    if given or figure.get_layout_engine() is not None or any(hasattr(axis, "_colorbar") for axis in figure.axes):
+        yield
+        return
+    figure.set_layout_engine("constrained")
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(None)  # as the style, while a figure is saved, has it: none
+        figure.subplots_adjust()  # as they were
+
+
+@contextmanager
 def ticks_kept(figure: Figure) -> Iterator[None]:
     """For a while the ticks are where they were last drawn, however the figure is laid out.
 

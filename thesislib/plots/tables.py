@@ -72,7 +72,8 @@ def means(table: pd.DataFrame, titles: Mapping[str, str], further: Sequence[str]
         label = table["label"].where(table["role"] == "curve", table["role"] + ": " + table["label"])
         table = table.assign(label=label)
     by = [name for name in (*_KEYS, *further) if name == "label" or (name in table and table[name].nunique() > 1)]
-    need_once(table, [*by, "seed", "id"])
+    if "seed" in table:
+        need_once(table, dict.fromkeys([*by, "seed", "member"]))
     there = {column: title for column, title in titles.items() if column in table}
     flags = [column for column in there if table[column].dtype == bool]
     if "member" in by and table["member"].isna().any():  # of some labels only: networks of their own, not snapshots
@@ -203,7 +204,8 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
 
 def shown_columns(frame: pd.DataFrame, name: str, columns: Sequence[str] = ()) -> dict[str, str]:
     """The columns of a table with a row a seed that are shown, with their headings, as for `readable`."""
-    numbers = frame.select_dtypes(["number", "bool"]).columns.difference([*_KEYS, "seed", "epoch", "N"], sort=False)
+    others = [*_KEYS, "seed", "epoch", "N", "n"]
+    numbers = frame.select_dtypes(["number", "bool"]).columns.difference(others, sort=False)
     known = {column: title for column, title in _SHOWN.get(name, {}).items() if column in frame}
     headings = {column: heading(column) for column in columns or numbers}
     alike = [*headings.values()]  # where two are, each has its own name: the later one would hide the other

@@ -10,16 +10,18 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from enum import Enum
 from functools import partial
+from pathlib import Path
 from types import CodeType, MethodType, ModuleType
 from typing import Any
 
 from thesislib.system.errors import UserError
 
-#: Where Python's own modules and those of packages lie: what they compute with changes with their version alone.
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-#: The classes that are being put into words.
-_classes: ContextVar[frozenset[type]] = ContextVar("classes", default=frozenset())
+#: Where Python's own modules lie.
+_PYTHON = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
+#: The functions and classes that are being put into words.
+_around: ContextVar[frozenset[Any]] = ContextVar("around", default=frozenset())
 
 
 def key(function: Callable[..., Any]) -> dict[str, str]:
@@ -65,15 +67,19 @@ def _text(part: Any) -> str:
         part = MethodType(call, part)
     code = getattr(part, "__code__", None)
     if code is None:
-        return _held(part)
+        return _text(part.__wrapped__) if hasattr(part, "__wrapped__") else _held(part)
     closed = [cell.cell_contents for cell in part.__closure__ or ()]
     itself = [part.__self__] if inspect.ismethod(part) else []
     given = [*itself, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values(), *closed]
     names = sorted(set(_names(code)))
     named = [part.__globals__[name] for name in names if name in part.__globals__]
-    modules = [value for value in named if isinstance(value, ModuleType) and not _is_installed(value)]
-    named += [getattr(module, name) for module in modules for name in names if hasattr(module, name)]
-    return _short([_code(code), *map(_held, given), *map(_named, named)])
+    modules: list[ModuleType] = []
+    for value in named:  # to which values of modules of one's own are added, also of those in them
+        if isinstance(value, ModuleType) and value not in modules and not _is_installed(value):
+            modules.append(value)
+            named += [vars(value)[name] for name in names if name in vars(value)]
+    within = [_text(part.__wrapped__)] if hasattr(part, "__wrapped__") else []
+    return _short([_code(code), *map(_held, given), *map(_named, named), *within])
 
 
 def _short(texts: Iterable[str]) -> str:
@@ -86,8 +92,11 @@ def _is_installed(value: Any) -> bool:
     name = value.__name__ if isinstance(value, ModuleType) else value.__module__
     if name == "__main__":  # of a notebook: its file is that of Jupyter's kernel
         return False
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return file is None or file.startswith(_INSTALLED) or name.partition(".")[0] == __name__.partition(".")[0]
+    module = sys.modules.get(name)
+    place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)
+    if place is None or name.partition(".")[0] == __name__.partition(".")[0]:
+        return True
+    return place.startswith(_PYTHON) or not {"site-packages", "dist-packages"}.isdisjoint(Path(place).parts)
 
 
 def _held(value: Any) -> str:
@@ -97,6 +106,8 @@ def _held(value: Any) -> str:
         return name if not isinstance(value, type) or _is_installed(value) else _of_class(value, name)
     if (code := getattr(value, "__code__", None)) is not None:
         return f"{value.__module__}:{value.__qualname__}" if _is_ours(value) else _of_function(value, code)
+    if hasattr(value, "__wrapped__"):  # by lru_cache, say
+        return _held(value.__wrapped__)
     if value is None or isinstance(value, int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -117,32 +128,52 @@ def _held(value: Any) -> str:
 
 
 def _of_function(function: Any, code: CodeType) -> str:
-    """A function's code, with the values that it has by default or closes over, but for functions among these."""
+    """A function's code, with the functions and constants that it has by default or closes over.
+
+    What may change while it runs, as a dictionary that it fills, is none of these.
+    """
     values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # nothing is in it yet
             values.append(cell.cell_contents)
-    return _short([_code(code), *(_named(value) for value in values if not callable(value))])
+    with _putting_into_words(function) as anew:
+        return _short([_code(code), *map(_held, filter(_is_constant, values))]) if anew else _code(code)
 
 
 def _of_class(kind: type, name: str) -> str:
-    """What a class of one's own and its bases have: functions by their code, all else by its value."""
-    if kind in (around := _classes.get()):  # a value in it is of this class itself, as an Enum's are
-        return name
-    token, parts = _classes.set(around | {kind}), [name, *map(_held, kind.__bases__)]
-    try:
+    """The functions and constants that a class of one's own and its bases have."""
+    with _putting_into_words(kind) as anew:
+        if not anew:  # a value in it is of this class itself, as an Enum's are
+            return name
+        parts = [name, *map(_held, kind.__bases__)]
         for attribute, value in sorted(vars(kind).items()):
-            function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
-            if hasattr(function, "__code__") or not attribute.startswith("__"):
-                parts += [attribute, _named(function)]
+            function = next((getattr(value, n) for n in ("__func__", "fget", "func") if hasattr(value, n)), value)
+            if hasattr(function, "__code__") or (not attribute.startswith("__") and _is_constant(function)):
+                parts += [attribute, _held(function)]
+        return _short(parts)
+
+
+@contextlib.contextmanager
+def _putting_into_words(what: Any) -> Iterator[bool]:
+    """Whether this is not what one is about already: functions and classes may hold each other."""
+    before = _around.get()
+    token = _around.set(before | {what})
+    try:
+        yield what not in before
     finally:
-        _classes.reset(token)
-    return _short(parts)
+        _around.reset(token)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether it is a function, or a value that stays as it is."""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_is_constant, value))
+    return value is None or isinstance(value, int | float | complex | str | bytes | Enum) or hasattr(value, "__code__")
 
 
 def _named(value: Any) -> str:
     """The same of what a function may name: some of these only look like the names of attributes."""
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, RecursionError):
         return _held(value)
     return type(value).__qualname__
 

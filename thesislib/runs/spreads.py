@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -70,16 +70,16 @@ def need_one_kind(table: pd.DataFrame) -> None:
             kinds = table.groupby(["label", "network"])[column].unique()
             for (label, _), some in kinds[kinds.map(len) > 1].items():
                 raise UserError(
-                    f"{label!r} has runs of several {column}s, {', '.join(some)}: choose one, "
+                    f"{label!r} has runs of several {column}s, {', '.join(map(str, some))}: choose one, "
                     f"such as runs.where({column}={some[0]!r})"
                 )
 
 
-def need_once(table: pd.DataFrame, keys: Sequence[str]) -> None:
+def need_once(table: pd.DataFrame, keys: Iterable[str]) -> None:
     """Raise UserError if two rows have the same of these `keys` that the table has: means would count them twice."""
     keys = [key for key in keys if key in table]
     if len(twice := table[table.duplicated(keys)]):
-        of = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys if pd.notna(twice.iloc[0][key]))
+        of = ", ".join(f"{key} {twice[key].iloc[0]}" for key in keys if pd.notna(twice[key].iloc[0]))
         raise UserError(f"there are several rows of {of}: means over seeds take one of each")
 
 
