@@ -95,7 +95,8 @@ def test_a_table_tells_settings_apart_by_what_differs(rows):
 
 def test_tables_say_whether_hills_were_left(tiny):
     """N of each setting that has hills, in the section's table, its CSV, and the table that is made of that."""
-    results = trained({"none": [tiny.replace(strength=0)], "hill": [tiny.replace(strength=s) for s in (10, 20)]})
+    hills = [tiny.replace(strength=s, seed=seed) for seed, s in enumerate((10, 20))]
+    results = trained({"none": [tiny.replace(strength=0)], "hill": hills})
     least = growth(tiny.replace(strength=10))
     assert least == pytest.approx(4 * 1e-3 * 10 * 0.1 / 0.1 * 4 * 4), "4 s w lr / (1 - mu) a step, 4 epochs of 4 steps"
     assert list(results.table("accuracy")["N"]) == ["", f"{least:.3g}"]
