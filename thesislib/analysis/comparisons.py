@@ -46,11 +46,9 @@ def against(
         raise UserError(
             f"which {unknown[0]} is the better one is not known: choose columns that begin with " + ", ".join(SCORES)
         )
+    need_reference(scores, reference)
     family = []
     for network, of_network in scores.groupby("network", sort=False):
-        if reference not in set(of_network["label"]):
-            known = ", ".join(dict.fromkeys(of_network["label"]))
-            raise UserError(f"no ensemble {reference!r}: choose from {known}, of {network}")
         for column in columns:
             for label in dict.fromkeys(of_network["label"]):
                 if label != reference:
@@ -67,6 +65,14 @@ def against(
         row |= {"n": effect.n, "images": effect.images, "verdict": _verdict(column, effect, margin, p)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def need_reference(scores: pd.DataFrame, reference: str) -> None:
+    """Raise UserError if a network has no ensemble of this label."""
+    for network, some in scores.groupby("network", sort=False):
+        if reference not in set(some["label"]):
+            known = ", ".join(dict.fromkeys(some["label"]))
+            raise UserError(f"no ensemble {reference!r}: choose from {known}, of {network}")
 
 
 def _effect(

@@ -24,7 +24,6 @@ from thesislib.runs.cache import Computed
 from thesislib.runs.finished import Result
 from thesislib.runs.results import Results
 from thesislib.system import machine
-from thesislib.system.errors import UserError
 
 #: Images uint8 [N, C, H, W] and a severity from 1 to 5 to images like them.
 Shift = Callable[[Tensor, int], Tensor]
@@ -101,10 +100,7 @@ def against(shifted: pd.DataFrame, reference: str) -> pd.DataFrame:
     [['accuracy_ensemble', 'a', 1, 3], ['nll_ensemble_scaled', 'a', 1, 3]]
     """
     rows, effects = [], []
-    for network, some in shifted.groupby("network"):
-        if reference not in set(some["label"]):
-            known = ", ".join(dict.fromkeys(some["label"]))
-            raise UserError(f"no ensemble {reference!r}: choose from {known}, of {network}")
+    comparisons.need_reference(shifted, reference)
     least = rounding(int(shifted["images"].iloc[0])) if "images" in shifted else 0.0
     of_each = shifted[shifted["severity"] > 0].sort_values("severity", kind="stable").groupby(["network", "severity"])
     for column in ("accuracy_ensemble", rates.SCORE):

@@ -69,14 +69,9 @@ def numbers(folder: Path, columns: dict[str, list[str]], language: str | None = 
     for path in sorted(folder.glob("*.csv")):
         if ours and path.name not in ours:
             continue
+        is_claims, shown = path.stem == "9_claims", columns.get(path.stem, [])
         try:
-            found = [
-                *(
-                    _claims(path, language)
-                    if path.stem == "9_claims"
-                    else _settings(path, columns.get(path.stem, []), language)
-                )
-            ]
+            found = list(_claims(path, language) if is_claims else _settings(path, shown, language))
         except UserError as error:  # of a table that an earlier version wrote
             print(f"numbers.tex: {path.name} is left out: {error}")
             continue

@@ -20,8 +20,8 @@ from thesislib.system.errors import UserError
 
 #: Where Python's own modules lie.
 _PYTHON = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
-#: The functions and classes that are being put into words.
-_around: ContextVar[frozenset[Any]] = ContextVar("around", default=frozenset())
+#: The functions and classes that are being described.
+_under_way: ContextVar[frozenset[Any]] = ContextVar("under way", default=frozenset())
 
 
 def key(function: Callable[..., Any]) -> dict[str, str]:
@@ -136,13 +136,13 @@ def _of_function(function: Any, code: CodeType) -> str:
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # nothing is in it yet
             values.append(cell.cell_contents)
-    with _putting_into_words(function) as anew:
+    with _describing(function) as anew:
         return _short([_code(code), *map(_held, filter(_is_constant, values))]) if anew else _code(code)
 
 
 def _of_class(kind: type, name: str) -> str:
     """The functions and constants that a class of one's own and its bases have."""
-    with _putting_into_words(kind) as anew:
+    with _describing(kind) as anew:
         if not anew:  # a value in it is of this class itself, as an Enum's are
             return name
         parts = [name, *map(_held, kind.__bases__)]
@@ -154,14 +154,14 @@ def _of_class(kind: type, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _putting_into_words(what: Any) -> Iterator[bool]:
-    """Whether this is not what one is about already: functions and classes may hold each other."""
-    before = _around.get()
-    token = _around.set(before | {what})
+def _describing(what: Any) -> Iterator[bool]:
+    """Whether this is not being described already: functions and classes may hold each other."""
+    before = _under_way.get()
+    token = _under_way.set(before | {what})
     try:
         yield what not in before
     finally:
-        _around.reset(token)
+        _under_way.reset(token)
 
 
 def _is_constant(value: Any) -> bool:
