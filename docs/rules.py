@@ -36,8 +36,8 @@ say alone. Of `cifar` seed 0 of sections 1, 2.1 and 2.2 had been seen. Its seeds
 first, then for C11 and C14, seed 0 of which had been trained in part. Seeds 0 to 2 then go to C8, after it to C9: the
 schedules of section 5, of which only the constant rate had been seen. C10 follows: of section 3.1 nothing at ten times
 the rate had been trained. C12 and C13 are next: of section 7 only the constant rate without the term had been, for
-section 10. These claims take the fewest runs; which ones come was decided before a result of theirs was looked at. Two
-more seeds would be a second look. At `laptop` the learning rate and the cycle had been chosen so that the term moves
+section 10. C7 is the last. Each time the claims that take the fewest runs came; which ones was decided before a result
+of theirs was looked at. Two more seeds would be a second look. At `laptop` the learning rate and the cycle had been chosen so that the term moves
 the network ([differences](DIFFERENCES.md)).
 
 ## From runs to an effect
