@@ -37,8 +37,8 @@ first, then for C11 and C14, seed 0 of which had been trained in part. Seeds 0 t
 schedules of section 5, of which only the constant rate had been seen. C10 follows: of section 3.1 nothing at ten times
 the rate had been trained. C12 and C13 are next: of section 7 only the constant rate without the term had been, for
 section 10. C7 is the last. Each time the claims that take the fewest runs came; which ones was decided before a result
-of theirs was looked at. Two more seeds would be a second look. At `laptop` the learning rate and the cycle had been chosen so that the term moves
-the network ([differences](DIFFERENCES.md)).
+of theirs was looked at. Two more seeds would be a second look. At `laptop` the learning rate and the cycle had been
+chosen so that the term moves the network ([differences](DIFFERENCES.md)).
 
 ## From runs to an effect
 

@@ -15,7 +15,7 @@ from test_pgf import needs_tex, tex
 
 import thesislib as tl
 from thesislib.app.numbers import letters
-from thesislib.plots import save, style, tables
+from thesislib.plots import layout, save, style, tables
 from thesislib.plots.known import beyond
 from thesislib.plots.pgf import pgf_code
 from thesislib.plots.tex import escape
@@ -220,7 +220,7 @@ def test_a_table_for_a_column_is_no_wider(runs, monkeypatch):
     wide = runs.final
     columns = ["accuracy", "test_loss", "train_loss", "d_0", "d_init", "lr"]
     read = tables.readable(wide, "mine", columns)
-    parts = [tables.latex(read, points=points).count(r"\begin{tabular}") for points in (style.NARROWEST, 240)]
+    parts = [tables.latex(read, points=points).count(r"\begin{tabular}") for points in (layout.NARROWEST, 240)]
     assert parts[0] < parts[1]
     tl.table(wide, "mine", runs, columns, width="column")
     code = (save.figures_folder("smoke") / "mine.tex").read_text()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from thesislib import datasets
 from thesislib.config import Run
-from thesislib.plots import curves, panels, save, style
+from thesislib.plots import curves, layout, panels, save, style
 from thesislib.plots.tables import readable
 from thesislib.plots.tex import PREAMBLE
 from thesislib.runs import copies
@@ -299,14 +299,14 @@ def test_small_print_counts_the_seeds_that_have_a_value():
     assert small_print(panels.scatter(table, "x", "y")) == ["n = 2"]
 
 
-@pytest.mark.parametrize("width", style.WIDTHS)
+@pytest.mark.parametrize("width", layout.WIDTHS)
 def test_small_print_fits_below_all_else(results, width):
     figure = curves.curves(results)
-    style.note(figure, "CIFAR-10 (JPEG)")
-    style.note(figure, "CIFAR-10 (JPEG)")
+    layout.note(figure, "CIFAR-10 (JPEG)")
+    layout.note(figure, "CIFAR-10 (JPEG)")
     assert small_print(figure) == ["n = 2; bands: ± 1 SD, on log axes of the log; CIFAR-10 (JPEG)"], "said once"
     height = figure.get_figheight()
-    with style.styled(), style.laid_out(figure, style.WIDTHS[width]):
+    with style.styled(), layout.laid_out(figure, layout.WIDTHS[width]):
         figure.draw_without_rendering()
         renderer = figure.canvas.get_renderer()
         (text,) = figure.texts
@@ -653,19 +653,19 @@ def test_settings_that_differ_in_something_else_are_no_one_point(results):
 def test_small_print_says_what_a_figure_does_not_show(tiny):
     results = trained({"fine": [tiny.replace(lr=0.2)], "dead": [tiny.replace(lr=1e6)]})
     shown = curves.curves(results, ["accuracy"])
-    assert "1 run diverged and ends there" in style._note(shown).get_text()
-    assert "out of sight" not in style._note(shown).get_text(), "the legend says it where no panel has a curve"
+    assert "1 run diverged and ends there" in layout._note(shown).get_text()
+    assert "out of sight" not in layout._note(shown).get_text(), "the legend says it where no panel has a curve"
     pair = trained({"fine": [tiny.replace(lr=0.3)], "slow": [tiny.replace(lr=0.1)]})
     pair.__dict__["history"] = pair.history.assign(accuracy=np.where(pair.history["label"] == "fine", 0.9, 0.4))
     pair.history.loc[pair.history["epoch"] == 6, "accuracy"] += 0.01
-    assert "1 curve of accuracy out of sight" in style._note(curves.curves(pair)).get_text()
+    assert "1 curve of accuracy out of sight" in layout._note(curves.curves(pair)).get_text()
 
 
 def test_small_print_is_of_the_figure_alone(tiny):
     """A shorter run of another network has not diverged, and no panel hides what its network does not have."""
     several = {"a": [tiny.replace(model="mlp", epochs=2), tiny], "b": [tiny.replace(strength=0)]}
     for labels in (several, {label: runs[::-1] for label, runs in several.items()}):
-        assert style._note(curves.curves(trained(labels))).get_text() == "n = 1"
+        assert layout._note(curves.curves(trained(labels))).get_text() == "n = 1"
 
 
 def test_runs_that_saw_held_back_images_are_said_to(tiny, results):

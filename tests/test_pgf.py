@@ -23,7 +23,7 @@ from matplotlib.text import Text
 
 from thesislib.app import notebooks
 from thesislib.experiments import sections
-from thesislib.plots import save, style
+from thesislib.plots import layout, save, style
 from thesislib.plots.pgf import pgf_code
 from thesislib.plots.tex import PREAMBLE, escape
 from thesislib.plots.thinning import POINTS, thinned
@@ -323,7 +323,7 @@ def test_every_figure_of_the_notebooks(section, chapter, monkeypatch):
         with style.styled():
             style.clip_error_bars(figure)
             figure.draw_without_rendering()
-        with style.ticks_kept(figure):  # as they were saved
+        with layout.ticks_kept(figure):  # as they were saved
             assert_like((chapter.figures / f"{name}.pgf").read_text(), figure)
             assert_nothing_cut_off(figure)
         assert_told_apart_in_grey(figure)
@@ -368,7 +368,7 @@ def test_error_bars_keep_both_ends_on_a_logarithmic_axis(tmp_path):
         axes[0, 0].set_yscale("log")
         bars = {"fmt": "o", "capsize": 2, "label": "both halves"}
         axes[0, 0].errorbar([10, 20], [2.0, values.mean()], [1.0, values.std(ddof=1)], **bars)
-        style.legend_below(figure, axes[0, 0])
+        layout.legend_below(figure, axes[0, 0])
     code = code_of(figure, tmp_path)
     (panel,), _, _ = written(code)
     bottom = panel["limits"][2]
@@ -385,7 +385,7 @@ def test_marks_without_bars_have_a_legend(tmp_path):
     figure, axes = panels()
     with style.styled():
         style.error_bars(axes[0, 0], pd.Series([0.5, 0.7], index=[1, 2]), fmt="o-", label="one")
-        style.legend_below(figure, axes[0, 0])
+        layout.legend_below(figure, axes[0, 0])
     code = code_of(figure, tmp_path)
     (panel,), legend, _ = written(code)
     assert panel["bars"] == []
@@ -483,7 +483,7 @@ def test_texts_are_read_on_paper_as_they_were_given(tmp_path):
         axes[0, 1].text(0.2, 3, LABELS[1])
         figure.suptitle(LABELS[2])
         further = Counter(LABELS[k] for k in (3, 5, 6, 1, 2))
-        style.legend_below(figure, axes[0, 0])
+        layout.legend_below(figure, axes[0, 0])
     (tmp_path / "figure.pgf").write_text(code_of(figure, tmp_path))
     tex(tmp_path, r"\input{figure.pgf}", packages=[r"\usepackage[ngerman]{babel}"])
     subprocess.run(["pdftotext", "-raw", "thesis.pdf"], cwd=tmp_path, check=True)
@@ -527,7 +527,7 @@ def test_our_style_is_nobodys_but_ours():
         import pandas as pd
         plt.rcParams["lines.linewidth"] = 3
         before = dict(plt.rcParams)
-        from thesislib.plots import panels, pgf, plot, save, style
+        from thesislib.plots import layout, panels, pgf, plot, save, style
         rows = [{"label": "a", "network": "m", "seed": 0, "x": 1.0, "y": 2.0}]
         panels.points(pd.DataFrame(rows), {"y": "y"})
         assert dict(plt.rcParams) == before
@@ -568,7 +568,7 @@ def of_600_epochs():
                 y = k + np.log(x) + 0.3 * rng.normal(size=600)
                 axis.plot(x, y, label=f"s = {k}")
                 axis.fill_between(x, y - 0.5, y + 0.5, alpha=0.2, linewidth=0)
-        style.legend_below(figure, axes[0, 0])
+        layout.legend_below(figure, axes[0, 0])
     return figure
 
 

@@ -15,7 +15,7 @@ from test_pgf import assert_like, code_of, needs_tex, tex
 
 from thesislib.__main__ import main
 from thesislib.config import Run
-from thesislib.plots import curves, panels, save, style
+from thesislib.plots import curves, layout, panels, save, style
 from thesislib.plots.language import written_in
 from thesislib.plots.pgf import pgf_code
 from thesislib.runs.results import Results
@@ -40,13 +40,13 @@ def results(tiny, finished):
     ],
 )
 def test_widths(width, expected):
-    assert style.width_of(width) == expected
+    assert layout.width_of(width) == expected
 
 
 @pytest.mark.parametrize("width", ["colum", "0.1", "nan", 100, "3 cm"])
 def test_what_is_no_width_is_one_line(width, capsys):
     with pytest.raises(UserError, match="write text, column, half, or inches from 1.5 to 20"):
-        style.width_of(width)
+        layout.width_of(width)
     assert main(["figures", "--scale", "smoke", "--width", str(width)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -61,7 +61,7 @@ def test_panels_stand_below_each_other_and_the_legend_has_fewer_columns(results)
         figure = curves.curves(results, ["accuracy", "d_0"])
         before, size, legend = places(figure), tuple(figure.get_size_inches()), figure.legends[0]
         sizes = [text.get_fontsize() for axis in figure.axes for text in (axis.xaxis.label, *axis.get_xticklabels())]
-        with style.laid_out(figure, 3.3):
+        with layout.laid_out(figure, 3.3):
             first, second = places(figure)
             assert second.y1 < first.y0 and first.x0 == pytest.approx(second.x0, abs=0.05)
             assert figure.get_figwidth() == 3.3
@@ -81,7 +81,7 @@ def test_panels_stand_below_each_other_and_the_legend_has_fewer_columns(results)
 def test_a_panel_that_lost_its_neighbour_has_its_own_names(results):
     table = results.final.assign(accuracy_last=0.5)
     figure = panels.points(table, {"accuracy": "accuracy", "accuracy_last": "last"})
-    with style.styled(), style.laid_out(figure, 3.0):
+    with style.styled(), layout.laid_out(figure, 3.0):
         first, second = ([text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes)
         assert first == second == results.labels
     assert {text.get_text() for text in figure.axes[1].get_yticklabels()} == {" "}
@@ -89,7 +89,7 @@ def test_a_panel_that_lost_its_neighbour_has_its_own_names(results):
 
 def test_many_panels_are_no_higher_than_a_page():
     figure, axes = style.grid(4, 2, 2.0)
-    with style.styled(), style.laid_out(figure, 3.3):
+    with style.styled(), layout.laid_out(figure, 3.3):
         assert figure.get_figheight() <= 8.5
         assert len({round(box.x0, 1) for box in places(figure)}) == 2
 
@@ -97,7 +97,7 @@ def test_many_panels_are_no_higher_than_a_page():
 @pytest.mark.parametrize("width", [3.3, 3.0, 5.0])
 def test_the_pgf_of_another_width_is_its_png(results, width, tmp_path):
     figure = curves.curves(results, ["accuracy", "d_0", "lr"])
-    with style.styled(), style.laid_out(figure, width):
+    with style.styled(), layout.laid_out(figure, width):
         assert_like(code_of(figure, tmp_path), figure)
 
 
@@ -134,7 +134,7 @@ def claims():
 def test_long_names_stand_above_their_rows_in_a_column(claims, tmp_path):
     figure = panels.forest(claims)
     before = [[text.get_text() for text in axis.get_yticklabels()] for axis in figure.axes]
-    with style.styled(), style.laid_out(figure, 3.3):
+    with style.styled(), layout.laid_out(figure, 3.3):
         for axis, names, place in zip(figure.axes, before, places(figure), strict=True):
             assert place.width > 0.8
             assert [text.get_text() for text in axis.texts] == names
@@ -247,13 +247,13 @@ def test_a_page_shows_what_the_png_shows(width, document, options, around, tmp_p
     """In two languages: no box is overfull, and of curves, marks, samples and ticks there are as many."""
     if subprocess.run(["kpsewhich", f"{document}.cls"], capture_output=True).returncode:
         pytest.skip(f"TeX has no {document} here")
-    inches, _, length = style.width_of(width)
+    inches, _, length = layout.width_of(width)
     pngs, body = [], []
     for language, (name, make) in itertools.product(("en", "de"), (("flat", flat_curves), ("heat", heat_map))):
         figure, name = make(), f"{name}-{language}"
-        with style.styled(), style.laid_out(figure, inches), written_in(figure, language):
+        with style.styled(), layout.laid_out(figure, inches), written_in(figure, language):
             figure.savefig(png := io.BytesIO(), dpi=200)
-            with style.ticks_kept(figure):  # as `save` does
+            with layout.ticks_kept(figure):  # as `save` does
                 code, images = pgf_code(figure, name, length)
             pngs.append(Image.open(png))
         for image, content in images.items():

@@ -180,14 +180,14 @@ def parameters(text: str) -> dict[str, Any]:
 def _figures(options: Namespace) -> int:
     """Train what is missing and execute the notebooks whose figures are not current."""
     from thesislib.app import notebooks
-    from thesislib.plots import language, style
+    from thesislib.plots import language, layout
 
     if options.jobs is not None:
         os.environ[machine.JOBS] = str(machine.jobs_of(options.jobs, "--jobs"))
     machine.cores()  # says so if the variable is no number
     if options.width is not None:
-        os.environ[style.WIDTH] = options.width
-    style.width_of(os.environ.get(style.WIDTH) or "text")  # says so if that is no width
+        os.environ[layout.WIDTH] = options.width
+    layout.width_of(os.environ.get(layout.WIDTH) or "text")  # says so if that is no width
     if options.language is not None:
         os.environ[language.LANGUAGE] = options.language
     language.language_of()  # says so if that is none

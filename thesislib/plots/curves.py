@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from thesislib import datasets
+from thesislib.plots.layout import legend_below, note, note_seeds
 from thesislib.plots.style import (
     FARTHEST,
     LABELS,
@@ -27,11 +28,8 @@ from thesislib.plots.style import (
     error_bars,
     grid,
     label_of,
-    legend_below,
     line_styles,
     log_ticks,
-    note,
-    note_seeds,
     say_split,
     styled,
 )

@@ -16,6 +16,7 @@ from thesislib.analysis import claims
 from thesislib.config import Run
 from thesislib.experiments.sections import digits
 from thesislib.experiments.statements import LEVEL
+from thesislib.plots.layout import legend_below, note, note_seeds
 from thesislib.plots.style import (
     FARTHEST,
     LABELS,
@@ -24,11 +25,8 @@ from thesislib.plots.style import (
     error_bars,
     grid,
     label_of,
-    legend_below,
     line_styles,
     log_ticks,
-    note,
-    note_seeds,
     say_split,
     styled,
 )

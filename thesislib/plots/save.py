@@ -24,21 +24,9 @@ from thesislib.experiments.sections import SECTIONS
 from thesislib.plots.animation import Animation
 from thesislib.plots.known import beyond
 from thesislib.plots.language import language_of, written_in
+from thesislib.plots.layout import NARROWEST, WIDTH, WIDTHS, is_cut, laid_out, note, spaced, ticks_kept, width_of
 from thesislib.plots.pgf import pgf_code
-from thesislib.plots.style import (
-    NARROWEST,
-    POINTS_PER_INCH,
-    WIDTH,
-    WIDTHS,
-    clip_error_bars,
-    is_cut,
-    laid_out,
-    note,
-    spaced,
-    styled,
-    ticks_kept,
-    width_of,
-)
+from thesislib.plots.style import POINTS_PER_INCH, clip_error_bars, styled
 from thesislib.plots.tables import latex, readable
 from thesislib.plots.tex import PREAMBLE, escape, unknown
 from thesislib.runs.copies import variant

@@ -12,7 +12,8 @@ import pandas as pd
 from thesislib.analysis import better, rates
 from thesislib.experiments.statements import FEWEST
 from thesislib.plots.language import formula, localized
-from thesislib.plots.style import LABELS, NARROWEST
+from thesislib.plots.layout import NARROWEST
+from thesislib.plots.style import LABELS
 from thesislib.plots.tex import escape
 from thesislib.runs.spreads import need_once, spreads
 
