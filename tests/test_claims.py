@@ -190,11 +190,30 @@ def test_other_rules_give_other_verdicts(monkeypatch):
         "network", "rules", "bands halved", "bands doubled", "left from N = 10", "left from N = 40"
     ]  # fmt: skip
     assert found["rules"].equals(summary(claims.table(Results(runs, "laptop"))).set_index("claim")["verdict"])
+    assert list(claims.sensitivity(Results(sections.rows("9_claims", "laptop", seeds=8), "laptop")))[-1] == (
+        "seeds from 5 on alone"
+    )
     assert (found.loc["C2", "rules"], found.loc["C2", "bands doubled"]) == ("not reproduced", "not reproduced")
     assert (found.loc["C3", "rules"], found.loc["C3", "bands doubled"]) == ("not reproduced", "reproduced")
     tested = claims.ChapterResults(Results(runs, "laptop")).rows(left=10).set_index("says")
     assert tested.loc["s = 10: after a further minimum d to the first falls", "N"] == pytest.approx(12.4, abs=0.1)
     assert tested.loc["s = 10: after a further minimum d to the first falls", "verdict"] == "not reproduced"
+
+
+def test_running_statistics_give_verdicts_of_their_own(monkeypatch):
+    """Where a run is evaluated with re-estimated ones; of ensembles there are none."""
+    runs = Results(sections.rows("9_claims", "cifar", seeds=3), "cifar")
+    monkeypatch.setattr(claims.ChapterResults, "_runs", lambda *_: [SimpleNamespace(result=result)] * 3)
+    monkeypatch.setattr(claims.ChapterResults, "_effect", lambda chapter, _: over_seeds(
+        chapter._values(statements.Side("1_baseline", "term"), chapter._runs(), "accuracy")
+    ))  # fmt: skip
+    monkeypatch.setattr(claims.ChapterResults, "band", lambda *_: 0.1)
+    monkeypatch.setattr(claims.ChapterResults, "_dead", lambda *_: False)
+    result = made_up(accuracy=[0.5, 0.5], accuracy_running=[0.5, 0.05])
+    found = claims.sensitivity(runs).set_index("claim")
+    assert list(found.index) == [f"C{k}" for k in range(1, 15)]
+    assert (found.loc["C3", "rules"], found.loc["C3", "running statistics"]) == ("not reproduced", "reproduced")
+    assert set(found.loc[["C11", "C12", "C13"], "running statistics"]) == {"–"}
 
 
 def made_up(first=2, **columns):

@@ -52,29 +52,40 @@ def sensitivity(results: Results) -> pd.DataFrame:
     """The verdict on each claim as the rules are, and by other rules: one row a claim and network.
 
     Columns: claim, network, "rules", and the verdict with all bands halved or doubled, and with hills that count as
-    left from half or twice that N on.
+    left from half or twice that N on. Where there are some: with the seeds alone that nobody had seen when the rules
+    were frozen, and with accuracies by BatchNorm's running statistics, which ensembles do not have.
     """
     found = []
     for network in dict.fromkeys(row.network for row in results):
-        chapter = ChapterResults(results.where(network=network))
-        columns = {}
-        ways = [("rules", 1.0, LEFT), ("bands halved", 0.5, LEFT), ("bands doubled", 2.0, LEFT)]
-        ways += [(f"left from N = {by * LEFT:g}", 1.0, by * LEFT) for by in OTHERS]
-        for name, bands, left in ways:
-            rows = chapter.rows(bands, left).assign(network=network)
-            columns[name] = summary(rows).set_index(["claim", "network"])["verdict"]
-        found.append(pd.DataFrame(columns).reset_index())
+        of_network = results.where(network=network)
+        chapter = ChapterResults(of_network)
+        tables = {"rules": chapter.rows(), "bands halved": chapter.rows(0.5), "bands doubled": chapter.rows(2.0)}
+        tables |= {f"left from N = {by * LEFT:g}": chapter.rows(left=by * LEFT) for by in OTHERS}
+        seeds, seen = sorted({row.seed for row in of_network}), statements.SEEN.get(results.scale, 0)
+        later = [seed for seed in seeds if seed >= seen]
+        if statements.FEWEST <= len(later) < len(seeds):
+            alone = ChapterResults(of_network.where(seed=later))
+            tables[f"seeds from {seen} on alone"] = alone.rows()
+        if all(row.run.statistics_images for row in of_network):
+            tables["running statistics"] = ChapterResults(of_network, "accuracy_running").rows()
+        columns = {
+            name: summary(rows.assign(network=network)).set_index(["claim", "network"])["verdict"]
+            for name, rows in tables.items()
+        }
+        found.append(pd.DataFrame(columns).loc[columns["rules"].index].fillna("–").reset_index())
     return pd.concat(found, ignore_index=True)
 
 
 class ChapterResults:
     """The results of the whole chapter for one network, or of some claims, and what they say about each statement.
 
-    A claim is judged by all of its statements, or not at all.
+    A claim is judged by all of its statements, or not at all. `accuracy` is the column of a network's accuracy in
+    `results.history`; by another than the usual one claims about ensembles are not judged.
     """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, accuracy: str = "accuracy") -> None:
         self.results, self.cycle = results, sections.scale_of(results.scale).cycle
+        self.accuracy = accuracy
         self._there = {(row.section, row.label) for row in results if row.role == "curve"}
         self._effects: dict[Statement, Effect] = {}
 
@@ -88,7 +99,9 @@ class ChapterResults:
         return pd.DataFrame([self._row(s, s in settled, among.get(s.claim, 1), bands) for s in chosen])
 
     def _is_there(self, statement: Statement) -> bool:
-        return all((side.section, side.label) in self._there for side in (statement.left, statement.right))
+        sides = (statement.left, statement.right)
+        is_told = self.accuracy == "accuracy" or all(side.of == "network" for side in sides)
+        return is_told and all((side.section, side.label) in self._there for side in sides)
 
     def _row(self, statement: Statement, settled: bool, among: int, bands: float) -> dict[str, object]:
         """Its row; it is one `among` so many statements of its claim that can be tested."""
@@ -159,6 +172,8 @@ class ChapterResults:
         """A number of each run about each test image, [n, N]; None if the runs do not have it any more."""
         if side.of == "ensemble":
             return predictions.of_ensembles(runs, "hits" if quantity == "accuracy" else "agree", LAST)
+        if self.accuracy != "accuracy":
+            return None
         found = [predictions.hits(runs, epoch) for epoch in self._epochs(side)]
         return None if any(hits is None for hits in found) else np.mean(found, 0)
 
@@ -173,7 +188,7 @@ class ChapterResults:
             return scores["accuracy_ensemble" if quantity == "accuracy" else "agreement"].to_numpy()
         if quantity == "drop":
             return np.array([self._drop(row.result) for row in runs])
-        column = {"accuracy": "accuracy", "distance": "d_0"}[quantity]
+        column = {"accuracy": self.accuracy, "distance": "d_0"}[quantity]
         found = [[self._at(row.result, column, epoch) for epoch in self._epochs(side)] for row in runs]
         values = np.array(found, dtype=float)
         if quantity == "distance":
@@ -185,12 +200,12 @@ class ChapterResults:
         if epoch is None or epoch <= len(rows):
             return rows.iloc[-1 if epoch is None else epoch - 1]
         # A diverged run has no row at that time: its accuracy stays what it was, its distance is unknown.
-        return rows.iloc[-1] if column == "accuracy" else np.nan
+        return rows.iloc[-1] if column == self.accuracy else np.nan
 
     def _drop(self, result: Result) -> float:
         """Log of the factor by which errors grow, at worst, within a third of a cycle after the first minimum."""
         first = result.run.minimum_epochs[0]
-        error = 1 - result.history["accuracy"].to_numpy()
+        error = 1 - result.history[self.accuracy].to_numpy()
         after = error[first : first + max(1, self.cycle // 3)]
         return np.log(after.max() / error[first - 1]) if len(after) else np.nan
 

@@ -190,9 +190,9 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
             return compared(frame)
         case _ if name in RATES:
             return rates.summary(frame).rename(columns=heading)
-        case "10-1_variants_scores" | "10_better_ensembles_scores":
+        case "10-1_variants_scores" | "10_better_ensembles_scores" | "10-3_tested_scores":
             return better.summary(frame).rename(columns=heading)
-        case "6_valley_or_jump":
+        case "6_valley_or_jump" | "10_valley_or_jump":
             return valleys(frame)
         case "6-1_controls_against":
             return controls(frame)
