@@ -178,8 +178,8 @@ opponents are trained, N1 cannot hold. The first three were looked at once all f
 wins by so much ($p < 10^{{-8}}$) that no further opponent could change the verdict.
 
 All cost five cycles, counted in gradients and evaluations. Hills need no further ones, but each step reads their
-vectors. On the MLP that takes a fifth to a quarter of the time on top, in the median by the clocks of these runs. On ResNet-20
-nothing could be measured (section 8). This test does not charge it.
+vectors. On the MLP that takes a fifth to a quarter of the time on top, in the median by the clocks of these runs. On
+ResNet-20 nothing could be measured (section 8). This test does not charge it.
 
 | section | settings |
 | --- | --- |

@@ -202,7 +202,7 @@ def results_of():
 def test_captions_are_the_notebooks_texts(drawn):
     found = defined(chapter.captions(drawn, notebooks.chapter_sections()))
     said = found["CaptionOneBaseline"]
-    assert said.startswith("Test accuracy, and squared distance to the minimum. The dotted line is its epoch.")
+    assert said.startswith("Test accuracy, and squared distance to the minimum. Dotted: its epoch.")
     assert said.endswith("Scale smoke (512 embedded digits, tiny MLP, seconds), network mlp-tiny, one seed.")
     assert list(found) == ["CaptionOneBaseline"], "of figures that are there"
 

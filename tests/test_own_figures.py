@@ -174,7 +174,7 @@ def test_a_page_has_the_colours_of_the_picture(draw, printed):
     assert beyond(figure).startswith(why) and bool(beyond(figure)) == bool(why)
     plt.close(figure)
     *paths, said = printed[name]
-    assert (f"{name}.pgf shows {name}.pdf" in said) == bool(why)
+    assert (f"{name}.pgf shows a PDF" in said) == bool(why)
     page, picture = map(Image.open, paths)
     whole = np.prod(page.size) / np.prod(picture.size)
     for colour in (RED, BLUE):
@@ -218,16 +218,21 @@ def test_a_label_is_one_line():
 def test_a_table_for_a_column_is_no_wider(runs, monkeypatch):
     """More tables below each other; each text in them is there as often as in the wide one."""
     wide = runs.final
-    columns = ["accuracy", "test_loss", "train_loss", "d_0", "d_init", "lr"]
+    columns = ["accuracy", "test_loss", "train_loss", "d_0", "d_init", "lr", "grad_norm", "term_norm"]
     read = tables.readable(wide, "mine", columns)
     parts = [tables.latex(read, points=points).count(r"\begin{tabular}") for points in (layout.NARROWEST, 240)]
     assert parts[0] < parts[1]
     tl.table(wide, "mine", runs, columns, width="column")
-    code = (save.figures_folder("smoke") / "mine.tex").read_text()
+    code = (save.figures_folder("smoke") / "mine-column.tex").read_text()
     assert code.count(r"\begin{tabular}") == parts[1]
+    assert code.index("& n &") < code.index("\\midrule"), "the first has the number of seeds, not the last alone"
     monkeypatch.setenv("THESIS_WIDTH", "column")
+    tl.table(wide, "own", runs, columns)
+    assert (save.figures_folder("smoke") / "own-column.tex").read_text() == code
+    monkeypatch.delenv("THESIS_WIDTH")
     tl.table(wide, "mine", runs, columns)
-    assert (save.figures_folder("smoke") / "mine.tex").read_text() == code
+    assert (save.figures_folder("smoke") / "mine.tex").read_text().count(r"\begin{tabular}") == parts[0]
+    assert (save.figures_folder("smoke") / "mine-column.tex").read_text() == code
 
 
 #: As `tl.runs` lists runs: without labels.
@@ -248,7 +253,10 @@ MISTAKES = {
     "height of a row must be inches, more than 0, not -1": lambda r: tl.plot.curves(r, height=-1),
     "height of a row must be inches, more than 0, not '3'": lambda r: tl.plot.curves(r, height="3"),
     "log is a list of columns, of which 'd0' is none": lambda r: tl.plot.curves(r, log=["d0"]),
-    "log is a list of columns, of which 'd_0' is none": lambda r: tl.plot.curves(r, log="d_0"),
+    r"log is a list: \['d_0'\], not 'd_0'": lambda r: tl.plot.curves(r, log="d_0"),
+    "epoch is what the columns are drawn against": lambda r: tl.plot.curves(r, ["epoch"]),
+    "there is no column acuracy: is it accuracy": lambda r: tl.plot.curves(r, ["acuracy"]),
+    "the table mine has no rows": lambda r: tl.table(r.final.head(0), "mine", r),
     "figures of other widths end so": lambda r: tl.save(tl.plot.curves(r), "mine-column", r),
     "width 0 of figures": lambda r: tl.save(tl.plot.curves(r), "mine", r, width=0),
     "'strength=10' is no tl.Run": lambda r: tl.train({"x": "strength=10"}, "smoke", seeds=[0]),

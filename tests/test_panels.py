@@ -317,6 +317,41 @@ def test_small_print_fits_below_all_else(results, width):
     assert figure.get_figheight() == height
 
 
+@pytest.mark.parametrize("width", layout.WIDTHS)
+def test_long_small_print_has_several_lines(results, width):
+    """As large as ever, on the narrowest page too, below the legend; the figure is as before afterwards."""
+    figure = curves.curves(results)
+    layout.note(figure, *(f"something rather long, number {k}" for k in range(6)))
+    height, said = figure.get_figheight(), small_print(figure)
+    with style.styled(), layout.laid_out(figure, layout.WIDTHS[width]):
+        figure.draw_without_rendering()
+        (text,) = figure.texts
+        box, legend = text.get_window_extent(), figure.legends[0].get_window_extent()
+        assert text.get_fontsize() == 6
+        assert "\n" in text.get_text()
+        assert text.get_text().replace("\n", " ") == said[0].replace("\n", " ")
+        assert box.width * 72 / figure.dpi <= layout.NARROWEST
+        assert min(box.x0, box.y0) >= 0 and box.y1 <= legend.y0 + 1
+    assert (figure.get_figheight(), small_print(figure)) == (height, said)
+
+
+def test_marks_without_lines_tell_labels_apart(tiny):
+    """Where what follows the comma has no dashes to show: full, hollow, then another mark."""
+    labels = [f"lr 0.1, s = {s}" for s in (1, 10, 100, 1000)]
+    table = pd.DataFrame({"label": labels, "network": "m", "seed": 0, "x": range(4), "y": range(4), "epoch": 1})
+    for figure in (panels.scatter(table, "x", "y"), curves.against(table, "epoch", ["y"])):
+        lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+        assert len({(line.get_marker(), line.get_markerfacecolor()) for line in lines}) == 4
+        assert len({line.get_color() for line in lines}) == 1
+
+
+def test_small_print_says_what_curves_leave_out(results):
+    assert "means of 2 epochs" in small_print(curves.curves(results, smoothing=2))[0]
+    far = results.of(results)
+    far.history["d_0"] *= 1e9
+    assert "curves end at $10^6$" in small_print(curves.curves(far))[0]
+
+
 def test_logarithmic_axes_have_numbers_that_are_read_at_once():
     """Over a decade or two 20, 50, 100; where there are many, or far from 1, powers of ten."""
     for ends, expected in (
@@ -440,14 +475,14 @@ def test_figures_are_found_from_a_thesis_elsewhere(chapter, tmp_path):
     """The folder dropped into a thesis, \\graphicspath set: side images of heat maps are found."""
     shutil.copytree(chapter.figures, tmp_path / "thesis" / "chapters" / "plots")
     heatmap = (tmp_path / "thesis" / "chapters" / "plots" / "2-3_interaction.pgf").read_text()
-    assert "2-3_interaction-000.png" in heatmap
+    assert "2-3_interaction-smoke-000.png" in heatmap, "of another scale it is another one"
     document = (
         r"\documentclass{article}", *PREAMBLE, r"\graphicspath{{chapters/plots/}}", r"\begin{document}",
         r"\input{chapters/plots/2-3_interaction.pgf}", r"\end{document}",
     )  # fmt: skip
     (tmp_path / "thesis" / "thesis.tex").write_text("\n".join(document))
     log = compile_tex(tmp_path / "thesis", "thesis.tex").replace("//", "/")
-    assert "File: chapters/plots/2-3_interaction-000.png" in log
+    assert "File: chapters/plots/2-3_interaction-smoke-000.png" in log
 
 
 def test_runs_shorter_than_a_cycle_are_one_line(tiny):
@@ -460,7 +495,7 @@ def test_columns_and_fields_that_are_not_there_are_one_line(tiny):
     """And those without a name for axes have their own."""
     none = trained({"plain": [tiny.replace(minima_every=None)]})
     assert [axis.get_ylabel() for axis in curves.curves(none).axes] == ["test accuracy"], "no minima, so no distance"
-    with pytest.raises(UserError, match="no column acuracy: choose from epoch, train_loss"):
+    with pytest.raises(UserError, match="no column acuracy: is it accuracy"):
         curves.curves(none, ["acuracy"])
     with pytest.raises(UserError, match="no column acuracy"):
         none.table("acuracy")

@@ -161,5 +161,9 @@ def test_rows_are_chosen_by_their_columns_and_labels():
     assert len(runs.without("c")) == 3
     assert repr(runs) == "3 runs at scale own: a, b"
     assert repr(runs.of([])) == "0 runs at scale own: none"
-    with pytest.raises(UserError, match="^rows have no column lr: choose from section, label, role"):
-        runs.where(lr=0.1)
+    with pytest.raises(UserError, match="^there is no column or field learning: choose from section, label, role"):
+        runs.where(learning=0.1)
+    assert [row.label for row in runs.where(strength=[2.0, 3.0], seed=0)] == ["b"], "fields of the runs, too"
+    with pytest.raises(UserError, match=r"rows have numbers: those of a label are runs.only\('a'\)"):
+        runs["a"]
+    assert repr(runs[:1]) == "1 run at scale own: a"

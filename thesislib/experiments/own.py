@@ -12,7 +12,7 @@ from thesislib.runs import launch, listing
 from thesislib.runs.results import Results, Row, rows_of
 from thesislib.system import files
 from thesislib.system.errors import UserError
-from thesislib.system.fields import no_field
+from thesislib.system.fields import no_such
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def _of_scale(label: str, fields: Mapping[str, Any], scale: str, seeds: int | Se
     if named := fields.keys() & {"seed", "seeds"}:
         raise UserError(f"{label}: {min(named)} is no field here: say which for all settings, as in seeds=[3]")
     if unknown := [name for name in fields if name not in Run.model_fields]:
-        raise UserError(f"{label}: {no_field(str(unknown[0]), Run.model_fields)}")
+        raise UserError(f"{label}: {no_such('field', str(unknown[0]), Run.model_fields)}")
     seeds = sections.seeds_of(seeds)
     every_cycle = {"minima": "multiple", "minima_every": SCALES[scale].cycle}
     own = SCALES[scale].with_seeds(seeds)

@@ -73,6 +73,10 @@ def curves(
     figure = _against(history, "epoch", columns, log, height=height)
     if not learns.all() and any(map(_is_distance, columns)):
         note(figure, "no distances where nothing is learned")
+    if smoothing > 1:
+        note(figure, f"means of {smoothing} epochs")
+    if any((history[name] > FARTHEST).any() for name in columns if name in log):
+        note(figure, f"curves end at $10^{np.log10(FARTHEST):.0f}$")
     if dead := _diverged(results, history):
         note(figure, f"{count_of(dead, 'run')} diverged and {'ends' if dead == 1 else 'end'} there")
     for axis in figure.axes if stripes else []:
@@ -132,16 +136,19 @@ def _against(
 ) -> Figure:
     """`against` without its legend."""
     need(table, columns, numbers=True, front=("label", "network", "seed"))
-    need(table, [x, *columns])
+    if x in columns:
+        raise UserError(f"{x} is what the columns are drawn against: name others")
+    need(table, [x])
     need_one_kind(table)
     columns = list(columns)  # a tuple is one key to pandas
-    if isinstance(log, str) or (unknown := [name for name in log if name not in table and name not in LABELS]):
-        wrong = log if isinstance(log, str) else unknown[0]
-        raise UserError(f"log is a list of columns, of which {wrong!r} is none: such as log=[{columns[0]!r}]")
-    if isinstance(banded, str) or (unknown := [label for label in banded if label not in set(table["label"])]):
-        wrong = banded if isinstance(banded, str) else unknown[0]
-        raise UserError(f"banded is a list of labels, of which {wrong!r} is none")
-    figure, styles = _start(table, columns, height)
+    for name, value in (("log", log), ("banded", banded)):
+        if isinstance(value, str):
+            raise UserError(f"{name} is a list: [{value!r}], not {value!r}")
+    if unknown := [name for name in log if name not in table and name not in LABELS]:
+        raise UserError(f"log is a list of columns, of which {unknown[0]!r} is none: such as log=[{columns[0]!r}]")
+    if unknown := [label for label in banded if label not in set(table["label"])]:
+        raise UserError(f"banded is a list of labels, of which {unknown[0]!r} is none")
+    figure, styles = _start(table, columns, height, has_lines=table[x].nunique() > 1)
     for axis, shown, name in _panels(table, columns, figure):
         # First: on a logarithmic axis means and deviations are the logarithm's, and seaborn looks for labels.
         axis.set(xlabel=LABELS[x], ylabel=label_of(name, table))
@@ -225,7 +232,9 @@ def _before_formula(label: str) -> str:
     return label if is_math_text(label) else re.sub(r"(?<!\\)\$", r"\\$", label)
 
 
-def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[Figure, dict[str, LineStyle]]:
+def _start(
+    table: pd.DataFrame, columns: Sequence[str], height: float, has_lines: bool = True
+) -> tuple[Figure, dict[str, LineStyle]]:
     """A figure with one row of panels a network and one column of them a column, and the styles of the labels.
 
     Raises UserError for a table without rows.
@@ -233,7 +242,7 @@ def _start(table: pd.DataFrame, columns: Sequence[str], height: float) -> tuple[
     if table.empty:
         raise UserError("there is nothing to draw: the table has no rows")
     figure, _ = grid(table["network"].nunique(), len(columns), height)
-    return figure, line_styles(list(table["label"].unique()))
+    return figure, line_styles(list(table["label"].unique()), has_lines)
 
 
 def _panels(table: pd.DataFrame, columns: Sequence[str], figure: Figure) -> Iterator[tuple[Axes, pd.DataFrame, str]]:

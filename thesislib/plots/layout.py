@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -26,15 +27,18 @@ WIDTHS = {"text": TEXTWIDTH, "column": 3.3, "half": 3.0}
 WIDTH = "THESIS_WIDTH"
 #: Panels narrower than this, in inches, go below each other, as long as the figure is not higher than that.
 _NARROW, _COLUMN_HIGHEST = 2.05, 8.5
-#: Inches that a row takes whose name stands above it, and the size of that name in points.
-_NAMED_ROW, _NAMED_SIZE = 0.18, 6.5
+#: Inches that a row takes whose name stands above it, and what is around a panel of them; the largest size of such a
+#: name in points, and the share of its row that it takes: the rest is the mark's.
+_NAMED_ROW, _AROUND_ROWS, _NAMED_SIZE, _NAMED_SHARE = 0.18, 0.62, 6.5, 0.62
 #: Inches that a row of a legend takes, and what is around all of them.
 _LEGEND_ROW, _LEGEND_RIM = 0.17, 0.1
 #: The narrowest \textwidth that legends are laid out for, in points: LaTeX's own, at 10 pt.
 NARROWEST = 345
 
-#: Small print below everything else, at the right, the inches that it takes, and its size in points.
+#: Small print below everything else, at the right, the inches that a line of it takes, and its size in points.
 _NOTE, _NOTE_HIGH, _NOTE_SIZE = "note", 0.14, 6
+#: Points that a letter of it takes in a document, on average.
+_NOTE_LETTER = 0.54 * _NOTE_SIZE
 
 
 def note(figure: Figure, *texts: str) -> None:
@@ -42,8 +46,9 @@ def note(figure: Figure, *texts: str) -> None:
     there = _note(figure)
     if there is None:
         figure.set_figheight(figure.get_figheight() + _NOTE_HIGH)
-        there = figure.text(0.995, 0, "", ha="right", va="bottom", color="0.4", gid=_NOTE)
-    said = there.get_text().split("; ") if there.get_text() else []
+        style = {"ha": "right", "va": "bottom", "color": "0.4", "fontsize": _NOTE_SIZE}
+        there = figure.text(0.995, 0, "", gid=_NOTE, **style)
+    said = there.get_text().replace("\n", " ").split("; ") if there.get_text() else []
     there.set_text("; ".join(dict.fromkeys([*said, *texts])))
     _make_room(figure)
 
@@ -53,15 +58,19 @@ def _note(figure: Figure) -> Text | None:
 
 
 def _make_room(figure: Figure) -> None:
-    """Leave a line below panels and legend for the small print, if there is any; it is smaller where it would not fit.
+    """Leave room below panels and legend for the small print, if there is any, in as many lines as it takes.
 
     Whoever changes the figure's size or its legend calls this.
     """
     if (text := _note(figure)) is None:
         return
-    a_letter = 0.51  # of the size, on average
-    text.set_fontsize(min(_NOTE_SIZE, 72 * 0.98 * figure.get_figwidth() / (a_letter * len(text.get_text()))))
-    room = _NOTE_HIGH / figure.get_figheight()
+    before = text.get_text()
+    lines = textwrap.wrap(" ".join(before.split("\n")), int(_room(figure) / _NOTE_LETTER), break_long_words=False) or [
+        ""
+    ]
+    text.set_text("\n".join(lines))
+    figure.set_figheight(figure.get_figheight() + _NOTE_HIGH * (len(lines) - len(before.split("\n"))))
+    room = _NOTE_HIGH * len(lines) / figure.get_figheight()
     legends = [legend for legend in figure.legends if legend._outside_loc == "lower"]
     for legend in legends:
         legend.set_bbox_to_anchor((0, room, 1, 1 - room), figure.transFigure)
@@ -101,9 +110,13 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
 
 
 def _legend(figure: Figure, labels: list[str], handles: list[Any]) -> Legend:
-    room = min(NARROWEST, 65 * figure.get_figwidth())  # a column may be a tenth narrower than ours
-    fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < room]
+    fits = [n for n in range(len(labels), 0, -1) if _legend_width(labels, n) < _room(figure)]
     return figure.legend(handles, labels, loc="outside lower center", ncols=(fits or [1])[0])
+
+
+def _room(figure: Figure) -> float:
+    """Points that the narrowest figure is wide that a document makes of this one: a column may be a tenth narrower."""
+    return min(NARROWEST, 65 * figure.get_figwidth())
 
 
 def is_cut(legend: Legend) -> bool:
@@ -119,7 +132,7 @@ def _legend_width(labels: Sequence[str], columns: int) -> float:
 def width_of(width: str | float) -> tuple[float, str, str]:
     r"""A width in inches, what it adds to a file's name, and what it is in LaTeX.
 
-    `width` is a name in WIDTHS or a number of inches. Raises UserError for anything else.
+    `width` is a name in WIDTHS, a number of inches or one of centimetres, "12cm". Raises UserError for anything else.
 
     >>> width_of("column")
     (3.3, '-column', '\\linewidth')
@@ -127,10 +140,13 @@ def width_of(width: str | float) -> tuple[float, str, str]:
     if width in WIDTHS:
         is_text = width == "text"
         return WIDTHS[width], "" if is_text else f"-{width}", r"\textwidth" if is_text else r"\linewidth"
-    with contextlib.suppress(ValueError, TypeError):
-        if 1.5 <= (inches := float(width)) <= 20:
-            return inches, f"-{inches:g}in", f"{inches:g}in"
-    raise UserError(f"width {width!r} of figures: write {', '.join(WIDTHS)}, or inches from 1.5 to 20")
+    number, unit, per_inch = str(width), "in", 1.0
+    if number.endswith("cm"):
+        number, unit, per_inch = number.removesuffix("cm"), "cm", 2.54
+    with contextlib.suppress(ValueError):
+        if 1.5 <= (inches := float(number) / per_inch) <= 20:
+            return inches, f"-{float(number):g}{unit}", f"{float(number):g}{unit}"
+    raise UserError(f"width {width!r} of figures: write {', '.join(WIDTHS)}, inches from 1.5 to 20, or 12cm")
 
 
 @contextmanager
@@ -183,6 +199,8 @@ def ticks_kept(figure: Figure) -> Iterator[None]:
 def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
     back.callback(_make_room, figure)  # last of all
     back.callback(figure.set_size_inches, *figure.get_size_inches())
+    if (small_print := _note(figure)) is not None:
+        back.callback(small_print.set_text, small_print.get_text())
     legends = [legend for legend in figure.legends if legend._outside_loc]
     height = figure.get_figheight() - sum(_legend_height(legend) for legend in legends)
     figure.set_figwidth(inches)
@@ -195,10 +213,11 @@ def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
         figure.legends = [new if legend is old else legend for legend in figure.legends if legend is not new]
     height = _stack(figure, inches, height, back)
     if long := [axis for axis in figure.axes if _has_long_names(axis, inches)]:
-        for axis in long:
-            _names_above(axis, back)
         rows = sum(len(axis.get_yticks()) for axis in long)
-        height = min(_COLUMN_HIGHEST, max(height, _NAMED_ROW * rows + 0.5 * len(long)))
+        height = min(_COLUMN_HIGHEST, max(height, _NAMED_ROW * rows + _AROUND_ROWS * len(long)))
+        row = 72 * (height - _AROUND_ROWS * len(long)) / rows
+        for axis in long:
+            _names_above(axis, min(_NAMED_SIZE, _NAMED_SHARE * row), back)
     figure.set_figheight(height + sum(map(_legend_height, figure.legends)))
     _make_room(figure)
 
@@ -254,14 +273,14 @@ def _has_long_names(axis: Axes, inches: float) -> bool:
     return 0.5 * longest > 0.5 * 72 * inches
 
 
-def _names_above(axis: Axes, back: ExitStack) -> None:
-    """Write the name of each row above what it shows, from the panel's left edge on."""
+def _names_above(axis: Axes, size: float, back: ExitStack) -> None:
+    """Write the name of each row, in letters of so many points, above what it shows, from the panel's left edge on."""
     named = [(place, text.get_text()) for place, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)]
     back.callback(axis.set_yticklabels, [name for _, name in named])
     axis.set_yticklabels([""] * len(named))
     for place, name in named:
         text = axis.annotate(
-            name, (0, place), (3, 2), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
-            va="bottom", fontsize=_NAMED_SIZE, annotation_clip=False,
+            name, (0, place), (3, 1.5), xycoords=axis.get_yaxis_transform(), textcoords="offset points",
+            va="bottom", fontsize=size, annotation_clip=False,
         )  # fmt: skip
         back.callback(text.remove)

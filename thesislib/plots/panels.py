@@ -24,6 +24,7 @@ from thesislib.plots.style import (
     curve_style,
     error_bars,
     grid,
+    hollow,
     label_of,
     line_styles,
     log_ticks,
@@ -186,12 +187,11 @@ def scatter(table: pd.DataFrame, x: str, y: str, height: float = 2.8) -> Figure:
     need_one_kind(table)
     networks = list(table["network"].unique())
     figure, axes = grid(len(networks), 1, height)
-    styles = line_styles(list(table["label"].unique()))
+    styles = line_styles(list(table["label"].unique()), has_lines=False)
     for axis, network in zip(axes.flat, networks, strict=True):
         for label, rows in table[table["network"] == network].dropna(subset=[x, y]).groupby("label", sort=False):
             style = styles[label]
-            hollow = {} if style.linestyle == "-" else {"markerfacecolor": "white"}  # there are no dashes to tell by
-            axis.plot(rows[x], rows[y], style.marker, color=style.color, label=label, alpha=0.7, **hollow)
+            axis.plot(rows[x], rows[y], style.marker, color=style.color, label=label, alpha=0.7, **hollow(style))
         axis.set(xlabel=LABELS[x], ylabel=LABELS[y], title=network if len(networks) > 1 else "")
     note_seeds(figure, table.dropna(subset=[x, y]))
     legend_below(figure, axes[0, 0])

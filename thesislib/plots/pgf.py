@@ -8,6 +8,7 @@ A figure with anything that neither of the two can write is shown as its PDF.
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from pathlib import Path
@@ -48,16 +49,19 @@ _COLOUR = re.compile(r"\\definecolor.*\n")
 
 
 def pgf_code(figure: Figure, name: str, width: str = r"\textwidth") -> tuple[str, dict[str, bytes]]:
-    r"""pgfplots code of a figure, as wide as a length of TeX's, and its side images, PNG, by file name.
+    r"""pgfplots code of a figure, as wide as a length of TeX's, and its side images by file name.
 
-    Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are named
-    after the figure, without a folder: LaTeX finds them through \graphicspath wherever they are dropped.
+    Texts, and what is between the panels, keep their size; the panels take the width that is left. Images are called
+    `name`-000.png and so on, without a folder: LaTeX finds them through \graphicspath wherever they are dropped, so
+    that no two figures of one document may have the same name.
 
-    With something that pgfplots code cannot show (`beyond`) it is the figure's PDF, `name`.pdf, at that width.
+    With something that pgfplots code cannot show (`beyond`) it is the figure's PDF at that width, an image as well.
     """
     figure.canvas.draw()
     if beyond(figure):
-        return f"\\includegraphics[width={width}]{{{name}.pdf}}\n", {}
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="pdf", metadata={"CreationDate": None})
+        return f"\\includegraphics[width={width}]{{{name}-000.pdf}}\n", {f"{name}-000.pdf": drawn.getvalue()}
     writer = _Writer(figure, name, width)
     return writer.code(), writer.images
 

@@ -41,7 +41,7 @@ WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
 #: How figures of another width than the text's end.
-_VARIANT = re.compile(r"-(column|half|[\d.]+in)$")
+_VARIANT = re.compile(r"-(column|half|[\d.]+(in|cm))$")
 #: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
@@ -128,8 +128,8 @@ def save(
     The .pgf is for LaTeX's \input, as wide as \textwidth; the .json says which runs the figure shows. Error bars that
     reach below 0 on a logarithmic axis are cut at its end. An animation is a .gif and its .json, of one width.
 
-    With a `width` of "column" (3.3 inches), "half" (3.0) or a number of inches the figure is laid out anew, texts as
-    large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or so many inches.
+    With a `width` of "column" (3.3 inches), "half" (3.0), a number of inches or "12cm" the figure is laid out anew,
+    texts as large as ever, and written as `name`-column and so on. Its .pgf is as wide as \linewidth, or just that.
     $THESIS_WIDTH is the width if none is given. With `language` "de" numbers have a decimal comma, and thousands apart;
     $THESIS_LANGUAGE is the language if none is given. Raises UserError for a name that `make figures` needs itself, and
     if the folder cannot be written.
@@ -170,9 +170,10 @@ def _save(figure: Figure, name: str, length: str, runs: Results) -> None:
     with ticks_kept(figure):
         figure.savefig(drawn["png"], format="png")
         figure.savefig(drawn["pdf"], format="pdf", metadata={"CreationDate": None})
-        code, images = pgf_code(figure, name, length)
+        # A document may have the same figure of two scales, whose images it looks for in several folders.
+        code, images = pgf_code(figure, f"{name}-{runs.scale}", length)
         if why := beyond(figure):
-            print(printable(f"{name}.pgf shows {name}.pdf, with its own font: pgfplots cannot draw {why}"))
+            print(printable(f"{name}.pgf shows a PDF, with its own font: pgfplots cannot draw {why}"))
     if signs := unknown(code):
         print(printable(f"{name}.pgf has signs that pdflatex may not know: {' '.join(signs)}"))
     if any(is_cut(legend) for legend in figure.legends):
@@ -198,7 +199,8 @@ def table(
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
     and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
     `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. What is wider
-    than the `width`, again as `save` has it, stands in several tables below each other. An index that has a name is
+    than the `width`, again as `save` has it, stands in several tables below each other, in `name`-column.tex and so on
+    if it is not the text's. An index that has a name is
     written as columns, and one column of several levels is named by all of them. Raises UserError for a column that is
     not there, has texts where means are written, or none at all, for a name that `make figures`
     needs itself, for a table of every epoch, and if the folder cannot be written.
@@ -215,8 +217,8 @@ def table(
     frame = frame.set_axis([*map(_flat, frame.columns)], axis=1)
     columns = columns if isinstance(columns, str) else [*map(_flat, columns)]
     need(frame, columns, numbers=bool(columns) and {"label", "seed"} <= {*frame})
-    if not len(frame.columns):
-        raise UserError(f"the table {name} has no columns: there is nothing to write")
+    if frame.empty:
+        raise UserError(f"the table {name} has no {'rows' if len(frame.columns) else 'columns'}: nothing to write")
     if "epoch" in frame and frame.duplicated([column for column in FRONT if column in frame]).any():
         raise UserError("a table has a row a run, as runs.final: means over epochs say nothing")
     shown = {*(columns or frame)} if {"label", "seed"} <= {*frame} else {}
@@ -229,7 +231,7 @@ def table(
     read = readable(frame, name, columns)
     code = latex(read, language, points)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
-    write(folder, f"{name}.tex", code.encode())
+    write(folder, f"{name}{'' if width is None else width_of(width)[1]}.tex", code.encode())
     return _Whole(read)
 
 

@@ -85,7 +85,7 @@ LABELS = _Labels({
     "grad_norm": "CE gradient norm",
     "term_norm": "term gradient norm",
     "grad_cosine": "cosine to last step",
-    "train_seconds": "seconds of training an epoch",
+    "train_seconds": "training time [s]",
     "members": "members",
     "nll": "NLL, not scaled",
     "nll_ensemble_scaled": "NLL, scaled",
@@ -224,12 +224,14 @@ _MARKERS = dict(zip(("0.35", "0.55", "0.05", *_FURTHER), "o*ds^DvpXPh<>", strict
 _MARKED = 5
 
 
-def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
+def line_styles(labels: Sequence[str], has_lines: bool = True) -> dict[str, LineStyle]:
     """How to draw these labels: one colour and marker for what stands before the last comma, dashes for what follows.
 
-    "cosine" and "cosine, term" are one colour, the first solid; from the fifth on another marker as well. Settings that
-    are not known get the colours that are left, in their order; more than there are, a palette of their own.
+    "cosine" and "cosine, term" are one colour, the first solid; from the fifth on another marker as well. Without lines
+    a mark is full or `hollow`, and another one from the third on. Settings that are not known get the colours that are
+    left, in their order; more than there are, a palette of their own.
     """
+    dashes = _DASHES if has_lines else _DASHES[:2]
     family = {label: label.rsplit(", ", 1)[0] for label in labels}
     colours = {name: _FIXED[name] for name in family.values() if name in _FIXED}
     unknown = [name for name in dict.fromkeys(family.values()) if name not in colours]
@@ -243,18 +245,24 @@ def line_styles(labels: Sequence[str]) -> dict[str, LineStyle]:
         if marker is None:  # of the palette of its own: another dash when the markers begin anew
             again, place = divmod(unknown.index(name), len(left))
             before, marker = before + again, left[place]
-        again, dash = divmod(before, len(_DASHES))
+        again, dash = divmod(before, len(dashes))
         every = [*_MARKERS.values()]
         marker = every[(every.index(marker) + again) % len(every)]
-        styles[label] = LineStyle(colours[name], _DASHES[dash], marker)
+        styles[label] = LineStyle(colours[name], dashes[dash], marker)
     return styles
+
+
+def hollow(style: LineStyle) -> dict[str, Any]:
+    """What a mark without a line has instead of dashes, as matplotlib's arguments."""
+    return {} if style.linestyle == _DASHES[0] else {"markerfacecolor": "white", "markeredgewidth": 1.0}
 
 
 def curve_style(styles: dict[str, LineStyle], label: str, points: int) -> dict[str, Any]:
     """A label's style for a curve of so many points: a few have markers, each label's at places of their own."""
     every = max(1, points // _MARKED)
     first = every * list(styles).index(label) // len(styles)
-    return styles[label]._asdict() | {"label": label, "markevery": (first, every), "markeredgewidth": 0}
+    line = styles[label]._asdict() | {"label": label, "markevery": (first, every), "markeredgewidth": 0}
+    return line | hollow(styles[label]) if points == 1 else line
 
 
 def clip_error_bars(figure: Figure) -> None:

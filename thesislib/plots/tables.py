@@ -3,7 +3,8 @@ r"""Tables to read: numbers as "mean ± std" under readable headings, and any ta
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ _SHOWN = {
 }  # fmt: skip
 #: Tables of scores at several learning rates, which their column "factor" tells apart.
 RATES = ("7-1_rates_scores", "10-3_rates_scores")
+#: Columns of a table of means that say what a line is of.
+_FRONT = ("setting", "label", "network", "N", "n")
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
 
@@ -86,7 +89,8 @@ def interval(effect: float, low: float, high: float, digits: str) -> str:
     """ "effect [low, high]", the effect alone where nothing is known of its interval; empty where there is none."""
     if np.isnan(effect):
         return ""
-    shown, *ends = (f"{number:#{digits}}".rstrip(".").replace("-", "−") for number in (effect, low, high))
+    texts = (f"{number:#{digits}}".rstrip(".") for number in (effect, low, high))
+    shown, *ends = (re.sub(r"^-(?=[0.]+$)", "", text).replace("-", "−") for text in texts)  # no zero is negative
     # That of a factor of one seed is [0, inf].
     return f"{shown} [{', '.join(ends)}]" if np.isfinite([low, high]).all() else shown
 
@@ -160,9 +164,12 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def statements(found: pd.DataFrame) -> pd.DataFrame:
-    """Every part of every claim: expectation, N, effect with its interval, verdict."""
+def statements(found: pd.DataFrame, lettered: bool = False) -> pd.DataFrame:
+    """Every part of every claim: N, effect with its interval, verdict; `lettered` as in numbers.tex, C1A and so on."""
     rows, several = [], "network" in found and found["network"].nunique() > 1
+    if lettered:
+        letters = found.groupby(["claim", *["network"] * several]).cumcount().map(list(ascii_uppercase).__getitem__)
+        found = found.assign(claim=found["claim"] + letters)
     for row in found.itertuples():
         says = f"{row.says} (premise)" if row.premise else row.says
         says += f", {row.network}" if several else ""
@@ -197,9 +204,10 @@ def readable(frame: pd.DataFrame, name: str = "", columns: Sequence[str] = ()) -
         case "6-1_controls_against":
             return controls(frame)
         case "9_claims":
-            return statements(frame)
+            return statements(frame, lettered=True)
     if "seed" not in frame or "label" not in frame:
-        return frame.rename(columns=heading)
+        kept = [name for name in frame if not columns or name in {*columns, *_FRONT}]
+        return frame[kept].rename(columns=heading)
     return means(curves(frame), shown_columns(frame, name, columns))
 
 
@@ -230,6 +238,8 @@ def _marked(value: object) -> str:
 
 #: Lines that stand on one page, with room for a caption.
 _LINES = 40
+#: How the LaTeX of a table begins that takes more: it may be broken between its parts, or is a longtable.
+NO_FLOAT = "% longer than a page: goes into no float\n"
 #: Points that a letter of small print takes and the gap between columns; letters of which a text may be broken into
 #: lines of `_LEAST`.
 _LETTER, _GAP, _LONG, _LEAST = 5.0, 12.0, 28, 19
@@ -244,20 +254,40 @@ def latex(frame: pd.DataFrame, language: str = "en", points: float = NARROWEST) 
 
     Numbers stand with their decimal points below each other, those with a deviation as $a \pm b$. Laid out for small
     print and so many `points`: a long text is broken, and what is wider still stands in several tables below each
-    other, each with the first columns. What is longer than a page is a longtable, which LaTeX breaks across pages.
-    Numbers are written in the `language`.
+    other, each with the first columns. What is longer than a page begins with `NO_FLOAT`. If one of its tables is, that
+    is a longtable, which LaTeX breaks across pages; in columns, where it cannot, several tables. Numbers are written in
+    the `language`.
     """
     columns = [_Column(str(name), frame.iloc[:, place], language) for place, name in enumerate(frame.columns)]
     # What tells the rows apart stands in each part.
     keys = next((k for k, column in enumerate(columns[1:], 1) if column.heading not in _KEYS), 1)
     first, rest = columns[:keys], columns[keys:]
     for count in range(1, len(rest) + 1):
+        if count == 2:  # else the last of several tables might have nothing but the number of seeds
+            rest.sort(key=lambda column: column.heading != "n")
         blocks = [[*first, *some] for some in np.array_split(np.array(rest, dtype=object), count)]
         if max(sum(column.narrow for column in block) for block in blocks) <= points + _GAP:
             break
-    blocks = blocks if rest else [first]
-    lines = sum(max(column.lines(k) for column in block) for block in blocks for k in range(len(frame)))
-    return "\\par\\medskip\\noindent\n".join(_tabular(block, lines > _LINES) for block in blocks)
+    parts: list[str] = []
+    total = 0
+    for block in blocks if rest else [first]:
+        lines = [max(column.lines(k) for column in block) for k in range(len(frame))]
+        total += sum(lines)
+        is_long = sum(lines) > _LINES and points >= NARROWEST
+        pages = [range(len(lines))] if is_long else _pages(lines)
+        parts += [_tabular(block, rows, is_long) for rows in pages]
+    return NO_FLOAT * (total > _LINES) + "\\par\\medskip\\noindent\n".join(parts)
+
+
+def _pages(lines: Sequence[int]) -> Iterator[range]:
+    """Rows, of so many lines each, that stand on a page together."""
+    first = high = 0
+    for row, more in enumerate(lines):
+        if high + more > _LINES and row > first:
+            yield range(first, row)
+            first, high = row, 0
+        high += more
+    yield range(first, len(lines))
 
 
 class _Column:
@@ -299,12 +329,12 @@ class _Column:
         return -(-self.letters[row + 1] // _LEAST) if self.breaks else 1
 
 
-def _tabular(columns: list[_Column], long: bool) -> str:
-    rows, broken = len(columns[0].cells), max(1, sum(column.breaks for column in columns))
+def _tabular(columns: list[_Column], rows: range, long: bool) -> str:
+    broken = max(1, sum(column.breaks for column in columns))
     fixed = sum(column.narrow for column in columns if not column.breaks) + _GAP * (broken - 1)
     kinds = "".join(column.kind(rf"\dimexpr(\linewidth-{fixed + 5:.0f}pt)/{broken}") for column in columns)
     head = " & ".join(column.head() for column in columns) + r" \tabularnewline"
-    body = [" & ".join(column.cell(k) for column in columns) + r" \tabularnewline" for k in range(rows)]
+    body = [" & ".join(column.cell(k) for column in columns) + r" \tabularnewline" for k in rows]
     if long:
         top = [rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", r"\toprule", head, r"\midrule", r"\endhead"]
         lines = [*top, r"\bottomrule", r"\endfoot", *body, r"\end{longtable}"]

@@ -18,6 +18,7 @@ _ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", '"': r"{\char34}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "\N{MINUS SIGN}": "$-$", "\n": r"\\",
+    "\N{EN DASH}": "--", "\N{EM DASH}": "---",
     "\N{NARROW NO-BREAK SPACE}": r"\,", "\N{THIN SPACE}": r"\,",
 }  # fmt: skip
 #: Characters that only TeX's mathematics has, beside the Greek ones.

@@ -18,6 +18,7 @@ from thesislib.runs.growth import growth
 from thesislib.runs.spreads import FRONT, need, spreads
 from thesislib.runs.store import run_id, runs_folder
 from thesislib.system.errors import UserError
+from thesislib.system.fields import no_such
 from thesislib.system.files import LONGEST_NAME
 
 
@@ -86,7 +87,7 @@ class Results(Sequence[Row]):
     def __repr__(self) -> str:
         """What a cell shows that ends in them."""
         of = f", section {self.section}" if self.section else ""
-        return f"{len(self)} runs at scale {self.scale}{of}: {', '.join(self.labels) or 'none'}"
+        return f"{len(self)} run{'s' * (len(self) != 1)} at scale {self.scale}{of}: {', '.join(self.labels) or 'none'}"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,6 +99,8 @@ class Results(Sequence[Row]):
     def __getitem__(self, index: slice) -> Results: ...
 
     def __getitem__(self, index: int | slice) -> Row | Results:
+        if isinstance(index, str):
+            raise UserError(f"rows have numbers: those of a label are runs.only({index!r})")
         return self.of(self.rows[index]) if isinstance(index, slice) else self.rows[index]
 
     @property
@@ -106,12 +109,20 @@ class Results(Sequence[Row]):
         return list(dict.fromkeys(row.label for row in self))
 
     def where(self, **wanted: Any) -> Results:
-        """The rows whose columns have these values, or one of several: `where(role="curve", seed=[0, 1])`."""
-        if unknown := [name for name in wanted if name not in FRONT]:
-            raise UserError(f"rows have no column {unknown[0]}: choose from {', '.join(FRONT)}")
+        """The rows whose columns, or whose runs' fields, have these values: `where(role="curve", lr=0.1)`.
+
+        Or one of several, as in `where(seed=[0, 1])`. Raises UserError for what is neither.
+        """
+        known = [*FRONT, *Run.model_fields]
+        if unknown := [name for name in wanted if name not in known]:
+            raise UserError(no_such("column or field", unknown[0], known))
         several = {name: isinstance(value, Iterable) and not isinstance(value, str) for name, value in wanted.items()}
         values = {name: list(value) if several[name] else [value] for name, value in wanted.items()}
-        return self.of(row for row in self if all(getattr(row, name) in some for name, some in values.items()))
+
+        def fits(row: Row) -> bool:
+            return all(getattr(row if n in FRONT else row.run, n) in some for n, some in values.items())
+
+        return self.of(filter(fits, self))
 
     def only(self, *labels: str) -> Results:
         """The rows under these labels, in the order of the labels. Raises UserError if there are none under one."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from thesislib.system.errors import UserError
+from thesislib.system.fields import no_such
 
 #: The columns that say which run a line of a table is of.
 FRONT = ("section", "label", "role", "network", "seed", "member", "id")
@@ -102,7 +103,7 @@ def need(table: pd.DataFrame, columns: Iterable[str], numbers: bool = False, fro
     if twice := [name for k, name in enumerate(columns) if name in columns[:k]]:
         raise UserError(f"the column {twice[0]} is named twice")
     if unknown := [name for name in columns if name not in table]:
-        raise UserError(f"there is no column {unknown[0]}: choose from {', '.join(map(str, table.columns))}")
+        raise UserError(no_such("column", str(unknown[0]), map(str, table.columns)))
     if numbers and not columns:
         raise UserError("columns are a list of one or more, not []")
     if numbers and (texts := [name for name in columns if not pd.api.types.is_numeric_dtype(table[name])]):

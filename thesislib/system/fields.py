@@ -43,10 +43,11 @@ Positive = Annotated[float, Field(gt=0, lt=LARGEST), AfterValidator(_normal)]
 NonNegative = Annotated[float, Field(ge=0, lt=LARGEST), AfterValidator(_normal)]
 
 
-def no_field(name: str, known: Iterable[str]) -> str:
-    """One line for a field that is not among the `known` ones."""
+def no_such(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not among the `known` ones of its kind, such as "field"."""
+    known = [*known]
     near = difflib.get_close_matches(name, known, n=1)
-    return f"there is no field {name}: " + (f"is it {near[0]}?" if near else f"choose from {', '.join(known)}")
+    return f"there is no {kind} {name}: " + (f"is it {near[0]}?" if near else f"choose from {', '.join(known)}")
 
 
 def first_mistake(error: ValidationError, known: Mapping[str, FieldInfo]) -> str:
@@ -54,7 +55,7 @@ def first_mistake(error: ValidationError, known: Mapping[str, FieldInfo]) -> str
     first = error.errors()[0]
     name, reason = str(*first["loc"][:1]), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return no_field(name, known)
+        return no_such("field", name, known)
     if first["type"] == "string_pattern_mismatch":
         reason = known[name].description
     got = f", not {first['input']!r}" if name else ""
