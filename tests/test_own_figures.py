@@ -375,6 +375,7 @@ def test_a_figure_without_a_layout_has_room_for_its_texts(runs):
     for width, name in (("text", "mine"), ("half", "mine-half")):
         tl.save(figure, "mine", runs, width=width)
         code = (save.figures_folder("smoke") / f"{name}.pgf").read_text()
+        assert r"ylabel={\vphantom{Ay}a label\\of two lines}" in code
         assert all(float(found) > 40 for found in re.findall(r"at=\{\(\{0\.00000\*.*?\+([\d.]+)bp", code))
     assert np.allclose([axis.get_position().bounds for axis in axes], before)
     assert figure.get_layout_engine() is None

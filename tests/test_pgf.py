@@ -49,6 +49,10 @@ MARKS = {
 READ = {r"\pm": "±", r"\times": "×", r"\leq": "≤", r"\geq": "≥"}
 
 
+#: What texts that stand side by side begin with.
+STRUT = r"\vphantom{Ay}"
+
+
 def plain(text):
     """A text of TeX's or of matplotlib's without what only sets it."""
     text = text.replace("\N{MINUS SIGN}", "-").replace("\N{NARROW NO-BREAK SPACE}", r"\,")
@@ -218,6 +222,8 @@ def written(code):
     for body in re.findall(r"\\begin\{axis\}\[\n(.*?)\\end\{axis\}", code, re.S):
         head, _, content = body.partition("\n]\n")
         given = options(head)
+        names = {name: given.get(name, STRUT) for name in ("title", "xlabel", "ylabel")}
+        assert all(text.removeprefix("{").startswith(STRUT) for text in names.values()), "of one height, side by side"
         for match in re.finditer(r"\\addlegendimage\{(.*)\}\n\\addlegendentry\{(.*)\}\n", content):
             area = match[1].startswith("area legend")
             halves = max(0, match[1].count(r"\draw[") - 1)  # of bars, before the line
@@ -231,8 +237,8 @@ def written(code):
         bands = [numbers(r"\(([^,]+),([^)]+)\)", polygon) for polygon in polygons]
         panels.append(
             {
-                "title": plain(given.get("title", "")),
-                "labels": (plain(given.get("xlabel", "")), plain(given.get("ylabel", ""))),
+                "title": plain(names["title"].replace(STRUT, "")),
+                "labels": tuple(plain(names[f"{side}label"].replace(STRUT, "")) for side in "xy"),
                 "scales": tuple(given.get(f"{side}mode", "linear") for side in "xy"),
                 "limits": tuple(float(given[name]) for name in ("xmin", "xmax", "ymin", "ymax")),
                 "ticks": [written_ticks(given, side) for side in "xy"],

@@ -38,7 +38,7 @@ NARROWEST = 345
 #: Small print below everything else, at the right, the inches that a line of it takes, and its size in points.
 _NOTE, _NOTE_HIGH, _NOTE_SIZE = "note", 0.14, 6
 #: Points that a letter of it takes in a document, on average.
-_NOTE_LETTER = 0.54 * _NOTE_SIZE
+_NOTE_LETTER = 0.56 * _NOTE_SIZE
 
 
 def note(figure: Figure, *texts: str) -> None:

@@ -164,7 +164,7 @@ def points(
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
         if len(columns) > 2:  # labels such as 0.0225 are wider than matplotlib counts on
-            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
         if limits and name in limits:
             axis.plot([limits[name]] * 2, [-0.5, len(groups) - 0.5], "--", color="0.5", linewidth=0.8)
     panels = dict(zip(columns, axes.flat, strict=True))

@@ -38,6 +38,8 @@ from thesislib.plots.thinning import NO_MARKER, written
 _MARKS = {"o": "*", "s": "square*", "x": "x", "+": "+", "|": "|", "_": "-"}
 #: Length in points of pgfplots' samples in legends, 0.6 cm.
 _SAMPLE = 17.07
+#: Before texts side by side: TeX aligns them by their boxes, which without it are as high as their letters.
+_STRUT = r"\vphantom{Ay}"
 _STEPS = {"steps-pre": "right", "steps": "right", "steps-mid": "mid", "steps-post": "left"}
 #: The options that matplot2tikz gives a line.
 _LINE = re.compile(r"\\addplot \[.*?\]\n(?=table (?:\[.*\] )?\{%\n)")
@@ -129,7 +131,7 @@ class _Writer:
             *self.side("x", axis.xaxis, axis), *self.side("y", axis.yaxis, axis),
         ]  # fmt: skip
         if title := axis.get_title():
-            options.append(f"title={{{escape(title)}}}")
+            options.append(f"title={{{_STRUT}{escape(title)}}}")
             options.append(f"title style={{{self.font(axis.title)}, align=center, yshift=-2bp}}")
         if not axis.axison:
             options.append("hide axis")
@@ -163,7 +165,7 @@ class _Writer:
         options += [f"{name} axis line style={{{style}}}", f"{name}tick pos={ticks if ticks in (near, far) else near}"]
         options += self.ticks(name, axis)
         if label := axis.get_label_text():
-            options += [f"{name}label={{{escape(label)}}}", f"{name}label style={{{self.font(axis.label)}}}"]
+            options += [f"{name}label={{{_STRUT}{escape(label)}}}", f"{name}label style={{{self.font(axis.label)}}}"]
         return options
 
     def ticks(self, name: str, axis: Axis) -> list[str]:
@@ -317,7 +319,13 @@ class _Writer:
         if isinstance(handle, PathCollection):
             handle = as_marks(handle)
         if isinstance(handle, Line2D):
-            return self.line(handle, is_sample=True)
+            options = self.line(handle, is_sample=True)
+            if not options.endswith("only marks"):
+                return options
+            # As wide as that of a line, or the mark would touch the text.
+            width = rf"\path[draw=none] (0pt,0pt) -- ({_SAMPLE}pt,0pt);"
+            mark = rf"\draw[{options}] plot coordinates {{({_SAMPLE / 2:.4g}pt,0pt)}};"
+            return f"{options}, legend image code/.code={{{width}{mark}}}"
         options = ["area legend"]
         for part, colours in (("fill", handle.get_facecolor()), ("draw", handle.get_edgecolor())):
             colour = (*np.reshape(colours, (-1, 4)), np.zeros(4))[0]
