@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from thesislib.__main__ import main
 from thesislib.app import numbers
 from thesislib.plots import save, tables
 from thesislib.plots.tables import latex, readable
@@ -225,6 +226,18 @@ def test_a_notebook_shows_a_table_whole(folders):
     shown = save.table(frame, "long", Results([], "smoke"))._repr_html_()
     assert shown.count(says) == 100
     assert pd.get_option("display.max_colwidth") == 50, "the user's own tables are as they were"
+
+
+def test_numbers_of_tables_of_ones_own(folders, capsys):
+    """Of a scale that no `make figures` knows."""
+    assert main(["numbers", "--scale", "own"]) == 2
+    assert "no tables are in " in capsys.readouterr().err
+    save.table(pd.DataFrame({"label": "a", "seed": [0, 1], "accuracy": [0.5, 0.6]}), "mine", Results([]))
+    assert main(["numbers", "--scale", "own", "--language", "de"]) == 0
+    written = save.figures_folder("own") / "numbers.tex"
+    assert capsys.readouterr().out == f"{written}\n"
+    assert r"{MineAAccuracy}{\ensuremath{0{,}550}}" in written.read_text()
+    assert main(["numbers", "--scale", "../own"]) == 2
 
 
 def test_numbers_of_several_learning_rates_are_kept_apart(folders):

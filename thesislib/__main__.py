@@ -24,7 +24,7 @@ from thesislib.runs import store
 from thesislib.runs.results import Row
 from thesislib.system import machine
 from thesislib.system.errors import UserError, printable
-from thesislib.system.files import settle_folders
+from thesislib.system.files import check_name, settle_folders
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -218,6 +218,19 @@ def _chapter(options: Namespace) -> int:
     return 0
 
 
+def _numbers(options: Namespace) -> int:
+    """A macro of LaTeX's for each number of the tables that are there, numbers.tex; of scale own, too."""
+    from thesislib.app import notebooks
+    from thesislib.plots import save
+
+    check_name("scale", options.scale)
+    folder = save.figures_folder(options.scale)
+    if not any(folder.glob("*.csv")):
+        raise UserError(f"no tables are in {folder}: tl.table and make figures write them")
+    print(notebooks.write_numbers(folder, notebooks.chapter_sections(), options.language))
+    return 0
+
+
 def _plan(options: Namespace) -> int:
     """What a scale takes: runs, epochs, disk, and hours by the measured time of a step."""
     from thesislib.runs import plan
@@ -393,6 +406,7 @@ def _parser() -> argparse.ArgumentParser:
     flag = add(_chapter, scale)
     flag("--engine", default="", help="pdflatex, xelatex or lualatex (the first that is there)", metavar="X")
     flag("--language", default="", help="of captions and dates: de, or one of babel's such as ngerman", metavar="X")
+    add(_numbers, scale)("--language", help="of the numbers: en or de (en)", metavar="X")
     add(_plan, grid)
     flag = add(_launch, grid)
     flag("--cluster", choices=("local", "slurm"), default="local", help="(local)")

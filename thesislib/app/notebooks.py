@@ -61,6 +61,13 @@ def chapter_sections() -> list[prose.Section]:
     return [prose.read(notebooks_folder() / f"{name}.ipynb") for name in sections.SECTIONS if name[0] != "0"]
 
 
+def write_numbers(folder: Path, chapter: list[prose.Section], language: str | None = None) -> Path:
+    """Write numbers.tex, in a `language`, from the tables that lie in a folder of figures; its path."""
+    columns = {section.name: prose.columns(section) for section in chapter}
+    save.write(folder, "numbers.tex", numbers.numbers(folder, columns, language).encode())
+    return folder / "numbers.tex"
+
+
 def written_parameters(section: str) -> dict[str, Any]:
     """Names and values in a notebook's parameters cell, as the file has it now; a value that is no plain one as code.
 
@@ -175,8 +182,7 @@ def execute(scale: str, chosen: Iterable[str] = (), given: dict[str, Any] | None
         drawn |= _work(todo, folder, force)
     # Others that lie there are of other parameters, perhaps, or of a section that failed.
     document = save.document(folder, sorted({folder / name for one in drawn.values() for name in one.figures}))
-    columns = {section.name: prose.columns(section) for section in read}
-    save.write(folder, "numbers.tex", numbers.numbers(folder, columns).encode())
+    write_numbers(folder, read)
     save.write(folder, "captions.tex", chapter.captions(folder, read).encode())
     new = [one for one in drawn.values() if one.executed and not one.error]
     failed = [section for section, one in drawn.items() if one.error]
