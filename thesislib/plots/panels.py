@@ -36,6 +36,8 @@ from thesislib.runs.spreads import need, need_once, need_one_kind
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 
+#: Numbers that have room below one of three panels side by side.
+_IN_NARROW = 3
 #: Distances of which one is so many times another have a logarithmic axis.
 _FAR = 3
 
@@ -164,7 +166,7 @@ def points(
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
         if len(columns) > 2:  # labels such as 0.0225 are wider than matplotlib counts on
-            axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            axis.xaxis.set_major_locator(MaxNLocator(_IN_NARROW, steps=[1, 2, 5, 10]))
         if limits and name in limits:
             axis.plot([limits[name]] * 2, [-0.5, len(groups) - 0.5], "--", color="0.5", linewidth=0.8)
     panels = dict(zip(columns, axes.flat, strict=True))
@@ -175,6 +177,10 @@ def points(
         low, high = ends[:, 0].min(), ends[:, 1].max()
         for name in some:  # with room for half a dot: the range of another panel may end where this one's last dot is
             panels[name].set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+    for axis in axes.flat if len(columns) > 2 else []:
+        low, high = axis.get_xlim()
+        if len(ticks := [tick for tick in axis.get_xticks() if low <= tick <= high]) > _IN_NARROW:
+            axis.set_xticks(ticks[1::2])
     note_seeds(figure, table, columns=list(columns))
     return figure
 

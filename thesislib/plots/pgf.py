@@ -212,7 +212,7 @@ class _Writer:
         y = {"top": box.y1, "bottom": box.y0, "baseline": box.y0}.get(vertical, (box.y0 + box.y1) / 2)
         anchor = {"top": "north", "bottom": "south", "baseline": "south"}.get(vertical, "")
         anchor = f"{anchor} {({'left': 'west', 'right': 'east'}).get(horizontal, '')}".strip() or "center"
-        options = f"anchor={anchor}, inner sep=0bp, align=center, {self.font(text)}"
+        options = f"anchor={anchor}, inner sep=0bp, align={horizontal}, {self.font(text)}"
         options += f", rotate={rotation:.4g}" if rotation else ""
         options += "" if text.get_alpha() is None else f", opacity={text.get_alpha():.4g}"
         return rf"\node[{options}] at ({{{self.x(x)}}},{self.y(y)}) {{{escape(text.get_text())}}};"
