@@ -203,7 +203,10 @@ def test_captions_are_the_notebooks_texts(drawn):
     found = defined(chapter.captions(drawn, notebooks.chapter_sections()))
     said = found["CaptionOneBaseline"]
     assert said.startswith("Test accuracy, and squared distance to the minimum. Dotted: its epoch.")
-    assert said.endswith("Scale smoke (512 embedded digits, tiny MLP, seconds), network mlp-tiny, one seed.")
+    settings = "Scale smoke (512 embedded digits, tiny MLP, seconds), network mlp-tiny, one seed."
+    assert said.endswith(f"{settings} From $N = 20$ on a hill has been left."), "N stands in its legend"
+    (drawn / "1_baseline.pgf").write_text("")
+    assert defined(chapter.captions(drawn, notebooks.chapter_sections()))["CaptionOneBaseline"].endswith(settings)
     assert list(found) == ["CaptionOneBaseline"], "of figures that are there"
 
 

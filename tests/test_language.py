@@ -133,7 +133,7 @@ def test_macros_and_captions(results, monkeypatch, folders):
     assert said["en"] == said["de"], "no number in it has decimals"
     monkeypatch.setattr(chapter, "_settings", lambda *_: "4,000 digits at 0.05 of 20,000")
     (caption,) = defined(chapter.captions(folder, notebooks.chapter_sections(), "de")).values()
-    assert caption.endswith(r"4000 digits at 0,05 of 20\,000")
+    assert r"4000 digits at 0,05 of 20\,000" in caption
 
 
 @pytest.mark.parametrize(("language", "babel"), [("de", "ngerman"), ("ngerman", "ngerman"), ("en", ""), ("", "")])
