@@ -214,6 +214,9 @@ def test_running_statistics_give_verdicts_of_their_own(monkeypatch):
     assert list(found.index) == [f"C{k}" for k in range(1, 15)]
     assert (found.loc["C3", "rules"], found.loc["C3", "running statistics"]) == ("not reproduced", "reproduced")
     assert set(found.loc[["C11", "C12", "C13"], "running statistics"]) == {"–"}
+    of_ensembles = claims.sensitivity(Results(sections.rows("9_claims", "cifar", seeds=3, claims=["C13"]), "cifar"))
+    assert "running statistics" not in of_ensembles
+    assert list(of_ensembles["claim"]) == ["C13"]
 
 
 def made_up(first=2, **columns):

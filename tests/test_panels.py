@@ -335,6 +335,20 @@ def test_long_small_print_has_several_lines(results, width):
     assert (figure.get_figheight(), small_print(figure)) == (height, said)
 
 
+@pytest.mark.parametrize("first", ["$d_0 = 3 \\cdot 10^6$ at most", "well-known photographs"])
+def test_small_print_breaks_no_formula_and_no_word(results, first):
+    """However wide the figure is, and when more is added; said once, it is not said again."""
+    figure = curves.curves(results)
+    many = [f"{first}, number {k}" for k in range(8)]
+    layout.note(figure, *many)
+    with style.styled(), layout.laid_out(figure, 3.0):
+        figure.draw_without_rendering()
+        assert all(line.count("$") % 2 == 0 for line in figure.texts[0].get_text().split("\n"))
+    layout.note(figure, *many, "the last")
+    said = small_print(figure)[0].replace("\n", " ")
+    assert [said.count(one) for one in many] == [1] * 8
+
+
 def test_marks_without_lines_tell_labels_apart(tiny):
     """Where what follows the comma has no dashes to show: full, hollow, then another mark."""
     labels = [f"lr 0.1, s = {s}" for s in (1, 10, 100, 1000)]

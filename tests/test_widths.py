@@ -37,6 +37,7 @@ def results(tiny, finished):
         ("half", (3.0, "-half", r"\linewidth")),
         ("4.5", (4.5, "-4.5in", "4.5in")),
         (5, (5.0, "-5in", "5in")),
+        ("5in", (5.0, "-5in", "5in")),
         ("12cm", (12 / 2.54, "-12cm", "12cm")),
     ],
 )
@@ -44,7 +45,7 @@ def test_widths(width, expected):
     assert layout.width_of(width) == expected
 
 
-@pytest.mark.parametrize("width", ["colum", "0.1", "nan", 100, "3 cm"])
+@pytest.mark.parametrize("width", ["colum", "0.1", "nan", 100, "3 m", "3cm"])
 def test_what_is_no_width_is_one_line(width, capsys):
     with pytest.raises(UserError, match="write text, column, half, inches from 1.5 to 20, or 12cm"):
         layout.width_of(width)

@@ -71,9 +71,10 @@ def sensitivity(results: Results) -> pd.DataFrame:
         columns = {
             name: summary(rows.assign(network=network)).set_index(["claim", "network"])["verdict"]
             for name, rows in tables.items()
+            if len(rows)
         }
-        found.append(pd.DataFrame(columns).loc[columns["rules"].index].fillna("–").reset_index())
-    return pd.concat(found, ignore_index=True)
+        found.append(pd.DataFrame(columns).loc[columns["rules"].index].reset_index())
+    return pd.concat(found, ignore_index=True).fillna("–")
 
 
 class ChapterResults:

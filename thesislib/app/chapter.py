@@ -129,7 +129,8 @@ def _pgf(folder: Path, figure: str) -> Path | None:
 
 def _one_of(folder: Path, name: str, kind: str) -> Path | None:
     """The file of that name and suffix, laid out for the text, or else for another width; None if there is none."""
-    return next(filter(Path.is_file, [folder / f"{name}{kind}", *sorted(folder.glob(f"{name}-*{kind}"))]), None)
+    others = [path for path in sorted(folder.glob(f"{name}-*{kind}")) if save.VARIANT.sub("", path.stem) == name]
+    return next(filter(Path.is_file, [folder / f"{name}{kind}", *others]), None)
 
 
 def _told(markdown: str) -> tuple[str, str]:
@@ -186,7 +187,8 @@ def _figure(folder: Path, name: str, title: str) -> list[str]:
 def _table(folder: Path, name: str, caption: str) -> list[str]:
     if (path := _one_of(folder, name, ".tex")) is None:
         return []
-    if path.read_text("utf-8").startswith(NO_FLOAT):
+    code = path.read_text("utf-8")
+    if code.startswith(NO_FLOAT) or r"\begin{longtable}" in code:  # the latter of an earlier version
         return [f"{{\\small\\noindent {caption}\\par\\noindent\\input{{{path.name}}}}}"]
     inside = f"\\caption{{{caption}}}\n\\smallskip\\small\\noindent\\input{{{path.name}}}"
     return [f"\\begin{{table}}[htbp]\n{inside}\n\\end{{table}}"]

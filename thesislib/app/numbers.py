@@ -23,7 +23,8 @@ DEFINE = r"""\providecommand{\numbersprefix}{}
 \providecommand{\thesisdefine}[2]{\expandafter\newcommand\csname\numbersprefix#1\endcsname{#2}}
 """
 
-_ABOUT = r"""% The numbers of scale {scale}, written by `make figures` from the tables beside it: do not edit.
+_ABOUT = r"""% The numbers of scale {scale}, written from the tables beside it by `make figures` and
+% `python -m thesislib numbers`: do not edit.
 %
 %     \input{{figures/{scale}/numbers.tex}}
 %     The claim is \ClaimOneVerdict{{}}: the network ends \ClaimOneAEffect{{}} times as far

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -65,10 +66,11 @@ def _make_room(figure: Figure) -> None:
     if (text := _note(figure)) is None:
         return
     before = text.get_text()
-    lines = textwrap.wrap(" ".join(before.split("\n")), int(_room(figure) / _NOTE_LETTER), break_long_words=False) or [
-        ""
-    ]
-    text.set_text("\n".join(lines))
+    # No formula is broken: its blanks are another sign for a while.
+    whole = re.sub(r"\$[^$]*\$", lambda formula: formula[0].replace(" ", "\0"), before.replace("\n", " "))
+    letters = int(_room(figure) / _NOTE_LETTER)
+    lines = textwrap.wrap(whole, letters, break_long_words=False, break_on_hyphens=False) or [""]
+    text.set_text("\n".join(lines).replace("\0", " "))
     figure.set_figheight(figure.get_figheight() + _NOTE_HIGH * (len(lines) - len(before.split("\n"))))
     room = _NOTE_HIGH * len(lines) / figure.get_figheight()
     legends = [legend for legend in figure.legends if legend._outside_loc == "lower"]
@@ -140,7 +142,7 @@ def width_of(width: str | float) -> tuple[float, str, str]:
     if width in WIDTHS:
         is_text = width == "text"
         return WIDTHS[width], "" if is_text else f"-{width}", r"\textwidth" if is_text else r"\linewidth"
-    number, unit, per_inch = str(width), "in", 1.0
+    number, unit, per_inch = str(width).removesuffix("in"), "in", 1.0
     if number.endswith("cm"):
         number, unit, per_inch = number.removesuffix("cm"), "cm", 2.54
     with contextlib.suppress(ValueError):
@@ -199,10 +201,12 @@ def ticks_kept(figure: Figure) -> Iterator[None]:
 def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
     back.callback(_make_room, figure)  # last of all
     back.callback(figure.set_size_inches, *figure.get_size_inches())
+    noted = 0.0  # inches of small print
     if (small_print := _note(figure)) is not None:
         back.callback(small_print.set_text, small_print.get_text())
+        noted = _NOTE_HIGH * len(small_print.get_text().split("\n"))
     legends = [legend for legend in figure.legends if legend._outside_loc]
-    height = figure.get_figheight() - sum(_legend_height(legend) for legend in legends)
+    height = figure.get_figheight() - noted - sum(_legend_height(legend) for legend in legends)
     figure.set_figwidth(inches)
     back.callback(setattr, figure, "legends", [*figure.legends])
     for old in legends:
@@ -218,7 +222,7 @@ def _lay_out(figure: Figure, inches: float, back: ExitStack) -> None:
         row = 72 * (height - _AROUND_ROWS * len(long)) / rows
         for axis in long:
             _names_above(axis, min(_NAMED_SIZE, _NAMED_SHARE * row), back)
-    figure.set_figheight(height + sum(map(_legend_height, figure.legends)))
+    figure.set_figheight(height + noted + sum(map(_legend_height, figure.legends)))
     _make_room(figure)
 
 

@@ -19,6 +19,7 @@ from thesislib.experiments.statements import LEVEL
 from thesislib.plots.layout import legend_below, note, note_seeds
 from thesislib.plots.style import (
     FARTHEST,
+    IN_NARROW,
     LABELS,
     count,
     curve_style,
@@ -36,8 +37,6 @@ from thesislib.runs.spreads import need, need_once, need_one_kind
 from thesislib.system.errors import UserError
 from thesislib.system.files import ROOT
 
-#: Numbers that have room below one of three panels side by side.
-_IN_NARROW = 3
 #: Distances of which one is so many times another have a logarithmic axis.
 _FAR = 3
 
@@ -166,7 +165,7 @@ def points(
         axis.set(xlabel=title, yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5))
         axis.set_yticklabels(names if axis is axes[0, 0] else [" "] * len(groups))
         if len(columns) > 2:  # labels such as 0.0225 are wider than matplotlib counts on
-            axis.xaxis.set_major_locator(MaxNLocator(_IN_NARROW, steps=[1, 2, 5, 10]))
+            axis.xaxis.set_major_locator(MaxNLocator(IN_NARROW, steps=[1, 2, 5, 10]))
         if limits and name in limits:
             axis.plot([limits[name]] * 2, [-0.5, len(groups) - 0.5], "--", color="0.5", linewidth=0.8)
     panels = dict(zip(columns, axes.flat, strict=True))
@@ -179,7 +178,7 @@ def points(
             panels[name].set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     for axis in axes.flat if len(columns) > 2 else []:
         low, high = axis.get_xlim()
-        if len(ticks := [tick for tick in axis.get_xticks() if low <= tick <= high]) > _IN_NARROW:
+        if len(ticks := [tick for tick in axis.get_xticks() if low <= tick <= high]) > IN_NARROW:
             axis.set_xticks(ticks[1::2])
     note_seeds(figure, table, columns=list(columns))
     return figure

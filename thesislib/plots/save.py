@@ -41,7 +41,7 @@ WRITTEN = ".written"
 #: Names a file to which every process below notes what it writes, a JSON object a line: path and digest.
 LOG = "THESIS_WRITTEN"
 #: How figures of another width than the text's end.
-_VARIANT = re.compile(r"-(column|half|[\d.]+(in|cm))$")
+VARIANT = re.compile(r"-(column|half|[\d.]+(in|cm))$")
 #: Names of the .tex and .pdf files in such a folder that are no figures or tables.
 OURS = ("captions", "chapter", "chapter-body", "figures", "numbers")
 
@@ -197,7 +197,7 @@ def table(
     r"""Write a table as `name`.csv and `name`.tex into figures/, into the folder of the runs' scale; as it is read.
 
     The .csv has every row and column, six digits a number. The .tex is for LaTeX's \input, with the package booktabs,
-    and longtable if it is longer than a page. A table with a row a seed is there as mean ± std over seeds, of the
+    and longtable if it is long (`tables.latex`). A table with a row a seed is there as mean ± std over seeds, of the
     `columns` (all if none are given), and its numbers are written in the `language`, as `save` has it. What is wider
     than the `width`, again as `save` has it, stands in several tables below each other, in `name`-column.tex and so on
     if it is not the text's. An index that has a name is
@@ -212,7 +212,8 @@ def table(
     """
     _check("table", name, runs)
     need(frame, ())
-    if any(frame.index.names):
+    named = [*filter(None, frame.index.names)]
+    if named:
         frame = frame.reset_index()
     frame = frame.set_axis([*map(_flat, frame.columns)], axis=1)
     columns = columns if isinstance(columns, str) else [*map(_flat, columns)]
@@ -228,6 +229,8 @@ def table(
     points = NARROWEST if width in (None, "text") else POINTS_PER_INCH * width_of(width)[0]
     language = language_of(language)
     folder = make_folder(runs.scale)
+    if columns and named and "label" not in frame:  # what tells rows apart is always shown
+        columns = [*map(_flat, named), *columns]
     read = readable(frame, name, columns)
     code = latex(read, language, points)
     write(folder, f"{name}.csv", frame.to_csv(index=False, float_format="%.6g").encode())
@@ -273,7 +276,7 @@ def _check(kind: str, name: str, runs: Results) -> None:
     of = next((s for s in SECTIONS if s.partition("_")[0] == number != "0"), runs.section)
     if runs.section != of:
         raise UserError(f"a {kind} of other runs cannot be called {name}: {number}_ begins those of section {of}")
-    if _VARIANT.search(name):
+    if VARIANT.search(name):
         raise UserError(f"a {kind} cannot be called {name}: figures of other widths end so")
     files.check_name("scale", runs.scale)
 

@@ -148,7 +148,7 @@ def log_ticks(axis: Axes) -> None:
             subs = next((subs for most, subs in _SUBS.items() if span <= most), (1,))
             side.set_major_locator(LogLocator(subs=subs))
             decades = 10.0 ** np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
-            if side is axis.xaxis and subs == (1,) and len(decades) > _IN_NARROW and _columns(axis) > 2:
+            if side is axis.xaxis and subs == (1,) and len(decades) > IN_NARROW and _columns(axis) > 2:
                 side.set_major_locator(FixedLocator(decades[::2]))
                 side.set_minor_locator(FixedLocator(decades[1::2]))
             side.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -160,8 +160,8 @@ def _columns(axis: Axes) -> int:
     return spec.get_gridspec().ncols if (spec := axis.get_subplotspec()) is not None else 1
 
 
-#: Numbers below a panel of three in a row: of more, 1000 and 10000 run together.
-_IN_NARROW = 3
+#: Numbers that have room below a panel of three in a row: of more, 1000 and 10000 run together.
+IN_NARROW = 3
 #: Up to such a ratio of its ends a logarithmic axis has these digits at its ticks.
 _SUBS: dict[float, tuple[int, ...]] = {
     3: (1, 2, 3, 4, 5, 6, 7, 8, 9), 8: (1, 2, 3, 5, 7), 30: (1, 2, 5), 200: (1, 3)

@@ -55,7 +55,7 @@ _SHOWN = {
 #: Tables of scores at several learning rates, which their column "factor" tells apart.
 RATES = ("7-1_rates_scores", "10-3_rates_scores")
 #: Columns of a table of means that say what a line is of.
-_FRONT = ("setting", "label", "network", "N", "n")
+_FRONT = ("setting", "section", "role", "label", "network", "member", "seed", "factor", "severity", "N", "n")
 #: What tells settings apart, as far as a table has several of them.
 _KEYS = ("label", "network", "member")
 
@@ -168,14 +168,15 @@ def statements(found: pd.DataFrame, lettered: bool = False) -> pd.DataFrame:
     """Every part of every claim: N, effect with its interval, verdict; `lettered` as in numbers.tex, C1A and so on."""
     rows, several = [], "network" in found and found["network"].nunique() > 1
     if lettered:
-        letters = found.groupby(["claim", *["network"] * several]).cumcount().map(list(ascii_uppercase).__getitem__)
-        found = found.assign(claim=found["claim"] + letters)
+        places = found.groupby(["claim", *["network"] * several]).cumcount()
+        found = found.assign(claim=found["claim"] + places.map(dict(enumerate(ascii_uppercase))).fillna(""))
     for row in found.itertuples():
         says = f"{row.says} (premise)" if row.premise else row.says
-        says += f", {row.network}" if several else ""
+        says += f", {row.network}" if several and not lettered else ""
         effect = f"{interval(row.effect, row.low, row.high, '.3g')} {unit(row.unit)}"
         left = f"{row.N:.3g}" if pd.notna(getattr(row, "N", np.nan)) else ""
-        rows.append({"claim": row.claim, "says": says, "N": left, "effect": effect, "verdict": row.verdict, "n": row.n})
+        front = {"claim": row.claim} | ({"network": row.network} if several and lettered else {})
+        rows.append(front | {"says": says, "N": left, "effect": effect, "verdict": row.verdict, "n": row.n})
     return pd.DataFrame(rows)
 
 
