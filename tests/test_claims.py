@@ -216,7 +216,7 @@ def test_running_statistics_give_verdicts_of_their_own(monkeypatch):
     assert set(found.loc[["C11", "C12", "C13"], "running statistics"]) == {"–"}
     of_ensembles = claims.sensitivity(Results(sections.rows("9_claims", "cifar", seeds=3, claims=["C13"]), "cifar"))
     assert "running statistics" not in of_ensembles
-    assert list(of_ensembles["claim"]) == ["C13"]
+    assert list(of_ensembles["claim"]) == ["C11", "C12", "C13"], "they are about the same runs"
 
 
 def made_up(first=2, **columns):
