@@ -172,14 +172,14 @@ def test_macros_are_read_in_text_and_formulas_of_two_scales(tables):
 def test_markdown_becomes_latex():
     markdown = (
         "## Two & three\n\nIt is **bold**, *slanted*, `a_b`, 50 % and $x_1$,\n\n$$L = 1,\n\\qquad d$$\n\n"
-        "see [the page](../docs/PAGE.md).\n\n- one\n- two"
+        "see [the page](../docs/PAGE.md).\n\n- [0.1, 0.2] is\n- two"
     )
     assert chapter.latex(markdown).split("\n\n") == [
         r"\subsection*{Two \& three}",
         r"It is \textbf{bold}, \emph{slanted}, \texttt{a\_b}, 50 \% and $x_1$,",
         "\\[\nL = 1,\n\\qquad d\n\\]",
         "see the page.",
-        "\\begin{itemize}\n\\item one\n\\item two\n\\end{itemize}",
+        "\\begin{itemize}\n\\item {}[0.1, 0.2] is\n\\item two\n\\end{itemize}",
     ]
 
 
@@ -205,8 +205,10 @@ def test_captions_are_the_notebooks_texts(drawn):
     assert said.startswith("Test accuracy, and squared distance to the minimum. Dotted: its epoch.")
     settings = "Scale smoke (512 embedded digits, tiny MLP, seconds), network mlp-tiny, one seed."
     assert said.endswith(f"{settings} From $N = 20$ on a hill has been left."), "N stands in its legend"
-    (drawn / "1_baseline.pgf").write_text("")
-    assert defined(chapter.captions(drawn, notebooks.chapter_sections()))["CaptionOneBaseline"].endswith(settings)
+    for code, seeds in (("", "one seed"), ("{n = 2 to 5; CIFAR-10}", "2 to 5 seeds"), ("{n = 1}", "one seed")):
+        (drawn / "1_baseline.pgf").write_text(code)
+        said = defined(chapter.captions(drawn, notebooks.chapter_sections()))["CaptionOneBaseline"]
+        assert said.endswith(settings.replace("one seed", seeds)), "of what is shown, whatever the runs are"
     assert list(found) == ["CaptionOneBaseline"], "of figures that are there"
 
 

@@ -251,7 +251,8 @@ def test_mixed_devices_and_types_are_one_line():
     ("kernel", "says"),
     [
         ("cone", "choose from rbf, tanh, or module:name"),
-        (lambda d, w: 1.0, "must give a value for each d"),
+        (lambda d, w: 1.0, "must give a value for each d, as a Tensor, not float"),
+        (lambda d, w: np.exp(-w * d.detach().numpy()), "must give a value for each d, as a Tensor, not ndarray"),
         (lambda d, w: d.sum(), "must give a value for each d"),
         (lambda d, w: torch.ones_like(d), "must depend on d: it has no slope"),
         (lambda d, w: d / d, "must be a number, also at d = 0"),

@@ -415,3 +415,18 @@ def test_next_to_nothing_is_the_same_in_half_precision():
     comparisons._check_same("a", "nll_ensemble", tiny_losses.astype(np.float16).astype(float), tiny_losses)
     with pytest.raises(UserError, match="is not that of these results"):
         comparisons._check_same("a", "nll_ensemble", tiny_losses + 1e-6, tiny_losses)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_ensemble_that_divergence_cut_short_has_no_scores(tiny):
+    """Neither by images nor by the table; the seed that lived has the same by both."""
+    died = tiny.replace(lr=1e6, seed=1, minima_every=1, minimum_at_start=True)
+    results = trained({"plain": [tiny.replace(minima_every=1, minimum_at_start=True), died]})
+    alive, dead = ensembles.table(results).to_dict("records")
+    assert results[1].result.diverged
+    assert np.isnan([dead["accuracy_ensemble"], dead["agreement"], dead["nll_ensemble"]]).all()
+    for what, column in (("hits", "accuracy_ensemble"), ("agree", "agreement"), ("nll", "nll_ensemble")):
+        of_images = predictions.of_ensembles(results, what)
+        assert of_images[0].mean() == pytest.approx(alive[column], rel=1e-2)
+        assert np.isnan(of_images[1]).all(), what
+    assert np.isnan(predictions.of_ensembles(results, "brier_scaled")[1]).all()

@@ -126,3 +126,10 @@ def test_seeds_that_agree_exactly():
     """On no difference there is nothing to doubt, on another one neither."""
     assert over_seeds(np.zeros(3)).p == 1
     assert over_seeds(np.full(3, 0.5)).p == 0
+
+
+def test_a_seed_that_is_not_known_is_left_out_of_images_too():
+    effects = np.random.default_rng(0).normal(size=(4, 50))
+    some = np.insert(effects, 2, np.nan, axis=0)
+    assert over_seeds_and_images(some) == over_seeds_and_images(effects)
+    assert over_seeds_and_images(some[2:3]).n == 0

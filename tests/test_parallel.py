@@ -20,8 +20,9 @@ from thesislib.trainer import Trainer
 
 #: 20 steps, a minimum after the 8th, 16th; 4 steps an epoch.
 MLP = Run(
-    train_size=512, test_size=251, model="mlp-tiny", lr=0.1, epochs=5, minima_every=2, minima="multiple", strength=5
-)
+    train_size=512, test_size=251, model="mlp-tiny", lr=0.1, epochs=5, minima_every=2, minima="multiple", strength=5,
+    dense_steps=20,
+)  # fmt: skip
 #: Every control of the term: hills elsewhere, a push in a random direction.
 CONTROLS = [
     MLP.replace(hill_at="mean", cycle=2, member_epochs=1),
@@ -54,7 +55,8 @@ with parallel.together("cpu"):
         rows = [trainer.epoch() for _ in range(run.epochs)]
         names = ("train_loss", "grad_norm", "accuracy", "d_init", "d_0")
         rows = np.array([[row.get(name, -1.0) for name in names] for row in rows])
-        np.savez(f"{digest(run, '')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows,
+        dense = np.array([row["loss"] for row in trainer.dense])
+        np.savez(f"{digest(run, '')}-{parallel.rank()}.npz", **trainer.snapshot(), rows=rows, dense=dense,
                  minima=torch.stack(trainer.minima.visited).numpy())
     for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         torch.manual_seed(0)
@@ -131,6 +133,7 @@ def test_two_processes_are_one(run, on_two, photographs):
         assert np.abs(first[name] - array).max() < tolerance, name
     assert np.allclose(first["minima"], torch.stack(one.minima.visited).numpy(), atol=1e-5)
     assert first["rows"][:, 0] == pytest.approx([row["train_loss"] for row in rows], rel=1e-4)
+    assert first["dense"] == pytest.approx([row["loss"] for row in one.dense], rel=1e-3)
     assert first["rows"][:, 1] == pytest.approx([row["grad_norm"] for row in rows], rel=1e-3)
     assert first["rows"][:, 3] == pytest.approx([row["d_init"] for row in rows], rel=1e-3)
     assert first["rows"][:, 4] == pytest.approx([row.get("d_0", -1.0) for row in rows], rel=1e-3)

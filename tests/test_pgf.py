@@ -24,6 +24,7 @@ from matplotlib.text import Text
 from thesislib.app import notebooks
 from thesislib.experiments import sections
 from thesislib.plots import layout, save, style
+from thesislib.plots.known import beyond
 from thesislib.plots.pgf import pgf_code
 from thesislib.plots.tex import PREAMBLE, escape
 from thesislib.plots.thinning import POINTS, thinned
@@ -601,3 +602,48 @@ def test_curves_of_600_epochs_are_thinned_in_the_pgf_alone(tmp_path):
 def test_a_figure_of_600_epochs_compiles(tmp_path):
     (tmp_path / "figure.pgf").write_text(code_of(of_600_epochs(), tmp_path))
     tex(tmp_path, r"\noindent\input{figure.pgf}")
+
+
+@pytest.mark.parametrize(
+    ("markevery", "marks"),
+    [(None, None), (20, [1, 21]), ((1, 20), [2, 22]), ([1, 5], [2, 6]), ([1, 5, 9], [2, 6, 10]),
+     (slice(0, 40, 20), [1, 21]), ([True] + [False] * 39, [1])],
+)  # fmt: skip
+def test_marks_are_where_matplotlib_has_them(markevery, marks):
+    figure, axis = plt.subplots()
+    axis.plot(range(40), marker="o", markevery=markevery)
+    found = re.findall(r"mark indices=\{([\d,]*)\}", pgf_code(figure, "x")[0])
+    assert found == ([] if marks is None else [",".join(map(str, marks))])
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("markevery", [0.1, (0.0, 0.1)])
+def test_marks_that_hang_on_the_panels_size_are_drawn_by_matplotlib(markevery):
+    figure, axis = plt.subplots()
+    axis.plot(range(40), marker="o", markevery=markevery)
+    assert "Line2D" in str(beyond(figure))
+    plt.close(figure)
+
+
+def test_what_lies_close_together_far_from_nothing_has_digits_enough():
+    figure, axis = plt.subplots()
+    axis.plot(1e5 + np.array([0, 0.4, 0.8]), [0.981231, 0.981232, 0.981234])
+    code = pgf_code(figure, "x")[0]
+    assert all(point in code for point in ("100000 0.981231", "100000.4 0.981232", "100000.8 0.981234"))
+    plt.close(figure)
+
+
+@needs_tex
+def test_lines_that_begin_with_a_bracket_are_texts(tmp_path):
+    """Behind a break TeX would take it for an argument, and a star for a part of the break."""
+    figure, axis = plt.subplots()
+    axis.plot([0, 1])
+    axis.set(xlabel="time\n[s]", title="loss\n*best", ylabel="plain\nlines")
+    code = code_of(figure, tmp_path)
+    assert r"plain\\lines" in code
+    (tmp_path / "figure.pgf").write_text(code)
+    tex(tmp_path, r"\input{figure.pgf}")
+    subprocess.run(["pdftotext", "-raw", "thesis.pdf"], cwd=tmp_path, check=True)
+    paper = (tmp_path / "thesis.txt").read_text()
+    assert "[s]" in paper and "*best" in paper
+    plt.close(figure)

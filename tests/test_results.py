@@ -9,7 +9,7 @@ from thesislib.experiments.thesis import independent
 from thesislib.plots import tables
 from thesislib.runs.growth import growth
 from thesislib.runs.results import Results, Row
-from thesislib.runs.spreads import FRONT
+from thesislib.runs.spreads import FRONT, spread
 from thesislib.system.errors import UserError
 
 
@@ -167,3 +167,26 @@ def test_rows_are_chosen_by_their_columns_and_labels():
     with pytest.raises(UserError, match=r"rows have numbers: those of a label are runs.only\('a'\)"):
         runs["a"]
     assert repr(runs[:1]) == "1 run at scale own: a"
+
+
+def test_a_table_counts_no_seed_twice(tiny):
+    runs = trained({"a": [tiny.replace(strength=0), tiny.replace(strength=10)]})
+    with pytest.raises(UserError, match="several rows of label a, network mlp-tiny, seed 0"):
+        runs.table("accuracy")
+
+
+def test_a_measure_is_a_function(tiny):
+    with pytest.raises(UserError, match="a measure is a function of runs, imported or written here, not 'm:acc'"):
+        trained({"a": [tiny]}).map("m:acc", "acc", 1)
+
+
+def test_no_number_is_minus_nothing():
+    assert spread(pd.Series([-0.05, 0.0499])) == "0.000 ± 0.071"
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_hills_that_do_not_share_push_together(share, tiny):
+    """After 2 of 8 epochs one hill, after 4 two, after 6 three: 2 + 4 + 6 epochs of one hill's push, or 6."""
+    fields = {"epochs": 8, "minima_every": 2, "minima": "multiple", "strength": 10, "share": share}
+    steps, rate = tiny.train_size // tiny.batch_size, 4 * tiny.width * 10 * tiny.lr / (1 - tiny.momentum)
+    assert growth(tiny.replace(**fields)) == pytest.approx((6 if share else 12) * steps * rate)

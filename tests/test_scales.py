@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from thesislib.experiments import sections
+from thesislib.experiments.scales import FRESHER, SCALES
 from thesislib.trainer import Trainer
 
 BEGIN = {"batch_size": 2, "train_size": 4, "test_size": 2, "epochs": 1, "minimum_at_start": True, "seed": 0}
@@ -55,3 +56,12 @@ def test_every_setting_takes_two_steps(scale, photographs):
 def test_the_notes_runs():
     runs = [row.run for row in sections.rows("5_warm_restarts", "thesis-resnet34") if row.label == "step"]
     assert {(r.model, r.lr, r.lr_step, r.epochs) for r in runs} == {("resnet34", 0.001, 50, 400)}
+
+
+def test_fresh_seeds_stay_fresh():
+    """Of three stages none tests on what an earlier one has seen, however many seeds there are."""
+    for count in (3, 10, 11, 15, 25):
+        scale = SCALES["laptop"].with_seeds(count)
+        stages = scale.seeds, scale.fresh_seeds(), scale.fresh_seeds(FRESHER)
+        assert len({seed for seeds in stages for seed in seeds}) == 3 * count
+    assert SCALES["laptop"].with_seeds(10).fresh_seeds(FRESHER) == tuple(range(20, 30)), "as the reference has them"

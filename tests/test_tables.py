@@ -125,7 +125,11 @@ def test_a_document_takes_them(tmp_path):
         {"claim": [f"C{k}" for k in range(50)], "says": text, "effect": "−0.0833 [−0.721, 0.554] points"}
     )
     own = pd.DataFrame(
-        {'the "best" {x}': ["a & b", "c~d"], "value": [1.5, float("inf")], "±": ["≤ 1 to ≥ 5", "4.2 ± 1.8, n = 3"]}
+        {
+            'the "best" {x}': ["*a & b", "[c~d] best"],
+            "value": [1.5, float("inf")],
+            "±": ["≤ 1 to ≥ 5", "4.2 ± 1.8, n = 3"],
+        }
     )
     wide = pd.DataFrame({"label": ["x"], **{f"column_{k}": [k / 7] for k in range(12)}})
     for name, frame in (("long", long), ("own", own), ("wide", wide)):

@@ -161,7 +161,9 @@ class ChapterResults:
         return all(self._mean(side, "accuracy") < 2 * guessing for side in (statement.left, statement.right))
 
     def _mean(self, side: Side, quantity: Quantity) -> float:
-        return float(np.mean(self._values(side, self._runs(side), quantity)))
+        values = self._values(side, self._runs(side), quantity)
+        values = values[np.isfinite(values)]  # ensembles of runs that diverged have no scores
+        return float(values.mean()) if len(values) else np.nan
 
     def _runs(self, side: Side) -> Results:
         return self.results.where(section=side.section, role="curve").only(side.label)

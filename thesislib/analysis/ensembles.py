@@ -140,9 +140,11 @@ def table(
     """`score` of every ensemble, one row each, behind label, network, seed and number of test images.
 
     The members are the `last` snapshots of a run (None: all), live or mean ones. With a member that predicts nothing,
-    the end of a network that diverged, an ensemble has no scores: NaN.
+    the end of a network that diverged, an ensemble has no scores: NaN. So has one of the snapshots of a run that
+    diverged: it lacks members.
     """
-    found = living(results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which)))
+    found = results.map(_score, "ensemble", version=2, average=average, last=last, **keyed(which))
+    found = living(found, cut_short(results))
     images = [test_images(first.run) for first, *_ in results.ensembles]
     found.insert(found.columns.get_loc("seed") + 1, "images", images)
     return found
@@ -189,12 +191,17 @@ def by_count(
     return living(results.map(_by_count, "growth", version=1, average=average, last=last, **keyed(which)))
 
 
-def living(found: pd.DataFrame) -> pd.DataFrame:
+def cut_short(results: Results) -> np.ndarray:
+    """Which ensembles, [E], are snapshots of a run that diverged: some members were never trained."""
+    return np.array([len(rows) == 1 and rows[0].result.diverged for rows in results.ensembles], dtype=bool)
+
+
+def living(found: pd.DataFrame, but: np.ndarray | bool = False) -> pd.DataFrame:
     """Scores, NaN in rows whose predictions are no numbers: `argmax` sees class 0 there, an accuracy of nothing.
 
-    One member of that kind is enough, whichever it is.
+    One member of that kind is enough, whichever it is. Rows that `but` marks, [rows], have none either.
     """
-    dead = ~np.isfinite(found.filter(regex="^nll").to_numpy(dtype=float)).all(axis=1)
+    dead = but | ~np.isfinite(found.filter(regex="^nll").to_numpy(dtype=float)).all(axis=1)
     scored = found.columns.str.startswith((*SCORES, *DIVERSITY))
     return found.assign(**{column: found[column].mask(dead) for column in found.columns[scored]})
 

@@ -77,9 +77,10 @@ def over_seeds_and_images(effects: np.ndarray) -> Effect:
     images has variance a / n + b / N + e / (n N). The mean squares of the two-way layout estimate it without bias: the
     variance of the seeds' means over n, and that of the images' means over N, count e once each. (The crossed
     bootstrap, which resamples seeds and images, counts it three times: Owen 2007, "The pigeonhole bootstrap".) Degrees
-    of freedom after Satterthwaite (1946).
+    of freedom after Satterthwaite (1946). Seeds of which something is not finite are left out.
     """
     x = np.asarray(effects, dtype=np.float64)
+    x = x[np.isfinite(x).all(1)]
     n, images = x.shape
     if n < 2 or images < 2:
         return over_seeds(x.mean(1))._replace(images=images)

@@ -60,16 +60,20 @@ def of_ensembles(results: Results, what: str, last: int | None = None, which: Wh
     """One number of every ensemble about each test image, [ensembles, N]; members are the `last` snapshots of a run.
 
     `what` is "hits" (the ensemble is right), "agree" (all members predict the same class), "nll" or "nll_scaled" (after
-    temperature scaling), in nats, or "brier_scaled". None if runs came without weights, and without this.
+    temperature scaling), in nats, or "brier_scaled". NaN for an ensemble that has no scores (`ensembles.table`). None
+    if runs came without weights, and without this.
     """
     name, function = ("ensemble-brier", _brier) if what == "brier_scaled" else ("ensemble-images", _of_ensemble)
     found = _kept(name, results, function, last=last, **ensembles.keyed(which))
     if found is None:
         return None
-    bits = what in ("hits", "agree")
-    return np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what] for arrays in found]).astype(np.float64)
+    bits, number = what in ("hits", "agree"), "brier_scaled" if what == "brier_scaled" else "nll"
+    of_each = np.stack([_unpacked(arrays[what], arrays) if bits else arrays[what] for arrays in found])
+    predicts = np.array([np.isfinite(arrays[number]).all() for arrays in found])
+    return np.where((predicts & ~ensembles.cut_short(results))[:, None], of_each.astype(np.float64), np.nan)
 
 
+@np.errstate(invalid="ignore")  # of members that predict nothing
 def _of_ensemble(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
     logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])
     whole, classes = ensembles.combine(logits), logits.argmax(-1)
@@ -87,6 +91,7 @@ def _short(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.float16 if fits else np.float32)
 
 
+@np.errstate(invalid="ignore")
 def _brier(runs: list[Result], last: int | None, which: Which = "live") -> Computed:
     """Apart from `_of_ensemble`, which archives had before."""
     logits, labels = ensembles.members(runs, last, which=which), ensembles.labels_of(runs[0])

@@ -18,7 +18,7 @@ from thesislib.plots import save
 from thesislib.plots.language import THIN, language_of, localized
 from thesislib.plots.tables import NO_FLOAT
 from thesislib.plots.tables import prose as text
-from thesislib.plots.tex import PREAMBLE
+from thesislib.plots.tex import PREAMBLE, behind_a_break
 from thesislib.runs.growth import LEFT
 from thesislib.system.errors import UserError
 
@@ -28,6 +28,9 @@ ENGINES = ("pdflatex", "xelatex", "lualatex")
 #: babel's names of the languages of `save`, and those of languages with German numbers.
 _BABEL = {"en": "", "de": "ngerman"}
 _GERMAN = ("german", "ngerman", "austrian", "naustrian")
+
+#: How a figure's small print begins, as `plots.style.count` writes it.
+_SHOWN = re.compile(r"\{n = (\d+(?: to \d+)?)[;}]")
 
 _HEADINGS = (r"\section*", r"\subsection*", r"\subsubsection*", r"\paragraph*", r"\paragraph*", r"\paragraph*")
 
@@ -69,7 +72,8 @@ def _block(token: dict[str, Any]) -> str:
             return f"{_HEADINGS[token['attrs']['level'] - 1]}{{{_inline(token)}}}"
         case "list":
             kind = "enumerate" if token["attrs"]["ordered"] else "itemize"
-            items = ["\\item " + "\n\n".join(map(_block, item["children"])) for item in token["children"]]
+            items = ["\n\n".join(map(_block, item["children"])) for item in token["children"]]
+            items = [f"\\item {behind_a_break(item)}" for item in items]
             return "\n".join([rf"\begin{{{kind}}}", *items, rf"\end{{{kind}}}"])
         case "block_math":
             return "\\[\n" + token["raw"].strip() + "\n\\]"
@@ -111,8 +115,9 @@ def captions(folder: Path, chapter: list[Section], language: str | None = None) 
             if kind == "text":
                 said = _told(what)[1]
             elif kind == "figure" and (path := _pgf(folder, what)):
-                caption = f"{said} {_settings(path.with_suffix('.json'))}"
-                if "($N " in path.read_text("utf-8"):
+                code = path.read_text("utf-8")
+                caption = f"{said} {_settings(path.with_suffix('.json'), code)}"
+                if "($N " in code:
                     caption += rf" From $N = {LEFT:.0f}$ on a hill has been left."
                 if language != "en":  # what the notebooks write is 4,000; sections have numbers that are none
                     parts = re.split(r"([Ss]ections? [\d.]*\d)", re.sub(r"(?<=\d),(?=\d{3}\b)", "", caption))
@@ -141,16 +146,20 @@ def _told(markdown: str) -> tuple[str, str]:
     return "\n\n".join(apart), " ".join(rest.split())
 
 
-def _settings(figure: Path) -> str:
-    """Scale, network and number of seeds of a figure, from its .json."""
+def _settings(figure: Path, code: str) -> str:
+    """Scale, network and number of seeds of a figure: from its .json, and from its small print, in its `code`.
+
+    Some of the runs may have come without what it shows.
+    """
     about = json.loads(figure.read_bytes())
     said = [
         f"Scale {about['scale']}"
         + (f" ({SCALES[about['scale']].about.split(':')[0]})" if about["scale"] in SCALES else "")
     ]
     said += [f"network {about['common']['model']}"] if "model" in about["common"] else []
-    if seeds := about.get("seeds"):
-        said.append(f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed")
+    shown = _SHOWN.search(code)
+    if seeds := shown[1] if shown else str(len(about.get("seeds", ())) or ""):
+        said.append(f"{seeds} seeds" if seeds != "1" else "one seed")
     return text(", ".join(said) + ".")
 
 

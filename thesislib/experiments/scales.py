@@ -71,8 +71,15 @@ class Scale:
         return replace(self, seeds=chosen, ensemble_seeds=chosen)
 
     def fresh_seeds(self, first: int = FRESH) -> tuple[int, ...]:
-        """As many seeds, from that one on: those of section 10, which nothing was chosen by."""
-        return tuple(seed + first for seed in self.seeds)
+        """As many seeds, from that one on: those of section 10, which nothing was chosen by.
+
+        With seeds beyond FRESH from a multiple of it on, so that they stay fresh.
+
+        >>> SCALES["laptop"].with_seeds(12).fresh_seeds()[:2]
+        (20, 21)
+        """
+        times = 1 + max(self.seeds, default=0) // FRESH
+        return tuple(seed + first * times for seed in self.seeds)
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -88,7 +88,9 @@ def as_matplot2tikz_wants(axis: Axes) -> Iterator[None]:
         for line in axis.lines:
             if line.get_marker() not in NO_MARKER:  # it knows few, and what it says of them is not used
                 put(line, "marker", "o")
-            if len(there := written(line)[0]) < len(points := np.asarray(line.get_xydata(), dtype=float)):
+            there = written(line)[0]
+            put(line, "markevery", None)  # it knows few of these too
+            if len(there) < len(points := np.asarray(line.get_xydata(), dtype=float)):
                 back.callback(line.set_data, *line.get_data())
                 line.set_data(*points[there].T)
         for band in (child for child in axis.collections if isinstance(child, PolyCollection)):

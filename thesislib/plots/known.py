@@ -53,6 +53,8 @@ _SAMPLES = (Line2D, Patch, Collection, ErrorbarContainer, BarContainer)
 
 def _is_known(child: Artist, axis: Axes) -> bool:
     """Whether a panel's artist is written as it is drawn."""
+    if isinstance(child, Line2D) and _is_in_inches(child.get_markevery()):
+        return False
     if child is axis.patch or isinstance(child, Line2D | QuadMesh | AxesImage | Spine | Axis | Legend):
         return True
     if isinstance(child, Annotation) and child.arrow_patch is not None:
@@ -66,6 +68,11 @@ def _is_known(child: Artist, axis: Axes) -> bool:
     if type(child) in (PolyCollection, FillBetweenPolyCollection):
         return not np.any(child.get_offsets())  # else one shape at many places
     return type(child) is LineCollection or (type(child) is PathCollection and _is_uniform(child))
+
+
+def _is_in_inches(markevery: Any) -> bool:
+    """Whether marks are a share of the panel apart, so that where they are depends on its size."""
+    return any(isinstance(some, float) for some in (markevery if isinstance(markevery, tuple) else [markevery]))
 
 
 def _is_uniform(dots: PathCollection) -> bool:

@@ -230,7 +230,7 @@ class _Writer:
                 wrap=False,
                 add_axis_environment=False,
                 include_disclaimer=False,
-                float_format=".5g",
+                float_format=f".{_digits(axis)}g",
                 dpi=200,
             )
             for image in sorted(Path(folder).glob("*.png")):
@@ -349,6 +349,13 @@ class _Writer:
         along = " ".join(f"({x:.4g}pt,0pt)" for x in (0, _SAMPLE / 2, _SAMPLE))
         code += rf"\draw[{options}, mark repeat=2, mark phase=2] plot coordinates {{{along}}};"
         return f"{options}, legend image code/.code={{{code}}}"
+
+
+def _digits(axis: Axes) -> int:
+    """Significant digits of a panel's data: five, and more where its limits lie close together, far from 0."""
+    limits = [np.asarray(some, dtype=float) for some in (axis.get_xlim(), axis.get_ylim())]
+    far = max(np.abs(some).max() / max(np.ptp(some), np.finfo(float).tiny) for some in limits)
+    return int(np.clip(4 + np.ceil(np.log10(far)), 5, 12))
 
 
 def _environment(options: list[str], body: str) -> str:

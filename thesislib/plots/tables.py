@@ -15,7 +15,7 @@ from thesislib.experiments.statements import FEWEST
 from thesislib.plots.language import formula, localized
 from thesislib.plots.layout import NARROWEST
 from thesislib.plots.style import LABELS
-from thesislib.plots.tex import escape
+from thesislib.plots.tex import behind_a_break, escape
 from thesislib.runs.spreads import need_once, spreads
 
 #: Columns of tables, and their headings; those that are not here have figures' LABELS.
@@ -335,7 +335,8 @@ def _tabular(columns: list[_Column], rows: range, long: bool) -> str:
     fixed = sum(column.narrow for column in columns if not column.breaks) + _GAP * (broken - 1)
     kinds = "".join(column.kind(rf"\dimexpr(\linewidth-{fixed + 5:.0f}pt)/{broken}") for column in columns)
     head = " & ".join(column.head() for column in columns) + r" \tabularnewline"
-    body = [" & ".join(column.cell(k) for column in columns) + r" \tabularnewline" for k in rows]
+    cells = (" & ".join(column.cell(k) for column in columns) for k in rows)
+    body = [behind_a_break(row) + r" \tabularnewline" for row in cells]
     if long:
         top = [rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", r"\toprule", head, r"\midrule", r"\endhead"]
         lines = [*top, r"\bottomrule", r"\endfoot", *body, r"\end{longtable}"]

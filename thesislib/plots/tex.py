@@ -71,4 +71,13 @@ def escape(text: str) -> str:
             parts[k] = "$" + re.sub(r"(?<!\\)[#%&]", r"\\\g<0>", math) + "$"
         else:
             parts[k] = "".join(_ESCAPED.get(character, character) for character in part.replace(r"\$", "$"))
-    return "".join(parts)
+    return re.sub(r"\\\\(?=\s*[\[*])", lambda lines: lines[0] + "{}", "".join(parts))
+
+
+def behind_a_break(code: str) -> str:
+    r"""Code for LaTeX that may follow one of \\, \tabularnewline and \item, which would take "[" or "*" as theirs.
+
+    >>> behind_a_break("[b] lr")
+    '{}[b] lr'
+    """
+    return "{}" + code if code.lstrip().startswith(("[", "*")) else code

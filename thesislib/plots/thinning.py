@@ -35,17 +35,24 @@ def _kept(points: np.ndarray, most: int) -> list[int]:
 
 
 def written(line: Line2D) -> tuple[list[int], list[int] | None]:
-    """Which points of a line are written, and which of these have a mark; None if all of them do."""
+    """Which points of a line are written, and which of these have a mark; None if all of them do.
+
+    Of a `markevery` that says where points have marks: a step, a first and a step, a slice, indices, one bool a point.
+    """
     points = np.asarray(line.get_xydata(), dtype=float)
     every = [*range(len(points))]
     has_marks = line.get_marker() not in NO_MARKER
     match line.get_markevery():
+        case None:
+            return (every if has_marks or len(points) <= POINTS else _kept(points, POINTS)), None
         case int(step):
             marked = every[::step]
-        case (int(first), int(step)):
+        case tuple((int(first), int(step))):
             marked = every[first::step]
-        case _:
-            return (every if has_marks or len(points) <= POINTS else _kept(points, POINTS)), None
+        case slice() as some:
+            marked = every[some]
+        case some:
+            marked = sorted({int(k) for k in np.asarray(every)[np.asarray(some)]})
     there = every if len(points) <= POINTS else sorted({*_kept(points, POINTS), *(marked if has_marks else ())})
     return there, [there.index(k) for k in marked] if has_marks else None
 

@@ -17,10 +17,11 @@ def growth(run: Run, until: int | None = None) -> float:
 
     Counted over all of the run, or `until` an epoch of it. Just outside a minimum the term pushes with
     2 s w (theta - theta_c), so that momentum mu and learning rate lr make log d grow by 4 s w lr / (1 - mu) a step.
-    Where n hills share s this is what all of them do together: the later ones are left later, or not at all. 0 without
-    a hill, NaN where this does not hold: for another optimiser than SGD, whose steps do not follow the size of the
-    gradient, for a kernel of one's own, and for a hill that is elsewhere, does not push outwards, or is no hill in
-    weight space.
+    This is what all hills of a run do together, where n of them share s and where each one has the whole of it: the
+    later ones are left later, or not at all. A hill at the mean of a cycle's weights counts as one at its end. 0
+    without a hill, NaN where this does not hold: for another optimiser than SGD, whose steps do not follow the size of
+    the gradient, for a kernel of one's own, and for a hill that is at a random place or the origin, does not push
+    outwards, or is no hill in weight space.
     """
     steps, rates = _rates(run, until)
     return 4 * run.width * sum(rates) * steps / (1 - run.momentum)
@@ -34,13 +35,23 @@ def left_after(run: Run) -> float:
 
 
 def _rates(run: Run, until: int | None = None) -> tuple[int, list[float]]:
-    """Steps of an epoch, and s lr in each epoch after the first minimum; NaN where N is not known."""
+    """Steps of an epoch, and s lr in each epoch after the first minimum, s of all hills; NaN where N is not known."""
     elsewhere = run.hill_at in ("random", "origin") or run.distance != "weights"
     if run.optimizer != "sgd" or run.push == "random" or elsewhere or run.kernel not in KERNELS:
         return 0, [float("nan")]
     steps = min(run.train_size or facts(run.data).train, facts(run.data).train) // run.batch_size
     with_hill = range(min(run.minimum_epochs, default=run.epochs), until or run.epochs)
-    return steps, [schedules.strength(run, epoch) * schedules.learning_rate(run, epoch) for epoch in with_hill]
+    return steps, [
+        _whole_hills(run, epoch) * schedules.strength(run, epoch) * schedules.learning_rate(run, epoch)
+        for epoch in with_hill
+    ]
+
+
+def _whole_hills(run: Run, epoch: int) -> int:
+    """How many times the strength all hills have together in an epoch, counted from 0."""
+    if run.share or run.minima != "multiple":
+        return 1
+    return sum(minimum <= epoch for minimum in run.minimum_epochs)
 
 
 def says(n: float) -> str:

@@ -15,7 +15,7 @@ from thesislib.config import Run
 from thesislib.runs import cache, functions
 from thesislib.runs.finished import Result, load
 from thesislib.runs.growth import growth
-from thesislib.runs.spreads import FRONT, need, spreads
+from thesislib.runs.spreads import FRONT, need, need_once, spreads
 from thesislib.runs.store import run_id, runs_folder
 from thesislib.system.errors import UserError
 from thesislib.system.fields import no_such
@@ -188,6 +188,7 @@ class Results(Sequence[Row]):
         if len(columns) == 1 and not isinstance(columns[0], str):  # a list, as figures take them
             columns = tuple(columns[0])
         need(self.final, columns, numbers=bool(columns))
+        need_once(self.final, [*self.keys, "seed", "member"])
         return spreads(self.final.assign(N=self._growths()), self.keys, dict(zip(columns, columns, strict=True)))
 
     def _growths(self) -> pd.Series:
@@ -217,6 +218,8 @@ class Results(Sequence[Row]):
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or len(name.encode()) > LONGEST_NAME:
             made_of = f"letters, digits, _, . and -, {LONGEST_NAME} bytes at most"
             raise UserError(f"a name of files is made of {made_of}, not {name!r}")
+        if not callable(function):
+            raise UserError(f"a measure is a function of runs, imported or written here, not {function!r}")
         ensembles = [(rows[0], [row.result for row in rows]) for rows in self.ensembles]
         if leave_out:
             how = parameters | {"version": version} | functions.key(function)

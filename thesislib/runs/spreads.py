@@ -34,7 +34,7 @@ def spread(values: pd.Series) -> str:
         near = deviation < abs(mean)
         return f"{mean:.1e} ± {deviation:.1e}" if near else f"{numbers.min():.2g} to {numbers.max():.2g}"
     decimals = max(0, 1 - math.floor(math.log10(deviation)))
-    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
+    return f"{mean:z.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def bounded(values: pd.Series) -> str:

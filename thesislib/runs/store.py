@@ -132,7 +132,7 @@ class Config(BaseModel):
         for field, text in self.sources.items():
             try:
                 if own.digest(name := getattr(self.run, field)) != text:
-                    return f"of another text: {name} has changed since"
+                    return f"of another text: {name} has changed since; what it was is in its folder, {field}.py"
             except UserError as error:  # it is not there any more
                 return f"of a text that is not there: {error}"
         return "" if self.revision == REVISION else f"of revision {self.revision}; this is revision {REVISION}"

@@ -266,6 +266,9 @@ def kernel(function: str | Callable[[Tensor, float], Tensor]) -> Callable[[Tenso
         with torch.enable_grad():
             d = d.detach().requires_grad_()
             value = call(name, k, d, width)
+            if not isinstance(value, torch.Tensor):
+                kind = type(value).__name__
+                raise UserError(f"{name}: k(d, w) must give a value for each d, as a Tensor, not {kind}")
             if (got := _form(value)) != list(d.shape):
                 raise UserError(f"{name}: k(d, w) must give a value for each d: {list(d.shape)}, not {got}")
             if value.is_complex():

@@ -1,7 +1,9 @@
 """One run on several processes (torchrun), data parallel: every process holds the network and a share of each batch.
 
 Batches, crops and flips are drawn as in one process, then shared out; gradients are averaged, BatchNorm sees the
-whole batch, so that the number of processes changes nothing but the rounding. With one process all of this is free.
+whole batch, so that the number of processes changes nothing but the rounding. Only where BatchNorm's statistics are
+estimated anew do some images more stay out, fewer than there are processes in a batch. With one process all of this is
+free.
 """
 
 from __future__ import annotations

@@ -75,6 +75,11 @@ class StepLog:
 
     def rows(self, epoch: int, minimum: int) -> list[dict[str, float]]:
         """The dense steps as rows of steps.csv (store.STEPS)."""
+        if self._rows:
+            losses = torch.stack([row[0] for row in self._rows])
+            parallel.average([losses])  # each process saw its share of the batch
+            for row, loss in zip(self._rows, losses, strict=True):
+                row[0] = loss
         names = ("loss", "term", "grad_norm", "term_norm", "term_cosine", "grad_cosine", "d")
         return [
             {"epoch": epoch, "minimum": minimum, "step": step} | dict(zip(names, row.tolist(), strict=True))
