@@ -56,13 +56,13 @@ ABOUT = {
     "cifar": "20,000 CIFAR-10 photographs that have gone through JPEG, ResNet-20 in bf16, four cycles of eight epochs. "
     "Section 10 has five seeds, against three of its nine opponents; the others take ten hours on two cores. Its "
     "barriers and its predictions under shift are of one seed: the other runs came without their weights. "
-    "Sections 1, 2.1, 2.2, 3.1, 4.1, 8 and all claims have three seeds. A seed of all sections but 10 takes eleven "
+    "Sections 1, 2.1, 2.2, 3, 4.1, 8 and all claims have three seeds. A seed of all sections but 10 takes eleven "
     "to thirteen hours, one of the claims alone six. Accuracies are with BatchNorm statistics that are estimated "
     "anew at each epoch's end.\n\n"
     "To draw all of this without training:\n\n    make restore scale=cifar\n    "
     'make figures scale=cifar section=10_better_ensembles p=\'opponents=["plain means", "SWA"]\'\n    '
     "make figures scale=cifar seeds=3 "
-    "section='1_baseline 2-1_width 2-2_strength 3-1_learning_rate 4-1_multiple_minima 8_cost 9_claims'",
+    "section='1_baseline 2-1_width 2-2_strength 3-1_learning_rate 3-2_epochs 4-1_multiple_minima 8_cost 9_claims'",
 }
 
 #: How the text above the table of equivalents begins, which a scale without networks of five cycles lacks.
