@@ -355,7 +355,7 @@ def _digits(axis: Axes) -> int:
     """Significant digits of a panel's data: five, and more where its limits lie close together, far from 0."""
     limits = [np.asarray(some, dtype=float) for some in (axis.get_xlim(), axis.get_ylim())]
     far = max(np.abs(some).max() / max(np.ptp(some), np.finfo(float).tiny) for some in limits)
-    return int(np.clip(4 + np.ceil(np.log10(far)), 5, 12))
+    return int(np.clip(3 + np.ceil(np.log10(far)), 5, 12))
 
 
 def _environment(options: list[str], body: str) -> str:
