@@ -606,7 +606,7 @@ def test_a_figure_of_600_epochs_compiles(tmp_path):
 
 @pytest.mark.parametrize(
     ("markevery", "marks"),
-    [(None, None), (20, [1, 21]), ((1, 20), [2, 22]), ([1, 5], [2, 6]), ([1, 5, 9], [2, 6, 10]),
+    [(None, None), (20, [1, 21]), (np.int64(20), [1, 21]), ((1, np.int64(20)), [2, 22]), ([1, 5], [2, 6]), ([1, 5, 9], [2, 6, 10]),
      (slice(0, 40, 20), [1, 21]), ([True] + [False] * 39, [1])],
 )  # fmt: skip
 def test_marks_are_where_matplotlib_has_them(markevery, marks):
@@ -617,7 +617,7 @@ def test_marks_are_where_matplotlib_has_them(markevery, marks):
     plt.close(figure)
 
 
-@pytest.mark.parametrize("markevery", [0.1, (0.0, 0.1)])
+@pytest.mark.parametrize("markevery", [0.1, np.float32(0.1), (0.0, 0.1)])
 def test_marks_that_hang_on_the_panels_size_are_drawn_by_matplotlib(markevery):
     figure, axis = plt.subplots()
     axis.plot(range(40), marker="o", markevery=markevery)

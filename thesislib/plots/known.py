@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ _SAMPLES = (Line2D, Patch, Collection, ErrorbarContainer, BarContainer)
 
 def _is_known(child: Artist, axis: Axes) -> bool:
     """Whether a panel's artist is written as it is drawn."""
-    if isinstance(child, Line2D) and _is_in_inches(child.get_markevery()):
+    if isinstance(child, Line2D) and _hangs_on_size(child.get_markevery()):
         return False
     if child is axis.patch or isinstance(child, Line2D | QuadMesh | AxesImage | Spine | Axis | Legend):
         return True
@@ -70,9 +71,10 @@ def _is_known(child: Artist, axis: Axes) -> bool:
     return type(child) is LineCollection or (type(child) is PathCollection and _is_uniform(child))
 
 
-def _is_in_inches(markevery: Any) -> bool:
+def _hangs_on_size(markevery: Any) -> bool:
     """Whether marks are a share of the panel apart, so that where they are depends on its size."""
-    return any(isinstance(some, float) for some in (markevery if isinstance(markevery, tuple) else [markevery]))
+    numbers = [some for some in (markevery if isinstance(markevery, tuple) else [markevery]) if isinstance(some, Real)]
+    return any(not isinstance(some, Integral) for some in numbers)
 
 
 def _is_uniform(dots: PathCollection) -> bool:

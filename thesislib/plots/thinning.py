@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.path import Path as Outline
@@ -45,9 +47,9 @@ def written(line: Line2D) -> tuple[list[int], list[int] | None]:
     match line.get_markevery():
         case None:
             return (every if has_marks or len(points) <= POINTS else _kept(points, POINTS)), None
-        case int(step):
+        case Integral() as step:
             marked = every[::step]
-        case tuple((int(first), int(step))):
+        case tuple((Integral() as first, Integral() as step)):
             marked = every[first::step]
         case slice() as some:
             marked = every[some]
