@@ -606,8 +606,8 @@ def test_a_figure_of_600_epochs_compiles(tmp_path):
 
 @pytest.mark.parametrize(
     ("markevery", "marks"),
-    [(None, None), (20, [1, 21]), (np.int64(20), [1, 21]), ((1, np.int64(20)), [2, 22]), ([1, 5], [2, 6]), ([1, 5, 9], [2, 6, 10]),
-     (slice(0, 40, 20), [1, 21]), ([True] + [False] * 39, [1])],
+    [(None, None), (20, [1, 21]), (np.int64(20), [1, 21]), ((1, np.int64(20)), [2, 22]), ([1, 5], [2, 6]),
+     ([1, 5, 9], [2, 6, 10]), (slice(0, 40, 20), [1, 21]), ([True] + [False] * 39, [1])],
 )  # fmt: skip
 def test_marks_are_where_matplotlib_has_them(markevery, marks):
     figure, axis = plt.subplots()
